@@ -1,0 +1,123 @@
+"""Autoencoders E and D (Section 3): the paper's, its tiny twin, or a small one trained on the spot.
+
+All three have one face: `encode(images) -> (mean, std)` of scaled latents and `decode(latents) -> images`.
+"""
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from d3ad.torchvision_shim import make_torchvision_importable
+
+make_torchvision_importable()
+from diffusers import AutoencoderKL, AutoencoderTiny, ConfigMixin, ModelMixin  # noqa: E402
+from diffusers.configuration_utils import register_to_config  # noqa: E402
+
+HUB = {"kl": "stabilityai/sd-vae-ft-mse", "tiny": "madebyollin/taesd"}
+FILES = {"kl": "diffusion_pytorch_model.safetensors", "tiny": "diffusion_pytorch_model.safetensors"}
+
+
+class ResBlock(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
+                                    nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class SmallAutoencoder(ModelMixin, ConfigMixin):
+    """A variational autoencoder that two CPU cores train in a minute; 8x downsampling like the paper's.
+
+    The first 4x are a rearrangement of pixels into channels, so that no layer works at full resolution.
+    """
+
+    @register_to_config
+    def __init__(self, latent_channels: int = 4, width: int = 64, depth: int = 2, scaling_factor: float = 1.0):
+        super().__init__()
+        fine, coarse = width, 2 * width
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(4), nn.Conv2d(48, fine, 3, padding=1), ResBlock(fine),
+            nn.Conv2d(fine, coarse, 3, stride=2, padding=1), *[ResBlock(coarse) for _ in range(depth)],
+            nn.GroupNorm(8, coarse), nn.SiLU(), nn.Conv2d(coarse, 2 * latent_channels, 3, padding=1))
+        self.decoder = nn.Sequential(
+            nn.Conv2d(latent_channels, coarse, 3, padding=1), *[ResBlock(coarse) for _ in range(depth)],
+            nn.Conv2d(coarse, 4 * fine, 3, padding=1), nn.PixelShuffle(2), ResBlock(fine),
+            nn.GroupNorm(8, fine), nn.SiLU(), nn.Conv2d(fine, 48, 3, padding=1), nn.PixelShuffle(4))
+
+    def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the posterior, (B, C, H/8, W/8) each, unscaled."""
+        mean, log_variance = self.encoder(images).chunk(2, dim=1)
+        return mean, log_variance.clamp(-20, 10)
+
+
+class LatentCodec(nn.Module):
+    """E and D around one of the three autoencoders, with latents scaled to a standard deviation of about 1."""
+
+    def __init__(self, model: ModelMixin, kind: str):
+        super().__init__()
+        self.model, self.kind = model, kind
+
+    @property
+    def scale(self) -> float:
+        return float(self.model.config.scaling_factor)
+
+    @property
+    def factor(self) -> int:
+        """How many pixels one latent position spans in each direction."""
+        return 8 if self.kind == "small" else 2 ** (len(self.model.config.get("block_out_channels")
+                                                        or self.model.config.encoder_block_out_channels) - 1)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) in [-1, 1] to mean and standard deviation of z_0, (B, C, H/8, W/8) each."""
+        if self.kind == "tiny":  # has no posterior
+            mean = self.model.encode(images).latents
+            return self.scale * mean, torch.zeros_like(mean)
+        if self.kind == "small":
+            mean, log_variance = self.model.moments(images)
+            return self.scale * mean, self.scale * (0.5 * log_variance).exp()
+        posterior = self.model.encode(images).latent_dist
+        return self.scale * posterior.mean, self.scale * posterior.std
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents to images (B, 3, H, W) in [-1, 1]."""
+        latents = latents / self.scale
+        images = self.model.decoder(latents) if self.kind == "small" else self.model.decode(latents).sample
+        return images.clamp(-1, 1)
+
+
+def autoencoder_loss(model: SmallAutoencoder, images: Tensor, noise: Tensor, kl_weight: float = 1e-4) -> Tensor:
+    """Mean absolute error of the decoded posterior sample, plus the KL divergence to N(0, 1) per latent element."""
+    mean, log_variance = model.moments(images)
+    decoded = model.decoder(mean + (0.5 * log_variance).exp() * noise)
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    return F.l1_loss(decoded, images) + kl_weight * kl
+
+
+def load_autoencoder(kind: str, weights: str, latent_channels: int = 4) -> LatentCodec:
+    """The autoencoder `kind` with weights from the hub, from a local folder, or ("none") at random, to be trained.
+
+    Raises FileNotFoundError, saying which file to put where, when the weights can't be had; ValueError for a kind that
+    doesn't exist or can't be trained here.
+    """
+    classes = {"kl": AutoencoderKL, "tiny": AutoencoderTiny, "small": SmallAutoencoder}
+    if kind not in classes:
+        raise ValueError(f"autoencoder must be one of {', '.join(classes)}; got {kind!r}")
+    if weights == "none":
+        if kind == "small":
+            return LatentCodec(SmallAutoencoder(latent_channels), kind)
+        raise ValueError(f'autoencoder "{kind}" is not trained here: set autoencoder_weights to "{HUB[kind]}" or a '
+                         'folder, or use autoencoder = "small"')
+    try:
+        return LatentCodec(classes[kind].from_pretrained(weights), kind)
+    except (OSError, RuntimeError, ValueError) as error:
+        where = Path(weights) if Path(weights).is_dir() else "a folder"
+        raise FileNotFoundError(
+            f'the weights of autoencoder "{kind}" can\'t be had from {weights} ({type(error).__name__}). Without a '
+            f"network, put config.json and diffusion_pytorch_model.safetensors of {HUB.get(kind, 'a saved model')} into "
+            f"{where} and set autoencoder_weights to it") from error

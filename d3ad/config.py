@@ -1,0 +1,158 @@
+"""Config: every setting of the detector and of the experiments, one field each; profiles are TOML files beside it.
+
+The defaults are the paper's (Section 5, Appendix A.1) or, where the paper is silent, the authors' code's; a profile
+names what it changes, and why.
+"""
+import dataclasses
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+PROFILE_FOLDER = Path(__file__).with_name("profiles")
+PROFILES = ("smoke", "demo", "mtd", "visa", "btad", "mvtec")
+
+CHOICES = {
+    "source": ("drawn", "disk"), "split": ("random", "by_tile"), "autoencoder": ("kl", "tiny", "small"),
+    "spacing": ("trailing", "leading"), "adapt_loss": ("location", "flattened"), "device": ("auto", "cpu", "cuda", "mps"),
+    "learning_schedule": ("constant", "cosine"),
+    "normalisation": ("test", "train"),
+}
+RANGES = {  # lowest and highest value allowed
+    "image_size": (16, 4096), "latent_channels": (1, 64), "num_timesteps": (1, 10_000), "train_t_max": (1, 10_000),
+    "batch_size": (1, 4096), "learning_rate": (1e-8, 1.0), "weight_decay": (0.0, 1.0), "ema_decay": (0.0, 0.99999),
+    "k": (1, 10_000), "num_bins": (1, 1000), "t_max": (1, 10_000), "round_to": (1, 1000), "num_steps": (1, 1000),
+    "guidance": (-100.0, 100.0), "omega": (0.0, 1.0), "weight": (0.0, 1.0), "sigma": (0.0, 100.0),
+    "threshold_quantile": (0.5, 1.0), "calibration_images": (1, 100_000), "dic_block": (1, 4), "predict_batch": (1, 4096),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings; immutable.  Raises ValueError, naming the field, for a value that is out of range."""
+
+    profile: str = "custom"                    # its name is stamped into figures and tables
+    # data
+    source: str = "disk"                       # "drawn": stand-ins are drawn and written to disk first
+    datasets: tuple[str, ...] = ()             # of d3ad.data.NAMES
+    categories: tuple[str, ...] = ()           # empty: every category that is found
+    drawn_counts: tuple[int, ...] = (0, 0, 0)  # training normal, test normal, test anomalous images per drawn category
+    split: str = "random"                      # magnetic tiles only: "random" or "by_tile"
+    image_size: int = 256                      # pixels; images are resized to a square
+    seed: int = 0                              # of training, splits and drawings
+    seeds: int = 1                             # how many seeds the tables average over
+    device: str = "auto"                       # "auto": cuda, then mps, then cpu
+    # autoencoder E, D (Section 3)
+    autoencoder: str = "kl"                    # "kl" (the paper's), "tiny" (same latent space, a tenth of the cost), "small"
+    autoencoder_weights: str = "stabilityai/sd-vae-ft-mse"  # on the hub, a folder, or "none": trained on the spot
+    autoencoder_steps: int = 0                 # training steps, where it is trained
+    latent_channels: int = 4
+    latent_sample: bool = False                # at test: a sample of the posterior (authors' code) or its mean
+    # diffusion (Eqs. 1-6)
+    beta_start: float = 0.0015
+    beta_end: float = 0.0195
+    num_timesteps: int = 1000                  # T
+    train_t_max: int = 1000                    # t is drawn from 1..train_t_max; Algorithm 1 only visits 1..t_max
+    unet_channels: tuple[int, ...] = (192, 384, 384, 768, 768)
+    unet_layers: int = 2
+    unet_attention: int = 4                    # how many of the lowest levels have self-attention
+    unet_head_dim: int = 48
+    train_epochs: int = 300
+    train_steps: int = 0                       # 0: train_epochs decide
+    batch_size: int = 30
+    learning_rate: float = 1.0e-4
+    learning_schedule: str = "constant"        # or "cosine", for short trainings
+    weight_decay: float = 0.01
+    ema_decay: float = 0.0                     # 0: the last weights are used, as in the authors' code
+    # features phi and domain adaptation (Section 4.3)
+    backbone: str = "resnet34.tv_in1k"
+    backbone_weights: str = "hub"              # "hub", a folder or file, or "none": random, then trained on normal images
+    pretrain_steps: int = 0                    # training on the normal images alone, where weights are "none"
+    dic_block: int = 2                         # j of Algorithm 2
+    map_blocks: tuple[int, ...] = (2, 3)       # J of f_map
+    adapt_blocks: tuple[int, ...] = (1, 2, 3)  # 1..J of Eq. 10
+    adapt_epochs: int = 1                      # gamma
+    adapt_loss: str = "location"               # Eq. 10; "flattened" is the authors' code
+    adapt_learning_rate: float = 1.0e-4
+    # dynamic implicit conditioning (Algorithm 2)
+    dynamic: bool = True                       # False: every image gets t_max
+    k: int = 20
+    num_bins: int = 10                         # |B|
+    t_max: int = 80                            # T_max
+    min_bin: int = 2
+    round_to: int = 10
+    include_self: bool = True                  # a training image counts itself among its neighbours (authors' code)
+    # reconstruction (Algorithm 1)
+    num_steps: int = 10                        # S
+    spacing: str = "trailing"
+    guidance: float = 0.0                      # eta
+    omega: float = 0.0                         # share of noise, Eq. 11
+    # anomaly map (Eq. 9)
+    weight: float = 0.85                       # lambda
+    sigma: float = 4.0                         # of the Gaussian, in pixels at 256 x 256; scaled with the image
+    standardise: bool = False                  # not in the paper: maps minus what normal images give there, per T-hat
+    normalisation: str = "test"                # how tables normalise; D3AD.predict uses training ranges unless told
+    calibration_images: int = 100              # normal training images that set ranges and threshold
+    threshold_quantile: float = 0.99           # of the calibration images' scores
+    predict_batch: int = 16
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = _coerced(field, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+            if field.name in CHOICES and value not in CHOICES[field.name]:
+                raise ValueError(f"{field.name} must be one of {', '.join(CHOICES[field.name])}; got {value!r}")
+            low, high = RANGES.get(field.name, (value, value))
+            if not low <= value <= high:
+                raise ValueError(f"{field.name} must lie in {low}..{high}; got {value!r}")
+        if self.t_max > self.num_timesteps or self.train_t_max > self.num_timesteps:
+            raise ValueError(f"t_max ({self.t_max}) and train_t_max ({self.train_t_max}) can't exceed num_timesteps "
+                             f"({self.num_timesteps})")
+        if self.t_max > self.train_t_max:
+            raise ValueError(f"t_max ({self.t_max}) exceeds train_t_max ({self.train_t_max}): the network wouldn't know it")
+
+    @classmethod
+    def profile(cls, name: str, **changes) -> "Config":
+        """The named profile, with `changes` on top.  Raises ValueError for an unknown profile or key."""
+        if name not in PROFILES:
+            raise ValueError(f"unknown profile {name!r}; there are {', '.join(PROFILES)}")
+        values = tomllib.loads((PROFILE_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+        return cls.from_dict({"profile": name, **values, **changes})
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Config":
+        """A Config from field names and values; unknown names are an error."""
+        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown setting {', '.join(map(repr, unknown))}; d3ad/config.py lists them all")
+        return cls(**values)
+
+    def replace(self, **changes) -> "Config":
+        """A copy with some fields changed."""
+        return self.from_dict({**self.to_dict(), **changes})
+
+    def to_dict(self) -> dict:
+        """Field names and values, ready for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    def hash(self, *fields: str) -> str:
+        """12 hex digits of the given fields (of all but `profile` and `device` where none is given)."""
+        values = self.to_dict()
+        chosen = fields or tuple(k for k in values if k not in ("profile", "device"))
+        return hashlib.sha256(json.dumps({k: values[k] for k in sorted(chosen)}).encode()).hexdigest()[:12]
+
+
+def _coerced(field: dataclasses.Field, value):
+    """The value as the field's type; ValueError where it is of another."""
+    if str(field.type).startswith("tuple"):
+        item = str if "str" in str(field.type) else int
+        if isinstance(value, (list, tuple)) and all(type(v) is item for v in value):
+            return tuple(value)
+        raise ValueError(f"{field.name} must be a list of {item.__name__}; got {value!r}")
+    expected = field.type if isinstance(field.type, type) else {"str": str, "int": int, "bool": bool, "float": float}[field.type]
+    if expected is float and type(value) is int:
+        return float(value)
+    if type(value) is not expected:
+        raise ValueError(f"{field.name} must be of type {expected.__name__}; got {value!r}")
+    return value

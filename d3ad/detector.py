@@ -1,0 +1,331 @@
+"""D3AD: fit on normal images, predict anomaly maps and scores, save and load.
+
+The steps of `predict` are those of the paper's Figures 3 and 4: features and T-hat (Algorithm 2), latent, reconstruction
+(Algorithm 1), decoded image, latent and feature maps, their sum (Eq. 9), its maximum.
+"""
+import copy
+import json
+import shutil
+import zlib
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from d3ad import conditioning, data, diffusion, maps, training
+from d3ad.autoencoders import LatentCodec, load_autoencoder
+from d3ad.conditioning import DynamicConditioning
+from d3ad.config import Config
+from d3ad.features import FeatureExtractor
+
+
+@dataclass
+class Prediction:
+    """What D3AD says of N images, on the CPU."""
+
+    score: Tensor           # (N,) largest value of each anomaly map
+    anomaly_map: Tensor     # (N, H, W) Eq. 9, smoothed; about 0..1 on normal images
+    reconstruction: Tensor  # (N, 3, H, W) in [-1, 1]
+    t_hat: Tensor           # (N,) long, the step of each image
+    latent_map: Tensor      # (N, H, W) l_map before normalisation
+    feature_map: Tensor     # (N, H, W) f_map before normalisation
+    distance: Tensor        # (N,) mean KNN distance of Algorithm 2
+    threshold: float        # of scores and of map values, from normal training images
+
+    @property
+    def is_anomalous(self) -> Tensor:
+        """(N,) bool: the score exceeds the threshold."""
+        return self.score > self.threshold
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+@dataclass
+class Calibration:
+    """What normal training images look like in the maps; it makes one image's score independent of all other images."""
+
+    levels: Tensor         # (L,) the steps T-hat that have statistics of their own
+    latent_mean: Tensor    # (L, H, W), or (L, 1, 1) of zeros and ones where maps are not standardised
+    latent_std: Tensor
+    feature_mean: Tensor
+    feature_std: Tensor
+    latent_range: Tensor   # (2,) lowest and highest value after standardising
+    feature_range: Tensor
+    threshold: Tensor      # scalar
+
+
+class D3AD:
+    """The detector.  Every setting is a field of `config`."""
+
+    def __init__(self, config: Config | None = None):
+        self.config = config or Config()
+        self.device = pick_device(self.config.device)
+        self.alpha_bar = diffusion.alpha_bar(self.config.beta_start, self.config.beta_end, self.config.num_timesteps)
+        self.losses: dict[str, list[float]] = {}
+
+    def fit(self, images, folder: Path | str | None = None, codec: LatentCodec | None = None,
+            backbone: FeatureExtractor | None = None) -> "D3AD":
+        """Train on normal images.
+
+        images: a folder, a `d3ad.data.Dataset` (its training images), or a Tensor (N, 3, H, W) in [-1, 1].
+        folder: training states are kept there; a fit that was interrupted goes on from them.
+        codec, backbone: parts trained or loaded elsewhere; the backbone is copied before it is adapted.
+        Raises ValueError for images that don't fit the config, FileNotFoundError for missing weights.
+        """
+        config = self.config
+        images = as_images(images, config.image_size, "train")
+        check_training_images(images, config)
+        at = (lambda name: Path(folder) / name) if folder else (lambda name: None)
+        self.codec = codec or fit_codec(images, config, at("autoencoder"), self.device, self.losses)
+        if config.image_size % self.codec.factor:
+            raise ValueError(f"image_size = {config.image_size} must be a multiple of {self.codec.factor}")
+        mean, std = training.encode_all(self.codec, images)
+
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.unet = training.make_unet(config).to(self.device)
+        self.losses["diffusion"] = training.train_diffusion(self.unet, mean, std, config, at("diffusion"))
+
+        backbone = backbone or fit_backbone(images, config, at("features"), self.device, self.losses)
+        self.backbone = copy.deepcopy(backbone)
+        if config.adapt_epochs:
+            self.losses["adaptation"] = training.adapt(self.backbone, self.codec, self.unet, images, mean, config,
+                                                       at("adaptation"))
+        self.backbone.eval()
+        self.conditioning = self._conditioning().fit(self._knn_features(images))
+        self.calibration_images = every_nth(images, config.calibration_images)
+        self.calibration = self._calibrate(self.calibration_images)
+        return self
+
+    def predict(self, images, normalisation: str = "train", progress: bool = False) -> Prediction:
+        """Scores and maps of images: a folder, a `d3ad.data.Dataset` (its test images), or a Tensor (N, 3, H, W).
+
+        normalisation: "train" uses the ranges of normal training images, so that each image's score stands for itself;
+        "test" uses the range over all the images given, as the authors' evaluation does.
+        """
+        images = as_images(images, self.config.image_size, "test")
+        parts = [self._raw(batch) for batch in tqdm(images.split(self.config.predict_batch), "predict", disable=not progress)]
+        raw = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        return Prediction(**self._fuse(raw, normalisation), threshold=float(self.calibration.threshold),
+                          **{key: raw[key] for key in ("reconstruction", "t_hat", "distance")},
+                          latent_map=raw["latent"], feature_map=raw["feature"])
+
+    def variant(self, **changes) -> "D3AD":
+        """This detector with other settings of conditioning, reconstruction or maps: same weights, calibrated anew."""
+        other = copy.copy(self)
+        other.config = self.config.replace(**changes)
+        other.conditioning = other._conditioning().fit(self.conditioning.reference)
+        other.calibration = other._calibrate(self.calibration_images)
+        return other
+
+    @torch.no_grad()
+    def _raw(self, images: Tensor, t_hat: int | None = None) -> dict[str, Tensor]:
+        """Reconstruction and maps before any normalisation; `t_hat` overrides the image's own step."""
+        config, x = self.config, images.to(self.device)
+        features = self.backbone(x)
+        pooled = conditioning.pool_features(features[config.dic_block])
+        distance = self.conditioning.distances(pooled)
+        steps = self.conditioning.steps(conditioning.assign_bins(distance, self.conditioning.edges))
+        if t_hat is not None or not config.dynamic:
+            steps = torch.full_like(steps, config.t_max if t_hat is None else t_hat)
+
+        generators = [image_generator(image, config.seed) for image in images]
+        mean, std = self.codec.encode(x)
+        z0 = mean + std * diffusion.image_noise(mean, generators) if config.latent_sample else mean
+        z_hat = diffusion.reconstruct(training.eps_model(self.unet), z0, steps, self.alpha_bar, config.num_steps,
+                                      config.guidance, config.spacing, config.omega, generators)
+        x_hat = self.codec.decode(z_hat)
+        features_hat = self.backbone(x_hat)
+        size = images.shape[-2:]
+        feature = maps.feature_map([features[j] for j in config.map_blocks], [features_hat[j] for j in config.map_blocks], size)
+        raw = dict(reconstruction=x_hat, t_hat=steps, distance=distance, latent=maps.latent_map(z0, z_hat, size), feature=feature)
+        return {key: value.cpu() for key, value in raw.items()}
+
+    def _standardised(self, raw: dict[str, Tensor], calibration: "Calibration") -> tuple[Tensor, Tensor]:
+        """Both maps in units of how much normal images vary there, at the level of each image."""
+        level = torch.searchsorted(calibration.levels, raw["t_hat"]).clamp_max(len(calibration.levels) - 1)
+        return ((raw["latent"] - calibration.latent_mean[level]) / calibration.latent_std[level],
+                (raw["feature"] - calibration.feature_mean[level]) / calibration.feature_std[level])
+
+    def _fuse(self, raw: dict[str, Tensor], normalisation: str, calibration: "Calibration | None" = None) -> dict[str, Tensor]:
+        """Eq. 9 on normalised maps: the anomaly map and the image score."""
+        if normalisation not in ("test", "train"):
+            raise ValueError(f'normalisation must be "train" or "test"; got {normalisation!r}')
+        calibration = calibration or self.calibration
+        latent, feature = self._standardised(raw, calibration)
+        if normalisation == "train":
+            latent, feature = maps.min_max(latent, *calibration.latent_range), maps.min_max(feature, *calibration.feature_range)
+        else:
+            latent, feature = maps.min_max(latent), maps.min_max(feature)
+        sigma = self.config.sigma * self.config.image_size / 256
+        fused = maps.anomaly_map(latent, feature, self.config.weight, sigma)
+        return dict(anomaly_map=fused, score=maps.image_score(fused))
+
+    def _calibrate(self, images: Tensor) -> Calibration:
+        """Ranges, and where the config asks for it statistics per level and pixel, of normal training images."""
+        batches = images.split(self.config.predict_batch)
+
+        def run(level: int | None) -> dict[str, Tensor]:
+            parts = [self._raw(batch, level) for batch in batches]
+            return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+        raw = run(None)
+        zero, one = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+        c = Calibration(torch.tensor([self.config.t_max]), zero, one, zero, one, *[torch.tensor([0.0, 1.0])] * 2, torch.tensor(0.0))
+        if self.config.standardise:
+            c.levels = torch.tensor(self.conditioning.levels() if self.config.dynamic else [self.config.t_max])
+            runs = [run(int(level)) for level in c.levels]
+            c.latent_mean, c.latent_std = _statistics([r["latent"] for r in runs])
+            c.feature_mean, c.feature_std = _statistics([r["feature"] for r in runs])
+        latent, feature = self._standardised(raw, c)
+        c.latent_range, c.feature_range = torch.stack(latent.aminmax()), torch.stack(feature.aminmax())
+        c.threshold = self._fuse(raw, "train", c)["score"].quantile(self.config.threshold_quantile)
+        return c
+
+    def _conditioning(self) -> DynamicConditioning:
+        c = self.config
+        return DynamicConditioning(c.k, c.num_bins, c.t_max, c.min_bin, c.round_to, c.include_self)
+
+    @torch.no_grad()
+    def _knn_features(self, images: Tensor) -> Tensor:
+        block = self.config.dic_block
+        return torch.cat([conditioning.pool_features(self.backbone(batch.to(self.device))[block]).cpu()
+                          for batch in images.split(self.config.predict_batch)])
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the detector in diffusers' convention, a folder per part with config.json and safetensors.
+
+        The folder appears only when it is complete; an older one of that name is replaced.
+        """
+        folder = Path(folder)
+        part = folder.with_name(folder.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        self.codec.model.save_pretrained(part / "autoencoder")
+        self.unet.save_pretrained(part / "unet")
+        save_part(part / "features", self.backbone.state_dict(), {"name": self.backbone.name})
+        save_part(part / "conditioning", {"reference": self.conditioning.reference}, {})
+        save_part(part / "calibration", vars(self.calibration) | {"images": self.calibration_images}, {})
+        settings = {"format": 1, "autoencoder": self.codec.kind, "config": self.config.to_dict(), "losses": self.losses}
+        (part / "config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "auto") -> "D3AD":
+        """Read what `save` wrote.  Raises FileNotFoundError naming what is missing."""
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} holds no saved detector: config.json is missing")
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self = cls(Config.from_dict(settings["config"]).replace(device=device))
+        self.losses = settings["losses"]
+        self.codec = load_autoencoder(settings["autoencoder"], str(folder / "autoencoder")).to(self.device).eval()
+        self.unet = training.UNet2DModel.from_pretrained(folder / "unet").to(self.device).eval()
+        self.backbone = FeatureExtractor(self.config.backbone, "none").to(self.device).eval()
+        self.backbone.load_state_dict(load_part(folder / "features"))
+        self.conditioning = self._conditioning().fit(load_part(folder / "conditioning")["reference"])
+        stored = load_part(folder / "calibration")
+        self.calibration_images = stored.pop("images")
+        self.calibration = Calibration(**{field.name: stored[field.name] for field in fields(Calibration)})
+        return self
+
+
+def _statistics(level_maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over images, (L, H, W) each; a tenth of the mean deviation keeps quiet pixels from shouting."""
+    mean = torch.stack([m.mean(0) for m in level_maps])
+    std = torch.stack([m.std(0) for m in level_maps])
+    return mean, std + 0.1 * std.mean((1, 2), keepdim=True) + 1e-12
+
+
+def fit_codec(images: Tensor, config: Config, folder: Path | None, device: torch.device, losses: dict) -> LatentCodec:
+    """The autoencoder that the config asks for, loaded, or trained on `images` where it has no weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        codec = load_autoencoder(config.autoencoder, config.autoencoder_weights, config.latent_channels).to(device)
+    if config.autoencoder_weights == "none":
+        losses["autoencoder"] = training.train_autoencoder(codec, images, config, folder)
+    return codec.eval().requires_grad_(False)
+
+
+def fit_backbone(images: Tensor, config: Config, folder: Path | None, device: torch.device, losses: dict) -> FeatureExtractor:
+    """The feature extractor that the config asks for, loaded, or trained on `images` where it has no weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        backbone = FeatureExtractor(config.backbone, config.backbone_weights).to(device)
+    if config.backbone_weights == "none" and config.pretrain_steps:
+        losses["features"] = training.pretrain(backbone, images, config, folder)
+    return backbone.eval().requires_grad_(False)
+
+
+def as_images(images, size: int, split: str) -> Tensor:
+    """A folder, a `d3ad.data.Dataset` or a Tensor (N, 3, H, W) in [-1, 1] as a Tensor (N, 3, size, size).
+
+    Raises ValueError for another shape, values that aren't finite or lie outside [-1, 1], or no image.
+    """
+    if isinstance(images, (str, Path)):
+        images = data.load("folder", images)
+        split = split if getattr(images, split) else "train"  # a flat folder holds one list of images
+    if isinstance(images, data.Dataset):
+        return images.images(split, size)
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
+        raise ValueError(f"images must be a folder, a d3ad.data.Dataset or a Tensor (N, 3, H, W); got {_describe(images)}")
+    images = images.float()
+    if not images.isfinite().all() or images.min() < -1.001 or images.max() > 1.001:
+        raise ValueError("image values must be finite and lie in [-1, 1]")
+    if images.shape[-2:] != (size, size):
+        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(-1, 1)
+    return images
+
+
+def _describe(images) -> str:
+    return f"a Tensor {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+
+
+def check_training_images(images: Tensor, config: Config) -> None:
+    """Raise ValueError where there are too few images for Algorithm 2."""
+    needed = config.k + (not config.include_self)
+    if len(images) < needed:
+        raise ValueError(f"{len(images)} training images are too few for k = {config.k} neighbours: give at least {needed}, "
+                         "or lower k")
+
+
+def every_nth(images: Tensor, count: int) -> Tensor:
+    """`count` images spread evenly over all, all where there are fewer."""
+    index = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
+    return images[index]
+
+
+def image_generator(image: Tensor, seed: int) -> torch.Generator:
+    """A random stream that belongs to the image's content, so that neither batch nor file order changes its score."""
+    content = zlib.crc32(image.contiguous().numpy().tobytes())
+    return torch.Generator().manual_seed(seed * 2 ** 32 + content)
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto": cuda, then mps, then cpu."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def save_part(folder: Path, tensors: dict[str, Tensor], config: dict) -> None:
+    """One part of a saved detector: model.safetensors and config.json."""
+    folder.mkdir()
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def load_part(folder: Path) -> dict[str, Tensor]:
+    """The tensors of one part.  Raises FileNotFoundError naming the file."""
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: the saved detector is incomplete")
+    return load_file(file)

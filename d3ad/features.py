@@ -1,0 +1,81 @@
+"""The feature extractor phi and its loss for domain adaptation (Section 4.3, Eq. 10)."""
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from d3ad.maps import cosine_distance
+from d3ad.torchvision_shim import make_torchvision_importable
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BLOCKS = (1, 2, 3)
+
+
+class FeatureExtractor(nn.Module):
+    """phi: blocks 1 to 3 of a residual network (ResNet-34 in the paper).
+
+    forward: images (B, 3, H, W) in [-1, 1] to {1: (B, 64, H/4, W/4), 2: (B, 128, H/8, ..), 3: (B, 256, H/16, ..)}.
+
+    weights: "hub" downloads timm's ImageNet weights once; a folder or file holds them (model.safetensors); "none"
+    starts at random, to be trained on the normal images (`training.pretrain`).
+    Raises FileNotFoundError, saying which file to put where, when weights can't be had.
+    """
+
+    def __init__(self, name: str = "resnet34.tv_in1k", weights: str = "hub"):
+        super().__init__()
+        make_torchvision_importable()
+        import timm
+
+        self.name = name
+        options = dict(features_only=True, out_indices=BLOCKS)
+        if weights == "none":
+            self.net = timm.create_model(name.split(".")[0], pretrained=False, **options)
+        else:
+            file = None if weights == "hub" else weights_file(weights)
+            try:
+                overlay = dict(file=str(file)) if file else None
+                self.net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise FileNotFoundError(
+                    f"the weights of {name} can't be had ({type(error).__name__}). Without a network, put the hub's "
+                    f"timm/{name}/model.safetensors into a folder and set backbone_weights to that folder") from error
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        return dict(zip(BLOCKS, self.net(((images + 1) / 2 - self.mean) / self.std)))
+
+
+def weights_file(path: str, name: str = "model.safetensors") -> Path:
+    """The safetensors file at `path`, a file or a folder that holds `name`; FileNotFoundError says what is missing."""
+    file = Path(path).expanduser()
+    file = file / name if file.is_dir() else file
+    if not file.is_file():
+        raise FileNotFoundError(f"no weights at {file}: put {name} there, or give another folder")
+    return file
+
+
+def adaptation_loss(features: Sequence[Tensor], features_hat: Sequence[Tensor], kind: str = "location") -> Tensor:
+    """L_DA of Eq. 10: sum over blocks of the cosine distance between phi(x) and phi(x-hat), a scalar.
+
+    features, features_hat: one (B, C_j, H_j, W_j) per block.
+    kind: "location" is Eq. 10, the distance at each location, then their average (GAP); "flattened" is the authors'
+    code, one distance between whole flattened blocks.
+    """
+    pairs = list(zip(features, features_hat, strict=True))
+    if kind == "location":
+        return sum(cosine_distance(f, f_hat).mean() for f, f_hat in pairs)
+    if kind == "flattened":
+        return sum((1 - torch.cosine_similarity(f.flatten(1), f_hat.flatten(1))).mean() for f, f_hat in pairs)
+    raise ValueError(f'adaptation loss must be "location" or "flattened"; got {kind!r}')
+
+
+def adaptation_levels(num_images: int, t_max: int, generator: torch.Generator) -> Tensor:
+    """A random level per image, 10 % to 100 % of T_max in tenths, long (num_images,), at least 1.
+
+    The authors draw one level per batch; one per image shows phi all levels in every step.
+    """
+    tenths = torch.randint(1, 11, (num_images,), generator=generator)
+    return (tenths * t_max // 10).clamp_min(1)

@@ -1,0 +1,76 @@
+"""Anomaly maps (Section 4.2, Eq. 9): latent distance, feature distance, their normalised sum, the image score."""
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def upsample(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Maps (B, h, w) to (B, H, W), bilinear with aligned corners as in the authors' code."""
+    return F.interpolate(maps.unsqueeze(1), size=size, mode="bilinear", align_corners=True).squeeze(1)
+
+
+def latent_map(z0: Tensor, z_hat: Tensor, size: int | tuple[int, int] | None = None) -> Tensor:
+    """l_map of Section 4.2: L1 distance of latents (B, C, h, w), mean over channels, (B, h, w) or upsampled to `size`."""
+    distance = (z0 - z_hat).abs().mean(1)
+    return distance if size is None else upsample(distance, size)
+
+
+def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 - cos over the channels of feature maps (B, C, h, w), at each location: (B, h, w), in [0, 2]."""
+    return 1 - F.cosine_similarity(a, b, dim=1)
+
+
+def feature_map(features: Sequence[Tensor], features_hat: Sequence[Tensor], size: int | tuple[int, int]) -> Tensor:
+    """f_map of Section 4.2: cosine distances of each block's features, upsampled to `size` and summed, (B, H, W)."""
+    return sum(upsample(cosine_distance(f, f_hat), size) for f, f_hat in zip(features, features_hat, strict=True))
+
+
+def min_max(maps: Tensor, low: Tensor | float | None = None, high: Tensor | float | None = None) -> Tensor:
+    """Maps to [0, 1] over [low, high]; over their own range where it isn't given ("normalized" in Section 4.2).
+
+    The own range makes a map depend on all the others, as the authors' evaluation over a whole test set does.
+    A given range may be exceeded: values above it stay above 1, so that a strong defect isn't cut off.  A range of no
+    width gives 0.
+    """
+    low = maps.min() if low is None else torch.as_tensor(low).to(maps)
+    high = maps.max() if high is None else torch.as_tensor(high).to(maps)
+    width = high - low
+    return torch.where(width > 0, (maps - low) / torch.where(width > 0, width, 1), 0)
+
+
+def gaussian_kernel(sigma: float) -> Tensor:
+    """Normalised 1-D Gaussian, cut at 4 sigma (33 taps at the paper's sigma = 4)."""
+    radius = int(4 * sigma + 0.5)
+    x = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    weights = torch.exp(-0.5 * (x / sigma) ** 2)
+    return (weights / weights.sum()).float()
+
+
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian filter of maps (B, H, W), sigma in pixels, borders reflected; sigma = 0 changes nothing."""
+    if sigma == 0:
+        return maps
+    kernel = gaussian_kernel(sigma).to(maps)
+    radius = len(kernel) // 2
+    if radius >= min(maps.shape[-2:]):
+        raise ValueError(f"sigma = {sigma} reaches {radius} pixels, more than a map of {tuple(maps.shape[-2:])} has")
+    padded = F.pad(maps.unsqueeze(1), (radius,) * 4, mode="reflect")
+    rows = F.conv2d(padded, kernel.view(1, 1, 1, -1))
+    return F.conv2d(rows, kernel.view(1, 1, -1, 1)).squeeze(1)
+
+
+def anomaly_map(latent: Tensor, feature: Tensor, weight: float = 0.85, sigma: float = 4.0) -> Tensor:
+    """A_map of Eq. 9, then the Gaussian (Appendix A.1): lambda l_map + (1 - lambda) f_map, smoothed, (B, H, W).
+
+    latent, feature: maps (B, H, W) already normalised to [0, 1].  weight: lambda.  sigma: in pixels, 4 at 256 x 256.
+    """
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight (lambda) must lie in [0, 1]; got {weight}")
+    return smooth(weight * latent + (1 - weight) * feature, sigma)
+
+
+def image_score(maps: Tensor) -> Tensor:
+    """Global anomaly score (Section 4.2): the largest value of each map (B, H, W), (B,)."""
+    return maps.flatten(1).amax(1)
