@@ -32,7 +32,7 @@ RANGES = {  # lowest and highest value allowed
 class Config:
     """All settings; immutable.  Raises ValueError, naming the field, for a value that is out of range."""
 
-    profile: str = "custom"                    # its name is stamped into figures and tables
+    name: str = "custom"                       # of the profile; stamped into figures and tables
     # data
     source: str = "disk"                       # "drawn": stand-ins are drawn and written to disk first
     datasets: tuple[str, ...] = ()             # of d3ad.data.NAMES
@@ -56,7 +56,7 @@ class Config:
     train_t_max: int = 1000                    # t is drawn from 1..train_t_max; Algorithm 1 only visits 1..t_max
     unet_channels: tuple[int, ...] = (192, 384, 384, 768, 768)
     unet_layers: int = 2
-    unet_attention: int = 4                    # how many of the lowest levels have self-attention
+    unet_attention: tuple[int, ...] = (0, 1, 2, 3)  # levels with self-attention, 0 the finest
     unet_head_dim: int = 48
     train_epochs: int = 300
     train_steps: int = 0                       # 0: train_epochs decide
@@ -118,7 +118,7 @@ class Config:
         if name not in PROFILES:
             raise ValueError(f"unknown profile {name!r}; there are {', '.join(PROFILES)}")
         values = tomllib.loads((PROFILE_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-        return cls.from_dict({"profile": name, **values, **changes})
+        return cls.from_dict({"name": name, **values, **changes})
 
     @classmethod
     def from_dict(cls, values: dict) -> "Config":
@@ -137,9 +137,9 @@ class Config:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
     def hash(self, *fields: str) -> str:
-        """12 hex digits of the given fields (of all but `profile` and `device` where none is given)."""
+        """12 hex digits of the given fields (of all but `name` and `device` where none is given)."""
         values = self.to_dict()
-        chosen = fields or tuple(k for k in values if k not in ("profile", "device"))
+        chosen = fields or tuple(k for k in values if k not in ("name", "device"))
         return hashlib.sha256(json.dumps({k: values[k] for k in sorted(chosen)}).encode()).hexdigest()[:12]
 
 

@@ -25,8 +25,7 @@ from diffusers import UNet2DModel  # noqa: E402
 
 def make_unet(config: Config) -> UNet2DModel:
     """eps_theta: the nearest `UNet2DModel` to the paper's unconditional UNet (Rombach et al. 2022)."""
-    levels = len(config.unet_channels)
-    has_attention = [level >= levels - config.unet_attention for level in range(levels)]
+    has_attention = [level in config.unet_attention for level in range(len(config.unet_channels))]
     return UNet2DModel(
         in_channels=config.latent_channels, out_channels=config.latent_channels,
         block_out_channels=config.unet_channels, layers_per_block=config.unet_layers,
@@ -183,33 +182,35 @@ def num_training_steps(config: Config, num_images: int) -> int:
 def corrupt(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Normal images (B, 3, H, W) with a patch that doesn't belong there, and where it is, (B, H, W) of 0 and 1.
 
-    A random blob of a random size is blended with another place of another image, or changed in brightness.
+    One or two blobs, from a hair to a quarter of the image, hold another place of another image, made darker or
+    brighter so that it shows on a plain surface too.
     """
     batch, _, height, width = images.shape
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(batch, 1, 1, 1, generator=generator).to(images)
 
-    blob = torch.stack([_blob(height, width, generator) for _ in range(batch)]).unsqueeze(1).to(images)
+    where = torch.stack([_blob(height, width, generator) for _ in range(batch)])
+    second = torch.stack([_blob(height, width, generator) for _ in range(batch)])
+    where = torch.where(uniform(0, 1).squeeze(1) < 0.4, where.maximum(second), where).unsqueeze(1).to(images)
     shift = torch.randint(height // 8, height - height // 8, (2,), generator=generator).tolist()
     other = images[torch.randperm(batch, generator=generator)].roll(shift, (2, 3))
-    brighter = images + uniform(0.2, 0.8) * uniform(-1, 1).sign()
-    patch = torch.where(uniform(0, 1) < 0.5, other, brighter)
-    opacity = uniform(0.4, 1.0) * blob
-    return ((1 - opacity) * images + opacity * patch).clamp(-1, 1), blob.squeeze(1)
+    patch = torch.lerp(images, other, uniform(0, 1)) + uniform(0.15, 0.8) * uniform(-1, 1).sign()
+    opacity = uniform(0.4, 1.0) * where
+    return ((1 - opacity) * images + opacity * patch).clamp(-1, 1), where.squeeze(1)
 
 
 def _blob(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """A connected-looking patch (H, W) of 0 and 1: smooth noise above a threshold, inside a stretched, turned ellipse."""
+    """A patch (H, W) of 0 and 1: a stretched, turned ellipse with a rough edge, a fiftieth to half of the image wide."""
     size, aspect, angle, cy, cx = torch.rand(5, generator=generator).tolist()
     y = torch.linspace(0, 1, height).view(-1, 1) - cy
     x = torch.linspace(0, 1, width).view(1, -1) - cx
-    cos, sin = torch.cos(torch.tensor(torch.pi * angle)), torch.sin(torch.tensor(torch.pi * angle))
+    turn = torch.tensor(torch.pi * angle)
     long = 0.03 + 0.25 * size ** 2
-    short = long * (0.1 + 0.9 * aspect)
-    distance = ((cos * x + sin * y) / long) ** 2 + ((cos * y - sin * x) / max(short, 0.012)) ** 2
-    noise = F.interpolate(torch.randn(1, 1, 8, 8, generator=generator), (height, width), mode="bicubic").view(height, width)
-    return (distance * (1 + 0.4 * noise) < 1).float()
+    short = max(long * (0.1 + 0.9 * aspect), 0.012)
+    distance = ((turn.cos() * x + turn.sin() * y) / long) ** 2 + ((turn.cos() * y - turn.sin() * x) / short) ** 2
+    rough = F.interpolate(torch.randn(1, 1, 8, 8, generator=generator), (height, width), mode="bicubic").view(height, width)
+    return (distance * (1 + 0.4 * rough) < 1).float()
 
 
 def pretrain(backbone: FeatureExtractor, images: Tensor, config: Config, folder: Path | None = None) -> list[float]:
@@ -229,7 +230,9 @@ def pretrain(backbone: FeatureExtractor, images: Tensor, config: Config, folder:
         corrupted, where = (x.to(device) for x in corrupt(batch, step_generator(config.seed, step)))
         features = backbone(corrupted)
         target = {j: F.adaptive_avg_pool2d(where.unsqueeze(1), features[int(j)].shape[-2:]) for j in heads}
-        return sum(F.binary_cross_entropy_with_logits(head(features[int(j)]), target[j]) for j, head in heads.items())
+        rare = torch.tensor(8.0, device=device)  # pasted places are few: each counts as eight
+        return sum(F.binary_cross_entropy_with_logits(head(features[int(j)]), target[j], pos_weight=rare)
+                   for j, head in heads.items())
 
     return optimise("features", both, loss_of_step, config.pretrain_steps, learning_rate=1e-3, weight_decay=0.01,
                     schedule="cosine", folder=folder)

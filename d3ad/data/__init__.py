@@ -1,0 +1,63 @@
+"""One way into every dataset: ``load(name, root, category)``.
+
+>>> from d3ad import data
+>>> data.categories("visa", "~/datasets")
+('candle', 'capsules', ...)
+>>> pcb1 = data.load("visa", "~/datasets", "pcb1")
+>>> pcb1.images("train", 256).shape
+torch.Size([904, 3, 256, 256])
+
+Nothing is downloaded. ``load`` opens no image: it lists the files, pairs images with masks, and reports all
+that is wrong in one `DataError`; `Dataset.check` then decodes every file.
+"""
+from . import btad, folder, mtd, mvtec, visa
+from .base import DataError, Dataset, Sample, load_image, load_mask
+
+_READERS = {"visa": visa, "btad": btad.READER, "mvtec": mvtec.READER, "mtd": mtd, "folder": folder}
+NAMES = tuple(_READERS)
+
+__all__ = ["NAMES", "DataError", "Dataset", "Sample", "categories", "load", "load_image", "load_mask"]
+
+
+def categories(name, root) -> tuple[str, ...]:
+    """The categories of dataset ``name`` found under ``root``, sorted.
+
+    Raises ValueError for an unknown name, `DataError` where ``root`` does not hold the dataset.
+    """
+    reader = _reader(name)
+    return reader.categories(reader.find(root))
+
+
+def load(name, root, category=None, **options) -> Dataset:
+    """Read one category of a dataset, which may be left out where there is only one.
+
+    ``root`` is the dataset's folder, or one that holds it under its usual name. Options: ``split`` ("random"
+    or "by_tile") and ``seed`` for "mtd", ``seed`` for "folder". Raises ValueError for an unknown name or
+    option, and `DataError` where the dataset or category is not found, or with a line for each file that is
+    missing, empty or ambiguous. Counts other than the published ones are no error: see ``Dataset.notes``.
+    """
+    reader = _reader(name)
+    unknown = set(options) - set(reader.OPTIONS)
+    if unknown:
+        raise ValueError(f"dataset {name!r}: unknown option {', '.join(sorted(unknown))}; "
+                         f"allowed: {', '.join(reader.OPTIONS) or 'none'}")
+    root = reader.find(root)
+    found = reader.categories(root)
+    if category is None and len(found) == 1:
+        category = found[0]
+    if category not in found:
+        raise DataError(f"{root}: no category {category!r} of {name}; choose from {', '.join(found)}")
+
+    problems = []
+    dataset = reader.read(root, category, problems, **options)
+    if not dataset.train and not problems:
+        problems.append(f"{root}: no training image of {category!r}; add normal images")
+    if problems:
+        raise DataError("\n".join([f"{name}/{category} cannot be used, {len(problems)} to mend:", *problems]))
+    return dataset
+
+
+def _reader(name):
+    if name not in _READERS:
+        raise ValueError(f"unknown dataset {name!r}; allowed: {', '.join(NAMES)}")
+    return _READERS[name]

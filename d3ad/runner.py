@@ -1,0 +1,299 @@
+"""Runs the notebooks in order, each from its clean source, and keeps the committed ones clean.
+
+    python -m d3ad.runner [--profile P] [--data-root DIR] [--only 03,05] [--out DIR] [--force]
+    python -m d3ad.runner --update-notebooks        # for maintainers: run, then write notebooks/ anew
+    python -m d3ad.runner --normalise FILE...       # for maintainers: clean these notebooks in place
+
+`run_all.sh` is this, after the environment is set up.
+"""
+import argparse
+import copy
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from .config import PROFILES, Config
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
+KEPT_METADATA = ("jupyter", "tags")
+DROPPED_CELLS = {"injected-parameters", "papermill-error-cell-tag"}
+
+
+class UsageError(Exception):
+    """A command that can't be carried out; its text is the one line that the user sees."""
+
+
+class NotebookError(Exception):
+    """A notebook that did not run to its end; its text says where and why."""
+
+
+class ThisInterpreter(AsyncKernelManager):
+    """Starts the running interpreter as the kernel, whichever "python3" is registered on this machine."""
+
+    @property
+    def kernel_spec(self):
+        return KernelSpec(**get_kernel_dict(["--log-level=50"]))  # its log holds nothing for a reader
+
+
+def check_parameters(source: Path, parameters: dict) -> None:
+    """Raise UsageError where the notebook lacks one of the parameters; papermill would only warn."""
+    missing = sorted(set(parameters) - set(papermill.inspect_notebook(str(source))))
+    if missing:
+        raise UsageError(f"{source.name}: its cell tagged 'parameters' has no {', '.join(missing)}")
+
+
+def execute(source: Path, target: Path, parameters: dict, stderr=None) -> nbformat.NotebookNode:
+    """Run one notebook with this interpreter and write the executed copy to `target`.
+
+    While it runs, and where it fails, the copy is `<name>.unfinished.ipynb` beside `target`.
+    `stderr` gets what the notebook writes there, progress bars above all.
+    Raises NotebookError where it fails.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(".unfinished.ipynb")
+    try:
+        notebook = papermill.execute_notebook(
+            str(source), str(unfinished), parameters, cwd=str(source.parent), kernel_name="python3",
+            kernel_manager_class=ThisInterpreter, progress_bar=False, stderr_file=stderr)
+    except PapermillExecutionError as error:
+        reason = " ".join(f"cell [{error.exec_count}]: {error.ename}: {error.evalue}".split())
+    except DeadKernelError:
+        reason = "its process died (is the memory full?)"
+    else:
+        unfinished.replace(target)
+        return notebook
+    raise NotebookError(f"{reason}\nexecuted so far: {os.path.relpath(unfinished)}")
+
+
+# ---- a clean notebook, fit to be committed ----
+
+
+def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with its outputs, without what changes from run to run or from machine to machine.
+
+    Gone are papermill's cells and metadata, time stamps, stderr and random cell ids; code cells count from 1.
+    A committed notebook is a fixed point: `normalise` leaves it as it is.
+    """
+    clean = copy.deepcopy(notebook)
+    clean.metadata = nbformat.from_dict({"kernelspec": KERNELSPEC, "language_info": LANGUAGE})
+    clean.nbformat, clean.nbformat_minor = 4, 5  # the first version whose cells have ids
+    clean.cells = [cell for cell in clean.cells if not DROPPED_CELLS & set(cell.metadata.get("tags", []))]
+    count = 0  # of code cells that ran
+    for number, cell in enumerate(clean.cells, start=1):
+        cell.id = f"cell-{number:02d}"
+        kept = {key: cell.metadata[key] for key in KEPT_METADATA if cell.metadata.get(key)}
+        cell.metadata = nbformat.from_dict(kept)
+        if cell.cell_type == "code":
+            if cell.execution_count is not None:
+                cell.execution_count = count = count + 1
+            cell.outputs = _clean_outputs(cell)
+    nbformat.validate(clean)
+    return clean
+
+
+def _clean_outputs(cell) -> list:
+    """A code cell's outputs without stderr; pieces of stdout, cut as timing has it, are joined."""
+    outputs = []
+    for output in cell.outputs:
+        if output.get("name") == "stderr":
+            continue
+        if output.output_type == "execute_result":
+            output.execution_count = cell.execution_count
+        if output.output_type == "stream" and outputs and outputs[-1].output_type == "stream":
+            outputs[-1].text += output.text
+        else:
+            outputs.append(output)
+    return outputs
+
+
+def to_text(notebook: nbformat.NotebookNode) -> str:
+    """The notebook as the text of its file: JSON with sorted keys, one space deep, a newline at the end."""
+    return nbformat.writes(notebook, version=nbformat.NO_CONVERT).rstrip("\n") + "\n"
+
+
+def write_clean(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Write a notebook, normalised, in one go: a reader never sees half of it."""
+    part = path.with_suffix(".part")
+    part.write_text(to_text(normalise(notebook)), encoding="utf-8")
+    part.replace(path)
+
+
+# ---- the command ----
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):  # one line, where argparse would print the usage too
+        raise UsageError(f"{message} (allowed: --profile --data-root --only --out --force; see --help)")
+
+
+def folder(text: str) -> Path:
+    """A folder's absolute path; it need not exist yet."""
+    path = Path(text).expanduser().resolve()
+    if not text or (path.exists() and not path.is_dir()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
+    return path
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; raise UsageError where it makes no sense."""
+    parser = _Parser(prog="run_all.sh", allow_abbrev=False,
+                     description="Regenerates every figure and table by running the notebooks in order.")
+    add = parser.add_argument
+    add("--profile", metavar="P", default=os.environ.get("D3AD_PROFILE") or "demo",
+        help=f"{', '.join(PROFILES)}; by default %(default)s")
+    add("--data-root", metavar="DIR", type=folder, help="where the real dataset lies")
+    add("--only", metavar="03,05", help="only these notebooks, by number")
+    add("--out", metavar="DIR", type=folder, default=os.environ.get("D3AD_OUT") or None,
+        help="figures/, results/, notebooks/ and cache/ go there, and the checkout stays as it was")
+    add("--force", action="store_true", help="compute again what the cache keeps of this profile")
+    add("--update-notebooks", action="store_true", help="maintainers: write notebooks/ anew")
+    add("--normalise", metavar="FILE", nargs="+", type=argparse.FileType(encoding="utf-8"),
+        help="maintainers: clean these notebooks in place")
+    return parser.parse_args(arguments)
+
+
+def choose(notebooks: Path, only: str | None) -> list[Path]:
+    """The notebooks NN_*.ipynb of a folder in order: all of them, or those whose numbers `only` lists."""
+    numbered = {path.name[:2]: path for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))}
+    if not numbered:
+        raise UsageError(f"there are no notebooks in {notebooks}")
+    wanted = set(numbered) if only is None else {number.strip().zfill(2) for number in only.split(",")}
+    unknown = sorted(wanted - set(numbered))
+    if unknown:
+        raise UsageError(f"--only: no notebook {', '.join(unknown)} (allowed: {', '.join(numbered)})")
+    return [path for number, path in numbered.items() if number in wanted]
+
+
+def check_data(profile: str, config: Config, root: Path | None) -> None:
+    """Raise UsageError where the profile needs a real dataset and the folder does not hold it."""
+    if config.source == "drawn":
+        return  # nothing on disk is needed
+    if root is None:
+        raise UsageError(f"the {profile} profile needs the real dataset {', '.join(config.datasets)}: "
+                         "put it into a folder as published, and name that folder with --data-root DIR")
+    from . import data
+    try:
+        for name in config.datasets:
+            for category in config.categories or data.categories(name, root):
+                data.load(name, root, category)  # lists files, opens no image
+    except data.DataError as error:
+        raise UsageError(error) from None
+
+
+def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
+    """The notebooks to run; raises UsageError for what can be known before the long work."""
+    try:
+        config = Config.profile(options.profile)
+    except ValueError as error:
+        raise UsageError(error) from None
+    if options.update_notebooks and (options.profile != "demo" or options.out):
+        raise UsageError("--update-notebooks goes with the demo profile, and not with --out")
+    check_data(options.profile, config, options.data_root)
+    chosen = choose(notebooks, options.only)
+    for source in chosen:
+        check_parameters(source, parameters(options))
+    return chosen
+
+
+def parameters(options: argparse.Namespace) -> dict:
+    """What the notebooks are told; an empty string means: not given, take the usual place."""
+    given = {"profile": options.profile, "data_root": options.data_root, "out": options.out}
+    return {name: str(value or "") for name, value in given.items()}
+
+
+class Progress:
+    """Passes the notebooks' progress bars on: to a terminal as they move, to a log as finished lines only."""
+
+    def __init__(self, stream):
+        self.stream, self.used, self.line = stream, False, ""
+
+    def write(self, text: str) -> None:
+        """Take a piece of a notebook's stderr."""
+        if not self.used:
+            text, self.used = "\n" + text, True  # below the line that names the notebook
+        if not self.stream.isatty():
+            *finished, self.line = (self.line + text).split("\n")
+            text = "".join(line.rpartition("\r")[2] + "\n" for line in finished)
+        self.stream.write(text)
+
+    def flush(self) -> None:
+        """Show what was taken."""
+        self.stream.flush()
+
+
+def elapsed(started: float) -> str:
+    """The time since `started` (of time.monotonic), in seconds or minutes."""
+    seconds = time.monotonic() - started
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
+
+
+def run(options: argparse.Namespace, notebooks: list[Path]) -> None:
+    """Run the notebooks one after the other, and list the figures and tables that they wrote."""
+    started, since = time.monotonic(), time.time() - 2  # some file systems count in steps of two seconds
+    home, hidden = options.out or ROOT, options.out or ROOT / ".cache"
+    copies = hidden / "notebooks" / options.profile
+    cache = (hidden / "cache" if options.out else hidden) / options.profile
+    if options.force and cache.exists():
+        print(f"--force: removing {os.path.relpath(cache)}")
+        shutil.rmtree(cache)
+    if options.update_notebooks:
+        os.environ["TQDM_DISABLE"] = "1"
+    print(f"profile {options.profile}; the executed notebooks go to {os.path.relpath(copies)}")
+    for number, source in enumerate(notebooks, start=1):
+        line = f"[{number}/{len(notebooks)}] {source.stem} ..."
+        executed = run_one(source, copies / source.name, parameters(options), line)
+        if options.update_notebooks:
+            write_clean(executed, source)
+    products = [*home.glob(f"figures/{options.profile}/**/*"), *home.glob(f"results/{options.profile}/**/*")]
+    written = [path for path in sorted(products) if path.is_file() and path.stat().st_mtime >= since]
+    print(f"figures and tables written: {len(written)}", *map(os.path.relpath, written), sep="\n  ")
+    print(f"total: {elapsed(started)}")
+
+
+def run_one(source: Path, target: Path, values: dict, line: str) -> nbformat.NotebookNode:
+    """Run one notebook under a line that names it and ends with its time."""
+    started, progress = time.monotonic(), Progress(sys.stderr)
+    print(line, end="", flush=True)
+    try:
+        executed = execute(source, target, values, progress)
+    except NotebookError as error:
+        raise NotebookError(f"{source.stem} failed after {elapsed(started)}: {error}") from None
+    print(f"{line if progress.used else ''} {elapsed(started)}", flush=True)
+    return executed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command.  Its exit code: 0, 1 for a failed notebook, 2 for a wrong command, 130 for Ctrl-C."""
+    try:
+        options = parse(arguments)
+        if options.normalise:
+            for file in options.normalise:
+                write_clean(nbformat.read(file, as_version=4), Path(file.name))
+        else:
+            run(options, check(options, ROOT / "notebooks"))
+    except UsageError as error:
+        print(f"run_all.sh: {error}", file=sys.stderr)
+        return 2
+    except NotebookError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command continues where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

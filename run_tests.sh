@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Runs every test: pytest (unit tests, and each notebook in the smoke profile), then nbval on the notebooks.
+#
+#   ./run_tests.sh [arguments for pytest]
+#
+# Where no Python environment is active, it first makes .venv (once).  The exit code is 0 where all passed.
+set -u
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+for argument in "$@"; do
+    case $argument in
+        -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"; exit 0 ;;
+    esac
+done
+
+step="[1/3] "
+. "$here/scripts/environment.sh" || exit 1
+cd "$here" || exit 1
+
+# Both steps share one temporary folder, so that what the first computes is in the second's cache.
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 130' INT TERM
+failed=0
+
+echo "[2/3] pytest"
+started=$SECONDS
+D3AD_TEST_OUT="$scratch" "$python" -m pytest "$@" || failed=1
+echo "[2/3] pytest: $(elapsed $started)"
+
+if ls notebooks/[0-9]*.ipynb >/dev/null 2>&1; then
+    echo "[3/3] nbval"
+    started=$SECONDS
+    D3AD_PROFILE=smoke D3AD_OUT="$scratch" TQDM_DISABLE=1 \
+        "$python" -m pytest --nbval-lax --nbval-current-env notebooks || failed=1
+    echo "[3/3] nbval: $(elapsed $started)"
+else
+    echo "[3/3] nbval: skipped, notebooks/ has no notebook yet"
+fi
+
+if [ $failed -eq 0 ]; then echo "all passed in $(elapsed 0)"; else echo "FAILED, after $(elapsed 0)" >&2; fi
+exit $failed

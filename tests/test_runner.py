@@ -1,0 +1,211 @@
+"""The notebook runner: its command line, its clean notebooks, and one tiny notebook run for real."""
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from d3ad import runner
+
+ROOT = Path(__file__).resolve().parent.parent
+PARAMETERS = 'profile: str = "demo"  # which settings\ndata_root: str = ""\nout: str = ""'
+
+
+def notebook(*sources: str, parameters: str = PARAMETERS):
+    """A notebook that never ran: a title, the parameters, then these code cells."""
+    first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    cells = [new_markdown_cell("# A title"), first, *map(new_code_cell, sources)]
+    metadata = {"kernelspec": runner.KERNELSPEC, "language_info": runner.LANGUAGE}
+    return new_notebook(cells=cells, metadata=metadata)
+
+
+def messy_notebook():
+    """A notebook as papermill leaves it, with everything that `normalise` takes away."""
+    made = notebook("print('a')\nprint('b')\n3", "1 + 1")
+    made.metadata.papermill = {"duration": 1.5, "start_time": "2026-01-01T00:00:00"}
+    made.metadata.language_info.version = "3.11.7"
+    made.cells.insert(2, new_code_cell("profile = 'smoke'", metadata={"tags": ["injected-parameters"]}))
+    for count, cell in enumerate((c for c in made.cells if c.cell_type == "code"), start=1):
+        cell.execution_count = count + 4
+        cell.metadata.update(papermill={"duration": 0.1}, execution={"iopub": "2026"}, scrolled=True)
+    made.cells[3].outputs = [
+        new_output("stream", name="stdout", text="a\n"),
+        new_output("stream", name="stderr", text="50%|#####"),
+        new_output("stream", name="stdout", text="b\n"),
+        new_output("execute_result", {"text/plain": "3"}, execution_count=7)]
+    made.cells[4].metadata.tags = []
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with two notebooks that can run."""
+    for name in ("01_first", "02_second"):
+        nbformat.write(notebook("print(profile)"), tmp_path / f"{name}.ipynb")
+    return tmp_path
+
+
+def refusal(capsys, arguments: list[str]) -> str:
+    """The one line that the command answers with when it refuses."""
+    assert runner.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    return printed.err
+
+
+# ---- the command line ----
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    (["--nonsense"], "--nonsense"),
+    (["--prof", "demo"], "--prof"),
+    (["--profile", "nonsense"], "smoke, demo, mtd, visa, btad, mvtec"),
+    (["--profile"], "--profile"),
+    (["--profile", "demo", "stray"], "stray"),
+    (["--data-root", __file__], "is not a folder"),
+    (["--out", __file__], "is not a folder"),
+    (["--update-notebooks", "--out", "somewhere"], "--update-notebooks"),
+    (["--normalise", "nowhere.ipynb"], "nowhere.ipynb"),
+])
+def test_a_wrong_command_is_one_clear_line(capsys, arguments, expected):
+    assert expected in refusal(capsys, arguments)
+
+
+@pytest.mark.parametrize("profile", ["mtd", "visa", "btad", "mvtec"])
+def test_a_real_dataset_must_be_there(capsys, tmp_path, profile):
+    assert "--data-root" in refusal(capsys, ["--profile", profile])
+    assert str(tmp_path) in refusal(capsys, ["--profile", profile, "--data-root", str(tmp_path)])
+    assert "nowhere" in refusal(capsys, ["--profile", profile, "--data-root", str(tmp_path / "nowhere")])
+
+
+def test_notebooks_are_chosen_by_number(folder):
+    assert [path.stem for path in runner.choose(folder, None)] == ["01_first", "02_second"]
+    assert [path.stem for path in runner.choose(folder, "2, 01")] == ["01_first", "02_second"]
+    assert [path.stem for path in runner.choose(folder, "02")] == ["02_second"]
+    with pytest.raises(runner.UsageError, match=r"no notebook 03, xx \(allowed: 01, 02\)"):
+        runner.choose(folder, "03,xx,1")
+    with pytest.raises(runner.UsageError, match="there are no notebooks"):
+        runner.choose(folder / "empty", None)
+
+
+def test_a_notebook_without_a_parameter_is_refused(folder):
+    source = folder / "03_lacks.ipynb"
+    nbformat.write(notebook("1", parameters='profile: str = "demo"'), source)
+    with pytest.raises(runner.UsageError, match="03_lacks.ipynb.* data_root, out"):
+        runner.check(runner.parse(["--profile", "demo"]), folder)
+
+
+def test_the_script_and_the_runner_have_the_same_options():
+    script = (ROOT / "run_all.sh").read_text(encoding="utf-8")
+    accepted = set(re.search(r"\n        (--profile [^)]*)\) ;;", script)[1].split(" | "))
+    with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", printed := io.StringIO())
+        runner.parse(["--help"])
+    assert accepted == set(re.findall(r"(?m)^  (--[\w-]+)", printed.getvalue())) - {"--normalise"}
+
+
+def run_script(script: str, argument: str, folder: Path) -> subprocess.CompletedProcess:
+    """Run a script from another folder, where no environment is active."""
+    return subprocess.run([ROOT / script, argument], cwd=folder, text=True, capture_output=True, timeout=20,
+                          env={"PATH": "/usr/bin:/bin"})
+
+
+@pytest.mark.parametrize("script", ["run_all.sh", "run_tests.sh"])
+def test_help_sets_nothing_up(script, tmp_path):
+    answer = run_script(script, "--help", tmp_path)
+    assert answer.returncode == 0 and f"./{script}" in answer.stdout and "environment: " not in answer.stdout
+
+
+def test_the_script_refuses_an_unknown_option_before_any_set_up(tmp_path):
+    answer = run_script("run_all.sh", "--nonsense", tmp_path)
+    assert answer.returncode == 2 and answer.stdout == ""
+    assert answer.stderr.count("\n") == 1 and "--nonsense" in answer.stderr
+
+
+# ---- clean notebooks ----
+
+
+def test_normalise_takes_away_what_changes():
+    clean = runner.normalise(messy_notebook())
+    assert set(clean.metadata) == {"kernelspec", "language_info"}
+    assert [cell.id for cell in clean.cells] == ["cell-01", "cell-02", "cell-03", "cell-04"]
+    assert [dict(cell.metadata) for cell in clean.cells] == [{}, {"tags": ["parameters"]}, {}, {}]
+    assert [cell.execution_count for cell in clean.cells[1:]] == [1, 2, 3]
+    stream, result = clean.cells[2].outputs
+    assert (stream.name, stream.text) == ("stdout", "a\nb\n")
+    assert result.execution_count == 2
+    text = runner.to_text(clean)
+    assert not re.search("papermill|injected|2026|stderr|3\\.11", text) and text.endswith("}\n")
+
+
+def test_normalise_keeps_its_argument_and_is_idempotent():
+    made = messy_notebook()
+    before = runner.to_text(made)
+    once = runner.normalise(made)
+    assert runner.to_text(made) == before
+    assert runner.to_text(runner.normalise(once)) == runner.to_text(once)
+
+
+def test_a_normalised_file_is_a_fixed_point(tmp_path):
+    path = tmp_path / "01_made.ipynb"
+    nbformat.write(messy_notebook(), path)
+    assert runner.main(["--normalise", str(path)]) == 0
+    first = path.read_bytes()
+    assert runner.main(["--normalise", str(path)]) == 0
+    assert path.read_bytes() == first
+    assert [p.name for p in tmp_path.iterdir()] == ["01_made.ipynb"]
+
+
+# ---- a run ----
+
+
+def test_a_notebook_runs_with_this_interpreter_and_its_parameters(tmp_path):
+    source, target, bars = tmp_path / "01_made.ipynb", tmp_path / "out" / "01_made.ipynb", io.StringIO()
+    cells = "import sys\nprint(sys.executable, profile)", "print('a bar', file=sys.stderr)"
+    nbformat.write(notebook(*cells), source)
+    before = source.read_bytes()
+    executed = runner.execute(source, target, {"profile": "smoke", "data_root": "", "out": ""}, bars)
+    assert executed.cells[3].outputs[0].text == f"{sys.executable} smoke\n"
+    assert bars.getvalue() == "a bar\n"
+    assert source.read_bytes() == before
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def test_a_failing_notebook_says_where_and_keeps_its_copy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nbformat.write(notebook("1", "raise ValueError('two\\nlines')"), tmp_path / "01_bad.ipynb")
+    with pytest.raises(runner.NotebookError) as caught:
+        runner.execute(tmp_path / "01_bad.ipynb", tmp_path / "out" / "01_bad.ipynb", {"profile": "smoke"})
+    assert str(caught.value).splitlines() == [
+        "cell [4]: ValueError: two lines", "executed so far: out/01_bad.unfinished.ipynb"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["01_bad.unfinished.ipynb"]
+
+
+def test_a_whole_run_lists_what_was_written(folder, capsys):
+    nbformat.write(notebook(
+        "from pathlib import Path\nresults = Path(out, 'results', profile)\nresults.mkdir(parents=True)",
+        "_ = (results / 'table1.csv').write_text('a,b')"), folder / "02_second.ipynb")
+    out = folder / "out"
+    kept = out / "cache" / "demo" / "old.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("x")
+    options = runner.parse(["--profile", "demo", "--out", str(out), "--force"])
+    runner.run(options, runner.check(options, folder))
+    printed = capsys.readouterr().out
+    for expected in ("[1/2] 01_first ...", "[2/2] 02_second ...", "demo/table1.csv", "removing", "total: "):
+        assert expected in printed
+    assert not kept.exists()
+    assert sorted(path.name for path in (out / "notebooks" / "demo").iterdir()) == [
+        "01_first.ipynb", "02_second.ipynb"]
+
+
+def test_a_log_gets_finished_lines_only():
+    log = io.StringIO()
+    progress = runner.Progress(log)
+    for piece in ("\r 10%|#", "\r 90%|###", "\r100%|####\n", "\rdone"):
+        progress.write(piece)
+    assert log.getvalue() == "\n100%|####\n"
