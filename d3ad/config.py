@@ -47,6 +47,7 @@ class Config:
     autoencoder: str = "kl"                    # "kl" (the paper's), "tiny" (same latent space, a tenth of the cost), "small"
     autoencoder_weights: str = "stabilityai/sd-vae-ft-mse"  # on the hub, a folder, or "none": trained on the spot
     autoencoder_steps: int = 0                 # training steps, where it is trained
+    crop_size: int = 0                         # what is trained from nothing sees random crops of this size; 0: whole images
     latent_channels: int = 4
     latent_sample: bool = False                # at test: a sample of the posterior (authors' code) or its mean
     # diffusion (Eqs. 1-6)

@@ -7,7 +7,7 @@ import copy
 import json
 import shutil
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -114,6 +114,11 @@ class D3AD:
         return Prediction(**self._fuse(raw, normalisation), threshold=float(self.calibration.threshold),
                           **{key: raw[key] for key in ("reconstruction", "t_hat", "distance")},
                           latent_map=raw["latent"], feature_map=raw["feature"])
+
+    def renormalised(self, prediction: Prediction, normalisation: str) -> Prediction:
+        """The same prediction with its maps fused under another normalisation, without predicting anew."""
+        raw = dict(latent=prediction.latent_map, feature=prediction.feature_map, t_hat=prediction.t_hat)
+        return replace(prediction, **self._fuse(raw, normalisation))
 
     def variant(self, **changes) -> "D3AD":
         """This detector with other settings of conditioning, reconstruction or maps: same weights, calibrated anew."""

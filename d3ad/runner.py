@@ -153,7 +153,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--profile", metavar="P", default=os.environ.get("D3AD_PROFILE") or "demo",
         help=f"{', '.join(PROFILES)}; by default %(default)s")
-    add("--data-root", metavar="DIR", type=folder, help="where the real dataset lies")
+    add("--data-root", metavar="DIR", type=folder, default=os.environ.get("D3AD_DATA_ROOT") or None,
+        help="where the real dataset lies")
     add("--only", metavar="03,05", help="only these notebooks, by number")
     add("--out", metavar="DIR", type=folder, default=os.environ.get("D3AD_OUT") or None,
         help="figures/, results/, notebooks/ and cache/ go there, and the checkout stays as it was")
@@ -209,8 +210,7 @@ def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
 
 def parameters(options: argparse.Namespace) -> dict:
     """What the notebooks are told; an empty string means: not given, take the usual place."""
-    given = {"profile": options.profile, "data_root": options.data_root, "out": options.out}
-    return {name: str(value or "") for name, value in given.items()}
+    return {name: str(vars(options)[name] or "") for name in ("profile", "data_root", "out")}
 
 
 class Progress:

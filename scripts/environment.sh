@@ -44,7 +44,7 @@ print(hashlib.sha256(b"\0".join(parts)).hexdigest())
 PY
 }
 
-is_ready() { [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted_stamp)" ]; }
+is_ready() { [ -s "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted_stamp)" ]; }
 
 # One install at a time: a folder is made by one process only.  A lock is taken over when its owner is gone.
 take_lock() {
@@ -62,19 +62,16 @@ take_lock() {
 
 pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$@"; }
 
-# Makes or renews .venv with the Python $1.
+# Makes .venv with the Python $1, or brings a finished one up to date.
 install_environment() {
     if [ "$(cat "$stamp" 2>/dev/null)" = unfinished ]; then rm -rf "$venv"; fi
-    if [ -e "$venv" ] && ! usable_python "$venv/bin/python"; then
-        [ -f "$stamp" ] || { fail "$venv is there, without a Python 3.11 or 3.12; move it away"; return 1; }
-        rm -rf "$venv"
-    fi
+    usable_python "$venv/bin/python" || rm -rf "$venv"
     mkdir -p "$venv" && echo unfinished > "$stamp" || return 1
     if [ ! -x "$venv/bin/pip" ]; then
         echo "environment: making .venv with $("$1" --version)"
         "$1" -m venv "$venv" || return 1
     fi
-    echo "environment: installing the packages of requirements.lock (about 2.5 GB on disk, a few minutes)"
+    echo "environment: installing the packages of requirements.lock (2 GB, more with CUDA; some minutes)"
     pip_install -r "$root/requirements.lock" && pip_install $editable "$root" || return 1
     wanted_stamp > "$stamp.part" && mv "$stamp.part" "$stamp"
 }
@@ -128,6 +125,10 @@ set_up_environment() {
     python=$venv/bin/python
     if is_ready; then
         echo "${step:-}environment: ready in $(elapsed $started), .venv as installed before"
+    elif [ ! -w "$root" ]; then
+        fail "$root can't be written to, so .venv can't be made; activate an environment"
+    elif [ -e "$venv" ] && [ ! -f "$stamp" ] && ! usable_python "$venv/bin/python"; then
+        fail "$venv is there and not from here, without a Python 3.11 or 3.12; move it away"
     else
         base=$(find_python) && install_once "$base" || return 1
         echo "${step:-}environment: installed in $(elapsed $started), in .venv"

@@ -41,6 +41,13 @@ def messy_notebook():
     return made
 
 
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch):
+    """The command's defaults must not come from the environment of whoever runs the tests."""
+    for name in ("D3AD_PROFILE", "D3AD_DATA_ROOT", "D3AD_OUT"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A folder with two notebooks that can run."""

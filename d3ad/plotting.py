@@ -1,0 +1,251 @@
+"""Figures: one function each.  They take tensors and numbers, and return a matplotlib figure."""
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+import torch
+from matplotlib.patches import ConnectionPatch, FancyBboxPatch
+from torch import Tensor
+
+plt.style.use(Path(__file__).with_name("d3ad.mplstyle"))
+TRAIN, TEST, GOOD, BAD = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+WIDTH = 7.2  # inches, a page's text width
+
+
+def to_picture(image: Tensor) -> np.ndarray:
+    """An image (3, H, W) around [-1, 1] as (H, W, 3) in [0, 1]; values beyond are cut."""
+    return ((image.detach().float().cpu() + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
+
+
+def latent_picture(z: Tensor, scale: float = 2.5) -> np.ndarray:
+    """A latent (C, h, w) as (h, w, 3) in [0, 1]: its first three channels as colours, +-scale the full range."""
+    channels = z[:3] if len(z) >= 3 else z[:1].expand(3, -1, -1)
+    return ((channels.detach().float().cpu() / scale + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
+
+
+def show(ax, picture, title: str = "", frame: str | None = None, **options) -> None:
+    """A picture without axes; `frame` draws a coloured border."""
+    ax.imshow(to_picture(picture) if isinstance(picture, Tensor) and picture.ndim == 3 else picture, **options)
+    ax.set(xticks=[], yticks=[], title=title)
+    for spine in ax.spines.values():
+        spine.set(visible=frame is not None, color=frame or "none", linewidth=2)
+
+
+def outline(ax, mask, colour: str = "#ffe119") -> None:
+    """The contour of a mask (H, W), where it has any pixel."""
+    mask = np.asarray(mask, dtype=float)
+    if 0 < mask.sum() < mask.size:
+        ax.contour(mask, levels=[0.5], colors=colour, linewidths=1)
+
+
+def row_label(ax, text: str) -> None:
+    """A label left of a row of pictures."""
+    ax.text(-0.08, 0.5, text, transform=ax.transAxes, rotation=90, ha="right", va="center", fontsize=8)
+
+
+def image_grid(rows: list[list], row_labels: list[str], column_titles: list[str], cell: float | None = None):
+    """Rows of pictures with labels left of them and titles above the first row."""
+    cell = cell or WIDTH / max(map(len, rows))
+    columns = max(map(len, rows))
+    fig, axes = plt.subplots(len(rows), columns, figsize=(cell * columns, cell * len(rows) + 0.25), squeeze=False)
+    fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    for i, row in enumerate(rows):
+        for j, ax in enumerate(axes[i]):
+            ax.axis("off") if j >= len(row) else show(ax, row[j], column_titles[j] if i == 0 else "")
+        row_label(axes[i, 0], row_labels[i])
+    return fig
+
+
+def forward_process(rows: dict[str, list[Tensor]], steps: list[int]):
+    """Figures 11, 12, 13: images (3, H, W) at growing steps, a row per category."""
+    return image_grid(list(rows.values()), list(rows), [f"$t={t}$" for t in steps])
+
+
+def schedule(alpha_bar: Tensor, t_max: int):
+    """What the schedule does: the signal's and the noise's share over t, and the part that inference uses."""
+    t = np.arange(len(alpha_bar))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.4))
+    for ax in (left, right):
+        ax.plot(t, alpha_bar.sqrt(), label=r"signal $\sqrt{\bar\alpha_t}$")
+        ax.plot(t, (1 - alpha_bar).sqrt(), label=r"noise $\sqrt{1-\bar\alpha_t}$")
+        ax.axvspan(0, t_max, color="#56B4E9", alpha=0.25, lw=0, label=rf"used: $t\leq T_{{max}}={t_max}$")
+        ax.set(xlabel="step $t$", ylim=(0, 1.02))
+    left.set(title="the whole schedule", xlim=(0, len(t) - 1))
+    right.set(title="where inference takes place", xlim=(0, 2 * t_max))
+    right.legend(loc="center right")
+    return fig
+
+
+def dynamic_conditioning(images: Tensor, scaled: Tensor, distances: Tensor, t_hat: Tensor, train_distances: Tensor,
+                         edges: Tensor, t_max: int, labels: list[str]):
+    """Figure 2: how far each image lies from the training images, and how far it is perturbed therefore."""
+    count = len(images)
+    fig = plt.figure(figsize=(WIDTH, 4.6))
+    grid = fig.add_gridspec(2, count, height_ratios=[1, 0.95])
+    axis = fig.add_subplot(grid[1, :])
+    sns.histplot(x=train_distances.numpy(), bins=edges.numpy(), color=TRAIN, alpha=0.55, ax=axis, label="training images")
+    for k, edge in enumerate(edges):
+        axis.axvline(float(edge), color="#999999", lw=0.5, zorder=0)
+    axis.set(xlabel=r"mean distance $\bar{y}_0$ to the $K$ nearest training images; the lines are the edges of the bins",
+             ylabel="images")
+    top = axis.get_ylim()[1]
+    axis.set_ylim(0, 1.12 * top)
+    for i in range(count):
+        cell = grid[0, i].subgridspec(1, 2, wspace=0.03)
+        left, right = fig.add_subplot(cell[0]), fig.add_subplot(cell[1])
+        show(left, images[i], labels[i])
+        show(right, scaled[i], rf"$\hat{{T}}={int(t_hat[i])}$ of {t_max}")
+        x = float(distances[i])
+        axis.axvline(x, color=TEST, lw=2)
+        fig.add_artist(ConnectionPatch((x, 1.12 * top), (1.0, -0.03), "data", "axes fraction", axesA=axis, axesB=left,
+                                       color=TEST, lw=1, ls=":"))
+    axis.legend(loc="upper right")
+    return fig
+
+
+def architecture(x0: Tensor, z0: Tensor, z_scaled: Tensor, z_hat: Tensor, x_hat: Tensor, t_hat: int, distance: float,
+                 train_distances: Tensor, edges: Tensor):
+    """Figure 3: the way of one image through the detector, every panel computed by it."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.5), layout="none")
+    ax.set(xlim=(0, 100), ylim=(0, 48))
+    ax.axis("off")
+    fig.subplots_adjust(0.005, 0.01, 0.995, 0.99)
+
+    def panel(x, y, picture, title, size=14):
+        inset = ax.inset_axes((x, y, size, size), transform=ax.transData)
+        show(inset, picture)
+        ax.text(x + size / 2, y - 1.2, title, ha="center", va="top", fontsize=9)
+
+    def box(x, y, text, colour, width=7.5, height=6):
+        ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.3", fc=colour, ec="none", alpha=0.9))
+        ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", color="white", fontsize=9)
+
+    def arrow(x0, y0, x1, y1, text=""):
+        ax.annotate("", (x1, y1), (x0, y0), arrowprops=dict(arrowstyle="-|>", color="#444444", lw=1.2))
+        ax.text((x0 + x1) / 2, y0 + 1, text, ha="center", va="bottom", fontsize=8)
+
+    panel(0.5, 4, x0, "input $x_0$")
+    arrow(15, 11, 17, 11)
+    box(17.6, 8, r"$\mathcal{E}$", TRAIN, 3)
+    arrow(21.2, 11, 23.2, 11)
+    panel(23.4, 5.5, latent_picture(z0), r"latent $z_0$", 11)
+    arrow(35, 11, 42, 11, r"$\times\sqrt{\bar\alpha_{\hat T}}$")
+    panel(42.4, 5.5, latent_picture(z_scaled), r"only scaled, $z_{\hat T}$", 11)
+    arrow(54, 11, 56, 11)
+    box(56.5, 8, "denoise\n10 steps", GOOD, 8)
+    arrow(65.2, 11, 67.2, 11)
+    panel(67.4, 5.5, latent_picture(z_hat), r"$\hat z_0$", 11)
+    arrow(78.8, 11, 80.4, 11)
+    box(80.9, 8, r"$\mathcal{D}$", TRAIN, 3)
+    arrow(84.4, 11, 85.6, 11)
+    panel(85.8, 4, x_hat, r"reconstruction $\hat x_0$", 14)
+
+    arrow(7.5, 18.8, 7.5, 27)
+    box(3.5, 27.6, r"features $\phi_2$", BAD, 9)
+    arrow(13.4, 30.6, 21.5, 30.6)
+    histogram = ax.inset_axes((25, 25, 27, 19), transform=ax.transData)
+    histogram.hist(train_distances.numpy(), bins=edges.numpy(), color=TRAIN, alpha=0.6)
+    histogram.axvline(distance, color=TEST, lw=2)
+    histogram.set(yticks=[], title=r"distance to the $K$ nearest, in bins")
+    histogram.tick_params(labelsize=6)
+    arrow(53, 34, 59, 34)
+    ax.text(60, 34, rf"$\hat T = {t_hat}$", va="center", fontsize=13, color=BAD)
+    ax.annotate("", (39.5, 15.4), (62.5, 31.5), arrowprops=dict(arrowstyle="-|>", color=BAD, lw=1.2, ls="--",
+                                                              connectionstyle="arc3,rad=-0.15"))
+    ax.text(75, 42, "dynamic implicit conditioning (Algorithm 2)", ha="center", fontsize=9, color="#444444")
+    ax.text(75, 25, "reconstruction (Algorithm 1)", ha="center", fontsize=9, color="#444444")
+    return fig
+
+
+def losses(curves: dict[str, list[float]], title: str = ""):
+    """Training losses over steps, with a running mean; one panel per network."""
+    fig, axes = plt.subplots(1, len(curves), figsize=(WIDTH, 2.2), squeeze=False)
+    for ax, (name, values) in zip(axes[0], curves.items()):
+        values = np.asarray(values)
+        width = max(len(values) // 20, 1)
+        ax.plot(values, color=TRAIN, alpha=0.3, lw=0.8)
+        smooth = np.convolve(values, np.ones(width) / width, "valid")
+        ax.plot(np.arange(len(smooth)) + width - 1, smooth, color=TRAIN)
+        ax.set(title=name, xlabel="step", yscale="log" if values.min() > 0 and values.max() > 5 * values.min() else "linear")
+    axes[0, 0].set_ylabel("loss")
+    return fig
+
+
+def bin_histograms(panels: dict[str, tuple[Tensor, Tensor, Tensor]], num_bins: int, columns: int = 4):
+    """Figures 5 and 16: share of images per bin, training and test, a panel per category.
+
+    panels: title to (training bins, test bins, test labels), bins in 0..num_bins.
+    """
+    rows = -(-len(panels) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, 1.7 * rows + 0.4), squeeze=False, sharex=True)
+    edges = np.arange(num_bins + 2) - 0.5
+    for ax, (title, (train, test, labels)) in zip(axes.flat, panels.items()):
+        options = dict(bins=edges, stat="percent", ax=ax, linewidth=0, alpha=0.55)
+        sns.histplot(x=train.numpy(), color=TRAIN, label="training", **options)
+        sns.histplot(x=test.numpy(), color=TEST, label="test", **options)
+        for value, name, colour in ((0, "good", GOOD), (1, "anomalous", BAD)):
+            mean = float(test[labels == value].float().mean())
+            ax.axvline(mean, color=colour, lw=1.5, ls="--", label=f"mean of {name} test images")
+        ax.set(title=title, xlabel="", ylabel="", xticks=range(0, num_bins + 1, 2))
+    for ax in axes.flat[len(panels):]:
+        ax.axis("off")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("% of images")
+    for ax in axes.flat[max(0, len(panels) - columns):len(panels)]:
+        ax.set_xlabel("bin")
+        ax.tick_params(labelbottom=True)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside lower center", ncols=4)
+    return fig
+
+
+def mask_comparison(rows: list[dict], columns: list[str]):
+    """Figure 6: input, ground truth, then each setting's mask over the input.
+
+    rows: {"label", "image" (3, H, W), "mask" (H, W), and column name to (predicted mask (H, W), title)}.
+    """
+    count = len(columns) + 2
+    cell = WIDTH / count
+    fig, axes = plt.subplots(len(rows), count, figsize=(WIDTH, (cell + 0.12) * len(rows) + 0.3), squeeze=False)
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    for i, row in enumerate(rows):
+        show(axes[i, 0], row["image"], "input" if i == 0 else "")
+        row_label(axes[i, 0], row["label"])
+        show(axes[i, 1], row["mask"].float(), "ground truth" if i == 0 else "", cmap="gray", vmin=0, vmax=1)
+        for ax, column in zip(axes[i, 2:], columns):
+            predicted, note = row[column]
+            show(ax, predicted.float(), column if i == 0 else "", cmap="gray", vmin=0, vmax=1)
+            outline(ax, row["mask"])
+            ax.set_xlabel(note, fontsize=7, labelpad=1)
+    return fig
+
+
+def metric_bars(frame, metrics: dict[str, str], order: list[str]):
+    """Grouped bars of metrics in percent, one group per metric; the points are the categories or the seeds."""
+    long = frame.melt(id_vars=["method"], value_vars=list(metrics), var_name="metric", value_name="percent")
+    long["metric"] = long["metric"].map(metrics)
+    fig, ax = plt.subplots(figsize=(WIDTH, 2.8))
+    options = dict(data=long, x="metric", y="percent", hue="method", hue_order=order, ax=ax)
+    sns.barplot(**options, errorbar=None, alpha=0.75)
+    sns.stripplot(**options, dodge=True, size=2.5, palette=["#333333"] * len(order), legend=False, jitter=False)
+    ax.set(xlabel="", ylabel="%", ylim=(max(0, np.floor(long["percent"].min() / 10) * 10 - 5), 101))
+    ax.yaxis.grid(True)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+    return fig
+
+
+def reconstruction_steps(images: list[Tensor], steps: list[int], title: str):
+    """One image on its way through Algorithm 1."""
+    return image_grid([images], [title], [f"$t={t}$" for t in steps])
+
+
+def pairs(rows: dict[str, Tensor], count: int = 8):
+    """Rows of images, such as inputs above their reconstructions."""
+    return image_grid([list(images[:count]) for images in rows.values()], list(rows), [""] * count)
+
+
+def close_all() -> None:
+    """Free the memory of all figures."""
+    plt.close("all")
+    torch.set_grad_enabled(True)

@@ -1,0 +1,116 @@
+"""Writing figures, tables and where they come from; what the paper reports beside what was measured."""
+import io
+import json
+import platform
+import subprocess
+import time
+from importlib import metadata
+from importlib.resources import files
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+
+from d3ad.experiments import ROOT, Workspace
+
+PACKAGES = ("torch", "diffusers", "timm", "faiss-cpu", "scikit-learn", "numpy", "matplotlib")
+MAX_DPI = 150
+
+
+def header(workspace: Workspace) -> None:
+    """Print what a run depends on: versions, profile, device, seed."""
+    config = workspace.config
+    print("versions:", ", ".join(f"{name} {version(name)}" for name in PACKAGES))
+    print(f"profile {config.name} · device {config.device} · seed {config.seed} · settings {config.hash()}")
+
+
+def version(package: str) -> str:
+    """A package's version without its local suffix, "-" where it isn't installed."""
+    try:
+        return metadata.version(package).split("+")[0]
+    except metadata.PackageNotFoundError:
+        return "-"
+
+
+def commit() -> str:
+    """The checkout's commit, "+" behind it where d3ad/ was changed since; "unknown" outside git."""
+    def git(*arguments):
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--", "d3ad") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def machine() -> dict:
+    """The machine, without its name: processor, cores, GPU."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return dict(system=platform.system(), processor=platform.machine(), threads=torch.get_num_threads(), gpu=gpu)
+
+
+def save_figure(workspace: Workspace, fig, name: str, fingerprint: str = "") -> None:
+    """Write figures/<profile>/<name>.png, stamped with profile, seed and settings, and note where it comes from.
+
+    fingerprint: of the data that it shows.
+    """
+    config = workspace.config
+    fig.text(0.999, 0.001, f"{config.name} profile · seed {config.seed} · {config.hash()}", ha="right", va="bottom",
+             fontsize=5, color="#888888")
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=min(plt.rcParams["savefig.dpi"], MAX_DPI), metadata={"Software": None})
+    _write(workspace, f"figures/{workspace.name}/{name}.png", buffer.getvalue(), fingerprint)
+
+
+def save_table(workspace: Workspace, frame: pd.DataFrame, name: str, fingerprint: str = "") -> None:
+    """Write results/<profile>/<name>.csv with two decimals, empty cells where nothing was measured, and note its source."""
+    text = frame.assign(profile=workspace.name).to_csv(index=False, float_format="%.2f", lineterminator="\n")
+    _write(workspace, f"results/{workspace.name}/{name}.csv", text.encode(), fingerprint)
+
+
+def _write(workspace: Workspace, path: str, content: bytes, fingerprint: str) -> None:
+    """Write one product in one go, and its entry in provenance.json."""
+    file = (workspace.out or ROOT) / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(file.name + ".part")
+    part.write_bytes(content)
+    part.replace(file)
+    note = workspace.results / "provenance.json"
+    entries = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    entries[path] = dict(
+        commit=commit(), config=workspace.config.hash(), data=fingerprint, seed=workspace.config.seed,
+        packages={name: version(name) for name in PACKAGES}, machine=machine(),
+        seconds=round(time.monotonic() - workspace.opened, 1))
+    note.parent.mkdir(parents=True, exist_ok=True)
+    part = note.with_suffix(".part")
+    part.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    part.replace(note)
+
+
+def reported(table: int) -> pd.DataFrame:
+    """What the paper prints in a table: columns dataset, category, method, reported_*, in the paper's units."""
+    with (files("d3ad") / "paper" / f"table{table}.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file, dtype={"category": str})
+
+
+def beside_paper(table: int, measured: pd.DataFrame) -> pd.DataFrame:
+    """The paper's rows with what was measured on the same dataset, category and method, then all other measured rows.
+
+    A cell that was not measured, or that the paper doesn't give, is empty.
+    """
+    keys = ["dataset", "category", "method"]
+    columns = keys + [c for c in measured if c.startswith("measured_")]
+    return reported(table).merge(measured[columns], on=keys, how="outer", sort=False)
+
+
+def written(workspace: Workspace, *paths: str) -> None:
+    """Raise AssertionError where a figure ("fig05") or table ("table4") isn't there or isn't in range."""
+    for name in paths:
+        if name.startswith("fig"):
+            picture = plt.imread(workspace.figures / f"{name}.png")
+            assert picture.std() > 0.01, f"{name} is empty"
+        else:
+            frame = pd.read_csv(workspace.results / f"{name}.csv")
+            percent = frame.filter(regex="_(i_auroc|p_auroc|pro)$")
+            values = percent.to_numpy(dtype=float)
+            assert len(frame) and ((values >= 0) & (values <= 100) | pd.isna(values)).all(), f"{name} is out of range"

@@ -1,0 +1,39 @@
+"""The profiles and what Config refuses."""
+import pytest
+
+from d3ad.config import PROFILES, Config
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_load(name):
+    config = Config.profile(name)
+    assert config.name == name and config.datasets
+    assert Config.from_dict(config.to_dict()) == config
+
+
+def test_defaults_are_the_papers():
+    c = Config()
+    assert (c.num_timesteps, c.beta_start, c.beta_end, c.t_max, c.k, c.num_bins, c.min_bin) == (1000, 0.0015, 0.0195, 80, 20, 10, 2)
+    assert (c.train_epochs, c.learning_rate, c.weight_decay, c.weight, c.sigma, c.num_steps) == (300, 1e-4, 0.01, 0.85, 4.0, 10)
+    assert (c.map_blocks, c.dic_block, c.omega, c.image_size) == ((2, 3), 2, 0.0, 256)
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(omega=1.5), "omega"), (dict(k=0), "k must"), (dict(k="20"), "k must be of type int"), (dict(k=True), "k must"),
+    (dict(autoencoder="vq"), "autoencoder"), (dict(t_max=2000), "t_max"), (dict(train_t_max=50), "train_t_max"),
+    (dict(map_blocks=[2.5]), "map_blocks"), (dict(nonsense=1), "nonsense"), (dict(learning_rate="1e-4"), "learning_rate"),
+])
+def test_refuses_and_names_the_field(change, message):
+    with pytest.raises(ValueError, match=message):
+        Config().replace(**change)
+
+
+def test_unknown_profile_lists_the_known():
+    with pytest.raises(ValueError, match="smoke, demo, mtd"):
+        Config.profile("nope")
+
+
+def test_hash_follows_the_settings_and_not_the_device():
+    c = Config.profile("demo")
+    assert c.hash() == Config.profile("demo", device="cpu").hash() != c.replace(omega=1.0).hash()
+    assert c.hash("k") == c.replace(omega=1.0).hash("k")

@@ -1,0 +1,102 @@
+"""D3AD as a whole, with tiny networks: independence of the batch, saving, errors."""
+import pytest
+import torch
+
+from d3ad import D3AD, Config
+
+
+def same(a, b, atol=1e-5):
+    return all(torch.allclose(getattr(a, n), getattr(b, n), atol=atol)
+               for n in ("score", "anomaly_map", "reconstruction", "latent_map", "feature_map", "distance"))
+
+
+def test_prediction_has_the_documented_shapes(fitted, images):
+    p = fitted.predict(images[:3])
+    assert p.score.shape == p.t_hat.shape == p.is_anomalous.shape == (3,) and len(p) == 3
+    assert p.anomaly_map.shape == p.latent_map.shape == p.feature_map.shape == (3, 64, 64)
+    assert p.reconstruction.shape == (3, 3, 64, 64) and p.reconstruction.abs().max() <= 1
+    assert torch.equal(p.score, p.anomaly_map.amax((1, 2))) and set(p.t_hat.tolist()) <= {20, 30, 40, 50, 60, 70, 80}
+
+
+@pytest.mark.parametrize("changes", [{}, dict(omega=1.0), dict(latent_sample=True), dict(dynamic=False, spacing="leading", guidance=4.0)])
+def test_an_image_alone_scores_as_in_a_batch_in_any_order(fitted, images, changes):
+    detector = fitted.variant(**changes) if changes else fitted
+    together, backwards = detector.predict(images), detector.predict(images.flip(0))
+    assert torch.allclose(together.score, backwards.score.flip(0), atol=1e-5)
+    for i in (0, 7):
+        alone = detector.predict(images[i:i + 1])
+        assert torch.allclose(alone.score, together.score[i:i + 1], atol=1e-5)
+        assert torch.allclose(alone.anomaly_map[0], together.anomaly_map[i], atol=1e-5)
+
+
+def test_saved_and_loaded_it_says_the_same(fitted, images, tmp_path):
+    folder = fitted.save(tmp_path / "model")
+    again = D3AD.load(folder)
+    assert same(again.predict(images), fitted.predict(images), atol=1e-6) and again.config.to_dict() == fitted.config.to_dict() | {"device": "auto"}
+    assert sorted(p.name for p in folder.iterdir()) == ["autoencoder", "calibration", "conditioning", "config.json", "features", "unet"]
+    assert {p.suffix for p in folder.rglob("*") if p.is_file()} == {".json", ".safetensors"}
+    fitted.save(folder)  # again, over the old one
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_training_twice_gives_the_same_weights(tiny, images, fitted):
+    again = D3AD(tiny).fit(images)
+    assert torch.equal(again.predict(images).score, fitted.predict(images).score)
+
+
+def test_an_interrupted_fit_goes_on(tiny, images, fitted, tmp_path, monkeypatch):
+    from d3ad import training
+    adapt = training.adapt
+    monkeypatch.setattr(training, "adapt", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        D3AD(tiny).fit(images, tmp_path)
+    monkeypatch.setattr(training, "adapt", adapt)
+    resumed = D3AD(tiny).fit(images, tmp_path)
+    assert torch.equal(resumed.predict(images).score, fitted.predict(images).score)
+
+
+def test_normalisation_over_the_test_set_spans_zero_to_one(fitted, images):
+    p = fitted.variant(standardise=False, sigma=0.0, weight=1.0).predict(images, normalisation="test")
+    assert float(p.anomaly_map.min()) == 0 and float(p.anomaly_map.max()) == 1
+    with pytest.raises(ValueError, match="normalisation"):
+        fitted.predict(images, normalisation="none")
+
+
+def test_threshold_is_a_quantile_of_the_normal_scores(fitted):
+    scores = fitted.predict(fitted.calibration_images).score
+    assert fitted.predict(fitted.calibration_images).threshold == pytest.approx(float(scores.quantile(0.99)), abs=1e-5)
+
+
+def test_variant_leaves_the_original_alone(fitted, images):
+    before = fitted.predict(images).score
+    fitted.variant(dynamic=False, t_max=40)
+    assert torch.equal(fitted.predict(images).score, before)
+    assert fitted.variant(dynamic=False, t_max=40).predict(images).t_hat.tolist() == [40] * 10
+
+
+def test_other_sizes_are_resized_and_folders_are_read(fitted, images, tmp_path):
+    from PIL import Image
+    for i, image in enumerate(images[:3]):
+        Image.fromarray(((image + 1) * 127.5).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
+    assert len(fitted.predict(tmp_path)) == 3
+    assert fitted.predict(torch.zeros(2, 3, 100, 80)).anomaly_map.shape == (2, 64, 64)
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(3, 64, 64), torch.zeros(0, 3, 64, 64), torch.zeros(1, 1, 64, 64),
+                                 torch.full((1, 3, 64, 64), float("nan")), torch.full((1, 3, 64, 64), 255.0), [1, 2]])
+def test_refuses_what_is_not_a_batch_of_images(fitted, bad):
+    with pytest.raises(ValueError, match="image"):
+        fitted.predict(bad)
+
+
+def test_refuses_what_it_cannot_train_on(tiny, images, tmp_path):
+    with pytest.raises(ValueError, match="k = 3"):
+        D3AD(tiny).fit(images[:2])
+    with pytest.raises(ValueError, match="multiple of 8"):
+        D3AD(tiny.replace(image_size=60)).fit(images)
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        D3AD.load(tmp_path)
+
+
+def test_default_config_is_the_papers():
+    assert D3AD().config == Config()
