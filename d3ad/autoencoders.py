@@ -16,7 +16,6 @@ from diffusers import AutoencoderKL, AutoencoderTiny, ConfigMixin, ModelMixin  #
 from diffusers.configuration_utils import register_to_config  # noqa: E402
 
 HUB = {"kl": "stabilityai/sd-vae-ft-mse", "tiny": "madebyollin/taesd"}
-FILES = {"kl": "diffusion_pytorch_model.safetensors", "tiny": "diffusion_pytorch_model.safetensors"}
 
 
 class ResBlock(nn.Module):
@@ -114,7 +113,7 @@ def load_autoencoder(kind: str, weights: str, latent_channels: int = 4) -> Laten
         raise ValueError(f'autoencoder "{kind}" is not trained here: set autoencoder_weights to "{HUB[kind]}" or a '
                          'folder, or use autoencoder = "small"')
     try:
-        return LatentCodec(classes[kind].from_pretrained(weights), kind)
+        return LatentCodec(classes[kind].from_pretrained(weights, low_cpu_mem_usage=False), kind)
     except (OSError, RuntimeError, ValueError) as error:
         where = Path(weights) if Path(weights).is_dir() else "a folder"
         raise FileNotFoundError(

@@ -128,27 +128,38 @@ class D3AD:
         other.calibration = other._calibrate(self.calibration_images)
         return other
 
-    @torch.no_grad()
-    def _raw(self, images: Tensor, t_hat: int | None = None) -> dict[str, Tensor]:
-        """Reconstruction and maps before any normalisation; `t_hat` overrides the image's own step."""
-        config, x = self.config, images.to(self.device)
-        features = self.backbone(x)
-        pooled = conditioning.pool_features(features[config.dic_block])
-        distance = self.conditioning.distances(pooled)
-        steps = self.conditioning.steps(conditioning.assign_bins(distance, self.conditioning.edges))
-        if t_hat is not None or not config.dynamic:
-            steps = torch.full_like(steps, config.t_max if t_hat is None else t_hat)
+    def _raw(self, images: Tensor) -> dict[str, Tensor]:
+        """Reconstruction and maps of a batch before any normalisation."""
+        look = self._look(images)
+        return dict(distance=look["distance"].cpu(), t_hat=look["t_hat"].cpu(), **self._compare(look, look["t_hat"]))
 
-        generators = [image_generator(image, config.seed) for image in images]
-        mean, std = self.codec.encode(x)
-        z0 = mean + std * diffusion.image_noise(mean, generators) if config.latent_sample else mean
-        z_hat = diffusion.reconstruct(training.eps_model(self.unet), z0, steps, self.alpha_bar, config.num_steps,
+    @torch.no_grad()
+    def _look(self, images: Tensor) -> dict:
+        """What doesn't depend on the step: features, distance, T-hat, latent, and each image's random stream."""
+        x = images.to(self.device)
+        features = self.backbone(x)
+        distance = self.conditioning.distances(conditioning.pool_features(features[self.config.dic_block]))
+        t_hat = self.conditioning.steps(conditioning.assign_bins(distance, self.conditioning.edges))
+        if not self.config.dynamic:
+            t_hat = torch.full_like(t_hat, self.config.t_max)
+        z0, std = self.codec.encode(x)
+        seeds = [image_seed(image, self.config.seed) for image in images]
+        if self.config.latent_sample:
+            z0 = z0 + std * diffusion.image_noise(z0, [torch.Generator().manual_seed(s + 1) for s in seeds])
+        return dict(features=features, distance=distance, t_hat=t_hat, z0=z0, seeds=seeds, size=images.shape[-2:])
+
+    @torch.no_grad()
+    def _compare(self, look: dict, t_hat: Tensor) -> dict[str, Tensor]:
+        """Reconstruct from the given steps (Algorithm 1), and both maps (Section 4.2)."""
+        config = self.config
+        generators = [torch.Generator().manual_seed(seed) for seed in look["seeds"]]
+        z_hat = diffusion.reconstruct(training.eps_model(self.unet), look["z0"], t_hat, self.alpha_bar, config.num_steps,
                                       config.guidance, config.spacing, config.omega, generators)
         x_hat = self.codec.decode(z_hat)
-        features_hat = self.backbone(x_hat)
-        size = images.shape[-2:]
-        feature = maps.feature_map([features[j] for j in config.map_blocks], [features_hat[j] for j in config.map_blocks], size)
-        raw = dict(reconstruction=x_hat, t_hat=steps, distance=distance, latent=maps.latent_map(z0, z_hat, size), feature=feature)
+        features, features_hat = look["features"], self.backbone(x_hat)
+        feature = maps.feature_map([features[j] for j in config.map_blocks], [features_hat[j] for j in config.map_blocks],
+                                   look["size"])
+        raw = dict(reconstruction=x_hat, latent=maps.latent_map(look["z0"], z_hat, look["size"]), feature=feature)
         return {key: value.cpu() for key, value in raw.items()}
 
     def _standardised(self, raw: dict[str, Tensor], calibration: "Calibration") -> tuple[Tensor, Tensor]:
@@ -173,20 +184,25 @@ class D3AD:
 
     def _calibrate(self, images: Tensor) -> Calibration:
         """Ranges, and where the config asks for it statistics per level and pixel, of normal training images."""
-        batches = images.split(self.config.predict_batch)
+        looks = [self._look(batch) for batch in images.split(self.config.predict_batch)]
+        t_hat = torch.cat([look["t_hat"] for look in looks]).cpu()
 
-        def run(level: int | None) -> dict[str, Tensor]:
-            parts = [self._raw(batch, level) for batch in batches]
-            return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        def run(steps: list[Tensor]) -> dict[str, Tensor]:
+            parts = [self._compare(look, t) for look, t in zip(looks, steps)]
+            return {key: torch.cat([part[key] for part in parts]) for key in ("latent", "feature")}
 
-        raw = run(None)
-        zero, one = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
-        c = Calibration(torch.tensor([self.config.t_max]), zero, one, zero, one, *[torch.tensor([0.0, 1.0])] * 2, torch.tensor(0.0))
+        zero, one, unit = torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.tensor([0.0, 1.0])
+        c = Calibration(torch.tensor([self.config.t_max]), zero, one, zero, one, unit, unit, torch.tensor(0.0))
         if self.config.standardise:
             c.levels = torch.tensor(self.conditioning.levels() if self.config.dynamic else [self.config.t_max])
-            runs = [run(int(level)) for level in c.levels]
+            runs = [run([torch.full_like(look["t_hat"], int(level)) for look in looks]) for level in c.levels]
             c.latent_mean, c.latent_std = _statistics([r["latent"] for r in runs])
             c.feature_mean, c.feature_std = _statistics([r["feature"] for r in runs])
+            own = torch.searchsorted(c.levels, t_hat)  # each image at its own level, which has been run already
+            raw = {key: torch.stack([r[key] for r in runs])[own, torch.arange(len(own))] for key in ("latent", "feature")}
+        else:
+            raw = run([look["t_hat"] for look in looks])
+        raw["t_hat"] = t_hat
         latent, feature = self._standardised(raw, c)
         c.latent_range, c.feature_range = torch.stack(latent.aminmax()), torch.stack(feature.aminmax())
         c.threshold = self._fuse(raw, "train", c)["score"].quantile(self.config.threshold_quantile)
@@ -233,7 +249,7 @@ class D3AD:
         self = cls(Config.from_dict(settings["config"]).replace(device=device))
         self.losses = settings["losses"]
         self.codec = load_autoencoder(settings["autoencoder"], str(folder / "autoencoder")).to(self.device).eval()
-        self.unet = training.UNet2DModel.from_pretrained(folder / "unet").to(self.device).eval()
+        self.unet = training.UNet2DModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False).to(self.device).eval()
         self.backbone = FeatureExtractor(self.config.backbone, "none").to(self.device).eval()
         self.backbone.load_state_dict(load_part(folder / "features"))
         self.conditioning = self._conditioning().fit(load_part(folder / "conditioning")["reference"])
@@ -308,10 +324,9 @@ def every_nth(images: Tensor, count: int) -> Tensor:
     return images[index]
 
 
-def image_generator(image: Tensor, seed: int) -> torch.Generator:
-    """A random stream that belongs to the image's content, so that neither batch nor file order changes its score."""
-    content = zlib.crc32(image.contiguous().numpy().tobytes())
-    return torch.Generator().manual_seed(seed * 2 ** 32 + content)
+def image_seed(image: Tensor, seed: int) -> int:
+    """A seed that belongs to the image's content, so that neither batch nor file order changes its score."""
+    return seed * 2 ** 33 + 2 * zlib.crc32(image.contiguous().numpy().tobytes())  # the odd one behind is free
 
 
 def pick_device(name: str) -> torch.device:
@@ -324,7 +339,7 @@ def pick_device(name: str) -> torch.device:
 def save_part(folder: Path, tensors: dict[str, Tensor], config: dict) -> None:
     """One part of a saved detector: model.safetensors and config.json."""
     folder.mkdir()
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / "model.safetensors")
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 

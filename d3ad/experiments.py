@@ -29,10 +29,6 @@ VERSION = 1  # raised when the model code computes something else, so that older
 ROOT = Path(__file__).resolve().parent.parent
 STAND_IN = {"visa": "VisA-like", "btad": "BTAD-like", "mvtec": "MVTec-like"}
 PUBLISHED = {"visa": "VisA", "btad": "BTAD", "mvtec": "MVTec AD", "mtd": "Magnetic tiles"}
-TABLE4 = {  # method name in the paper: settings that differ from the profile's
-    "25% (20)": dict(dynamic=False, t_max=20), "50% (40)": dict(dynamic=False, t_max=40),
-    "75% (60)": dict(dynamic=False, t_max=60), "100% (80)": dict(dynamic=False, t_max=80), "DIC": {},
-}
 BENCHMARK = {
     "D3AD": {},
     "D3AD, fully noised": dict(omega=1.0),
@@ -267,6 +263,68 @@ def summary(workspace: Workspace, variants: dict[str, dict], runs: list[Run] | N
                              seed=run.config.seed, method=method,
                              **{f"measured_{k}": 100 * v for k, v in outcome.metrics.items()}))
     return pd.DataFrame(rows)
+
+
+def table4(config: Config) -> dict[str, dict]:
+    """The settings that Table 4 compares, under the paper's names: fixed quarters of T_max, and the dynamic step."""
+    quarters = {f"{25 * i}% ({20 * i})": dict(dynamic=False, t_max=round(config.t_max * i / 4)) for i in (1, 2, 3, 4)}
+    return {**quarters, "DIC": {}}
+
+
+def benchmark(workspace: Workspace) -> pd.DataFrame:
+    """D3AD against itself with noise and with a fixed step: every seed, for the magnetic tiles under both splits."""
+    seeds = range(workspace.config.seed, workspace.config.seed + workspace.config.seeds)
+    splits = ("random", "by_tile") if "mtd" in workspace.config.datasets else (workspace.config.split,)
+    runs = [run for split in splits for seed in seeds for run in workspace.runs(seed=seed, split=split)]
+    return with_averages(summary(workspace, BENCHMARK, runs))
+
+
+def method_means(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean over all categories and seeds, a row per method."""
+    single = frame[frame["category"] != "Average"]
+    return single.groupby("method", sort=False)[[c for c in frame if c.startswith("measured_")]].mean()
+
+
+def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `summary` and, behind each dataset and split, its means over categories and seeds as "Average".
+
+    `spread_*` is the standard deviation of the categories' mean over seeds, empty where there is one seed.  Where there
+    are several stand-in datasets, "all stand-ins" averages over all their categories.
+    """
+    values = [c for c in frame if c.startswith("measured_")]
+
+    def average(rows: pd.DataFrame, **names) -> pd.DataFrame:
+        per_seed = rows.groupby(["method", "seed"], sort=False)[values].mean()
+        mean, spread = (getattr(per_seed.groupby("method", sort=False), how)() for how in ("mean", "std"))
+        spread.columns = [c.replace("measured_", "spread_") for c in values]
+        return mean.join(spread).reset_index().assign(category="Average", **names)
+
+    parts = []
+    for (dataset, split), rows in frame.groupby(["dataset", "split"], sort=False):
+        parts += [rows, average(rows, dataset=dataset, split=split)]
+    if frame["dataset"].nunique() > 1:
+        parts.append(average(frame, dataset="all stand-ins", split=frame["split"].iloc[0]))
+    return pd.concat(parts, ignore_index=True).astype({"seed": "Int64"})
+
+
+def table4(config: Config) -> dict[str, dict]:
+    """The settings that Table 4 compares, under the paper's names: fixed quarters of T_max, and the dynamic step."""
+    quarters = {f"{25 * i}% ({20 * i})": dict(dynamic=False, t_max=round(config.t_max * i / 4)) for i in (1, 2, 3, 4)}
+    return {**quarters, "DIC": {}}
+
+
+def benchmark(workspace: Workspace) -> pd.DataFrame:
+    """D3AD against itself with noise and with a fixed step: every seed, for the magnetic tiles under both splits."""
+    seeds = range(workspace.config.seed, workspace.config.seed + workspace.config.seeds)
+    splits = ("random", "by_tile") if "mtd" in workspace.config.datasets else (workspace.config.split,)
+    runs = [run for split in splits for seed in seeds for run in workspace.runs(seed=seed, split=split)]
+    return with_averages(summary(workspace, BENCHMARK, runs))
+
+
+def method_means(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean over all categories and seeds, a row per method."""
+    single = frame[frame["category"] != "Average"]
+    return single.groupby("method", sort=False)[[c for c in frame if c.startswith("measured_")]].mean()
 
 
 def with_averages(frame: pd.DataFrame) -> pd.DataFrame:

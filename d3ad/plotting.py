@@ -4,7 +4,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-import torch
 from matplotlib.patches import ConnectionPatch, FancyBboxPatch
 from torch import Tensor
 
@@ -26,7 +25,7 @@ def latent_picture(z: Tensor, scale: float = 2.5) -> np.ndarray:
 
 def show(ax, picture, title: str = "", frame: str | None = None, **options) -> None:
     """A picture without axes; `frame` draws a coloured border."""
-    ax.imshow(to_picture(picture) if isinstance(picture, Tensor) and picture.ndim == 3 else picture, **options)
+    ax.imshow(to_picture(picture) if isinstance(picture, Tensor) and picture.ndim == 3 else np.asarray(picture), **options)
     ax.set(xticks=[], yticks=[], title=title)
     for spine in ax.spines.values():
         spine.set(visible=frame is not None, color=frame or "none", linewidth=2)
@@ -235,17 +234,21 @@ def metric_bars(frame, metrics: dict[str, str], order: list[str]):
     return fig
 
 
-def reconstruction_steps(images: list[Tensor], steps: list[int], title: str):
-    """One image on its way through Algorithm 1."""
-    return image_grid([images], [title], [f"$t={t}$" for t in steps])
-
-
 def pairs(rows: dict[str, Tensor], count: int = 8):
     """Rows of images, such as inputs above their reconstructions."""
     return image_grid([list(images[:count]) for images in rows.values()], list(rows), [""] * count)
 
 
-def close_all() -> None:
-    """Free the memory of all figures."""
-    plt.close("all")
-    torch.set_grad_enabled(True)
+def heat_map(image: Tensor, reconstruction: Tensor, anomaly_map: Tensor, threshold: float):
+    """What an inspector looks at: the image with what lies above the threshold, its reconstruction, the map."""
+    fig, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.6))
+    show(axes[0], image, "image")
+    outline(axes[0], anomaly_map > threshold, "#ff2d2d")
+    show(axes[1], reconstruction, "reconstruction")
+    show(axes[2], anomaly_map, "anomaly map", vmin=0, vmax=max(2 * threshold, 1e-6), cmap="magma")
+    return fig
+
+
+def close(fig) -> None:
+    """Free a figure's memory."""
+    plt.close(fig)

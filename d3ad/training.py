@@ -230,8 +230,9 @@ def pretrain(backbone: FeatureExtractor, images: Tensor, config: Config, folder:
     """
     heads = nn.ModuleDict({str(j): nn.LazyConv2d(1, 1) for j in config.adapt_blocks})
     device = backbone.mean.device
-    with torch.no_grad():
-        for j, head in heads.items():
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        for j, head in heads.items():  # their widths, and so their weights, come with the first input
             head.to(device)(backbone(images[:2].to(device))[int(j)])
     both = nn.ModuleDict({"phi": backbone, "heads": heads}).requires_grad_(True)
 

@@ -1,0 +1,141 @@
+"""The command line: python -m d3ad fit | predict | evaluate | synthesize."""
+import argparse
+import json
+import sys
+import tomllib
+from pathlib import Path
+
+from d3ad.config import PROFILES, Config
+
+EXAMPLES = """examples:
+  python -m d3ad synthesize drawn
+  python -m d3ad fit drawn/mvtec_anomaly_detection/weave/train/good --out model
+  python -m d3ad predict model drawn/mvtec_anomaly_detection/weave/test/good --out out
+  python -m d3ad evaluate model --dataset mvtec --data-root drawn --category weave"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = _Parser(prog="python -m d3ad", description="Train and use the D3AD anomaly detector.", allow_abbrev=False,
+                  epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    fit = commands.add_parser("fit", help="train on a folder of good images, or on a dataset's training images")
+    fit.add_argument("folder", nargs="?", help="folder of good images (instead of --dataset)")
+    _dataset_options(fit)
+    fit.add_argument("--out", required=True, type=Path, help="folder for the trained detector")
+    fit.add_argument("--profile", default="demo", choices=PROFILES, metavar="P", help=f"settings: {', '.join(PROFILES)}")
+    fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting, as in TOML")
+    fit.set_defaults(run=run_fit)
+
+    predict = commands.add_parser("predict", help="scores and heat maps of a folder of images")
+    predict.add_argument("model", type=Path)
+    predict.add_argument("folder", help="folder of images")
+    predict.add_argument("--out", required=True, type=Path, help="gets scores.csv and a heat map per image")
+    predict.set_defaults(run=run_predict)
+
+    evaluate = commands.add_parser("evaluate", help="I-AUROC, P-AUROC and PRO on a dataset's test images, as JSON")
+    evaluate.add_argument("model", type=Path)
+    _dataset_options(evaluate)
+    evaluate.add_argument("--normalisation", choices=("train", "test"), default="train")
+    evaluate.set_defaults(run=run_evaluate)
+
+    synthesize = commands.add_parser("synthesize", help="draw the stand-in datasets in the layouts of the real ones")
+    synthesize.add_argument("out", type=Path)
+    for name, default in (("train", 80), ("good", 20), ("bad", 40), ("seed", 0), ("size", 256)):
+        synthesize.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"by default {default}")
+    synthesize.set_defaults(run=run_synthesize)
+    return top
+
+
+def _dataset_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--dataset", help="visa, btad, mvtec, mtd or folder")
+    command.add_argument("--data-root", type=Path, help="where it lies")
+    command.add_argument("--category")
+    command.add_argument("--split", choices=("random", "by_tile"), default="random", help="of the magnetic tiles")
+    command.add_argument("--split-seed", type=int, default=0)
+
+
+def _dataset(options):
+    from d3ad import data
+    if not options.dataset or not options.data_root:
+        raise ValueError("give --dataset and --data-root" + (", or a folder" if options.command == "fit" else ""))
+    more = dict(split=options.split, seed=options.split_seed) if options.dataset == "mtd" else {}
+    return data.load(options.dataset, options.data_root, options.category, **more)
+
+
+def run_fit(options) -> None:
+    """Train and save; a training that was stopped goes on from where it was."""
+    from d3ad import D3AD
+    changes = {}
+    for setting in options.set:
+        name, _, value = setting.partition("=")
+        try:
+            changes[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            changes[name] = value
+    config = Config.profile(options.profile, **changes)
+    images = options.folder if options.folder else _dataset(options)
+    training = options.out.with_name(options.out.name + ".training")
+    detector = D3AD(config).fit(images, folder=training / config.hash())
+    detector.save(options.out)
+    print(f"saved to {options.out}; threshold {float(detector.calibration.threshold):.4f}")
+
+
+def run_predict(options) -> None:
+    """Write scores.csv and, for each image, input beside reconstruction and map."""
+    import pandas as pd
+
+    from d3ad import D3AD, data, plotting
+    detector = D3AD.load(options.model)
+    dataset = data.load("folder", options.folder)
+    split = "test" if dataset.test else "train"
+    samples = getattr(dataset, split)
+    images = dataset.images(split, detector.config.image_size)
+    prediction = detector.predict(images, progress=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame(dict(path=[str(sample.image) for sample in samples], score=prediction.score.numpy(),
+                              t_hat=prediction.t_hat.numpy(), is_anomalous=prediction.is_anomalous.numpy(),
+                              threshold=prediction.threshold))
+    table.to_csv(options.out / "scores.csv", index=False, float_format="%.6f")
+    for i, sample in enumerate(samples):
+        figure = plotting.heat_map(images[i], prediction.reconstruction[i], prediction.anomaly_map[i], prediction.threshold)
+        figure.savefig(options.out / f"{i:04d}_{sample.image.stem}.png", dpi=110)
+        plotting.close(figure)
+    print(f"{int(prediction.is_anomalous.sum())} of {len(samples)} images flagged; {options.out / 'scores.csv'}")
+
+
+def run_evaluate(options) -> None:
+    """Print the metrics as JSON."""
+    from d3ad import D3AD, experiments
+    detector, dataset = D3AD.load(options.model), _dataset(options)
+    prediction = detector.predict(dataset, normalisation=options.normalisation, progress=True)
+    masks = dataset.masks("test", detector.config.image_size)
+    found = experiments.evaluate(prediction, dataset.labels("test"), masks)
+    print(json.dumps({name: round(value, 4) for name, value in found.items()}))
+
+
+def run_synthesize(options) -> None:
+    """Draw every stand-in category."""
+    from d3ad.data import synthetic
+    for folder in synthetic.write_all(options.out, options.train, options.good, options.bad, options.seed, options.size).values():
+        print(folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command.  Exit code 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        print(f"python -m d3ad {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command continues where it stopped", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,62 @@
+"""python -m d3ad: draw, fit, predict, evaluate; one clear line for what goes wrong."""
+import json
+
+import pandas as pd
+import pytest
+
+from d3ad.cli import main
+
+QUICK = ["--profile", "smoke", "--set", "train_steps=2", "--set", "autoencoder_steps=2", "--set", "pretrain_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn")
+    assert main(["synthesize", str(folder), "--train", "6", "--good", "3", "--bad", "6", "--size", "64"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(drawn, tmp_path_factory):
+    out = tmp_path_factory.mktemp("model") / "weave"
+    good = drawn / "mvtec_anomaly_detection" / "weave" / "train" / "good"
+    assert main(["fit", str(good), "--out", str(out), *QUICK]) == 0
+    return out
+
+
+def test_predict_writes_scores_and_pictures(drawn, model, tmp_path, capsys):
+    folder = drawn / "mvtec_anomaly_detection" / "weave" / "test" / "hole"
+    assert main(["predict", str(model), str(folder), "--out", str(tmp_path)]) == 0
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert list(table) == ["path", "score", "t_hat", "is_anomalous", "threshold"]
+    assert len(table) == len(list(tmp_path.glob("*.png"))) == len(list(folder.iterdir()))
+    assert "flagged" in capsys.readouterr().out
+
+
+def test_evaluate_prints_metrics(drawn, model, capsys):
+    assert main(["evaluate", str(model), "--dataset", "mvtec", "--data-root", str(drawn), "--category", "weave"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert set(metrics) == {"i_auroc", "p_auroc", "pro"} and all(0 <= v <= 1 for v in metrics.values())
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["fit", "nowhere", "--out", "m"], "nowhere"),
+    (["fit", "--out", "m"], "--data-root"),
+    (["fit", "--dataset", "visa", "--data-root", "nowhere", "--out", "m"], "nowhere"),
+    (["fit", ".", "--out", "m", "--set", "guidence=1"], "guidence"),
+    (["fit", ".", "--out", "m", "--set", "omega=7"], "omega"),
+    (["predict", "nowhere", ".", "--out", "o"], "config.json"),
+    (["synthesize", "drawn", "--train", "0"], "num_train"),
+])
+def test_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["train"], ["fit", "x"], ["fit", "x", "--out", "m", "--profile", "nope"], ["predict"]])
+def test_usage_errors_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -1,0 +1,78 @@
+"""Workspaces, cached outcomes, tables and their provenance, in the smoke profile."""
+import json
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+
+from d3ad import experiments, report
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return experiments.open_workspace("smoke", out=str(tmp_path_factory.mktemp("out")), categories=["weave"], datasets=["mvtec"])
+
+
+def test_an_outcome_is_computed_once_and_read_back_alike(workspace, monkeypatch):
+    run = workspace.runs()[0]
+    first = run.outcome(omega=1.0)
+    monkeypatch.setattr(experiments.D3AD, "predict", None)  # a second prediction would fail
+    again = workspace.runs()[0].outcome(omega=1.0)
+    assert first.metrics == again.metrics and torch.equal(first.prediction.score, again.prediction.score)
+    assert set(first.metrics) == {"i_auroc", "p_auroc", "pro"}
+
+
+def test_the_key_follows_settings_and_data(workspace):
+    run = workspace.runs()[0]
+    assert run.key == workspace.runs()[0].key
+    assert run.key != workspace.run("mvtec", "weave", seed=1).key
+    changed = experiments.open_workspace("smoke", out=str(workspace.out), categories=["weave"], datasets=["mvtec"], train_steps=7)
+    assert run.key != changed.runs()[0].key
+
+
+def test_stand_ins_never_carry_a_datasets_name(workspace):
+    assert workspace.title("visa") == "VisA-like"
+    with pytest.raises(ValueError, match="data_root"):
+        experiments.open_workspace("visa")
+
+
+def test_averages_and_spread_by_hand():
+    frame = pd.DataFrame([dict(dataset="A", category=c, split="random", seed=s, method="m", measured_pro=v)
+                          for c, s, v in (("x", 0, 80.0), ("y", 0, 90.0), ("x", 1, 82.0), ("y", 1, 92.0))])
+    row = experiments.with_averages(frame).iloc[-1]
+    assert row["category"] == "Average" and row["measured_pro"] == 86 and row["spread_pro"] == pytest.approx(2 ** 0.5)
+    assert pd.isna(row["seed"])
+
+
+def test_table4_is_in_quarters_of_t_max():
+    settings = experiments.table4(experiments.Config())
+    assert [v.get("t_max") for v in settings.values()] == [20, 40, 60, 80, None]
+    assert list(settings) == report.reported(4)["method"].tolist()
+
+
+def test_reported_and_measured_stay_apart(workspace):
+    measured = pd.DataFrame([dict(dataset="VisA-like", category="Average", method="DIC", measured_pro=50.0)])
+    table = report.beside_paper(4, measured)
+    paper, ours = table[table["dataset"] == "VisA"], table[table["dataset"] == "VisA-like"]
+    assert paper["measured_pro"].isna().all() and ours["reported_pro"].isna().all() and len(paper) == 5
+    same = report.beside_paper(4, measured.assign(dataset="VisA"))
+    assert same.query("method == 'DIC'")[["reported_pro", "measured_pro"]].values.tolist() == [[94.1, 50.0]]
+
+
+def test_products_are_written_whole_with_their_provenance(workspace):
+    frame = pd.DataFrame([dict(dataset="A", category="x", method="m", measured_pro=None), dict(dataset="A", category="y", method="m", measured_pro=12.345)])
+    report.save_table(workspace, frame, "table4")
+    assert (workspace.results / "table4.csv").read_text().splitlines()[1:] == ["A,x,m,,smoke", "A,y,m,12.35,smoke"] or \
+        (workspace.results / "table4.csv").read_text().splitlines()[1:] == ["A,x,m,,smoke", "A,y,m,12.34,smoke"]
+    fig, ax = plt.subplots()
+    ax.plot([0, 1])
+    report.save_figure(workspace, fig, "fig05", "abc")
+    entries = json.loads((workspace.results / "provenance.json").read_text())
+    assert set(entries) == {"results/smoke/table4.csv", "figures/smoke/fig05.png"}
+    assert set(entries["figures/smoke/fig05.png"]) == {"commit", "config", "data", "seed", "packages", "machine", "seconds"}
+    report.written(workspace, "fig05", "table4")
+    assert not list(workspace.out.rglob("*.part"))
+    with pytest.raises(AssertionError):
+        report.save_table(workspace, frame.assign(measured_pro=120.0), "table4")
+        report.written(workspace, "table4")
