@@ -31,13 +31,17 @@ class ResBlock(nn.Module):
 class SmallAutoencoder(ModelMixin, ConfigMixin):
     """A variational autoencoder that two CPU cores train in a minute; 8x downsampling like the paper's.
 
-    The first 4x are a rearrangement of pixels into channels, so that no layer works at full resolution.
+    Two paths are added: a linear one, from a patch of 8 x 8 pixels to its latent and back, which starts as the principal
+    components of the training patches (`start_linear`), and a convolutional one, which starts at zero and learns the
+    rest.  The latter's first 4x are a rearrangement of pixels into channels, so that no layer works at full resolution.
     """
 
     @register_to_config
     def __init__(self, latent_channels: int = 4, width: int = 64, depth: int = 2, scaling_factor: float = 1.0):
         super().__init__()
         fine, coarse = width, 2 * width
+        self.encode_patch = nn.Conv2d(3, latent_channels, 8, stride=8)
+        self.decode_patch = nn.ConvTranspose2d(latent_channels, 3, 8, stride=8)
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(4), nn.Conv2d(48, fine, 3, padding=1), ResBlock(fine),
             nn.Conv2d(fine, coarse, 3, stride=2, padding=1), *[ResBlock(coarse) for _ in range(depth)],
@@ -46,11 +50,33 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):
             nn.Conv2d(latent_channels, coarse, 3, padding=1), *[ResBlock(coarse) for _ in range(depth)],
             nn.Conv2d(coarse, 4 * fine, 3, padding=1), nn.PixelShuffle(2), ResBlock(fine),
             nn.GroupNorm(8, fine), nn.SiLU(), nn.Conv2d(fine, 48, 3, padding=1), nn.PixelShuffle(4))
+        for last in (self.encoder[-1], self.decoder[-2]):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        with torch.no_grad():
+            self.encoder[-1].bias[latent_channels:] = -6.0  # a narrow posterior to begin with
+
+    @torch.no_grad()
+    def start_linear(self, images: Tensor) -> None:
+        """Set the linear path to the principal components of the images' patches, the first scaled to deviation 1."""
+        patches = F.pixel_unshuffle(images, 8).permute(0, 2, 3, 1).flatten(0, 2).double()
+        mean = patches.mean(0)
+        variances, axes = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
+        axes, scale = axes.flip(1)[:, :self.config.latent_channels], variances[-1].sqrt()
+        self.encode_patch.weight.copy_((axes / scale).T.reshape(self.encode_patch.weight.shape))
+        self.encode_patch.bias.copy_(-(mean @ axes) / scale)
+        self.decode_patch.weight.copy_((axes * scale).T.reshape(self.decode_patch.weight.shape))
+        # what a patch's mean adds beyond its components goes to the bias, one value per colour
+        self.decode_patch.bias.copy_((mean - axes @ (axes.T @ mean)).reshape(3, 64).mean(1))
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the posterior, (B, C, H/8, W/8) each, unscaled."""
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
-        return mean, log_variance.clamp(-20, 10)
+        return self.encode_patch(images) + mean, log_variance.clamp(-20, 10)
+
+    def to_images(self, latents: Tensor) -> Tensor:
+        """Unscaled latents to images (B, 3, H, W), about [-1, 1]."""
+        return self.decode_patch(latents) + self.decoder(latents)
 
 
 class LatentCodec(nn.Module):
@@ -86,14 +112,14 @@ class LatentCodec(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents to images (B, 3, H, W) in [-1, 1]."""
         latents = latents / self.scale
-        images = self.model.decoder(latents) if self.kind == "small" else self.model.decode(latents).sample
+        images = self.model.to_images(latents) if self.kind == "small" else self.model.decode(latents).sample
         return images.clamp(-1, 1)
 
 
 def autoencoder_loss(model: SmallAutoencoder, images: Tensor, noise: Tensor, kl_weight: float = 1e-4) -> Tensor:
     """Mean absolute error of the decoded posterior sample, plus the KL divergence to N(0, 1) per latent element."""
     mean, log_variance = model.moments(images)
-    decoded = model.decoder(mean + (0.5 * log_variance).exp() * noise)
+    decoded = model.to_images(mean + (0.5 * log_variance).exp() * noise)
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     return F.l1_loss(decoded, images) + kl_weight * kl
 

@@ -80,26 +80,24 @@ def dynamic_conditioning(images: Tensor, scaled: Tensor, distances: Tensor, t_ha
                          edges: Tensor, t_max: int, labels: list[str]):
     """Figure 2: how far each image lies from the training images, and how far it is perturbed therefore."""
     count = len(images)
-    fig = plt.figure(figsize=(WIDTH, 4.6))
-    grid = fig.add_gridspec(2, count, height_ratios=[1, 0.95])
+    fig = plt.figure(figsize=(WIDTH, 3.9))
+    grid = fig.add_gridspec(2, 2 * count, height_ratios=[1, 1.3])
     axis = fig.add_subplot(grid[1, :])
-    sns.histplot(x=train_distances.numpy(), bins=edges.numpy(), color=TRAIN, alpha=0.55, ax=axis, label="training images")
-    for k, edge in enumerate(edges):
+    axis.hist(train_distances.numpy(), bins=edges.numpy(), color=TRAIN, alpha=0.55)
+    for edge in edges:
         axis.axvline(float(edge), color="#999999", lw=0.5, zorder=0)
-    axis.set(xlabel=r"mean distance $\bar{y}_0$ to the $K$ nearest training images; the lines are the edges of the bins",
-             ylabel="images")
-    top = axis.get_ylim()[1]
-    axis.set_ylim(0, 1.12 * top)
+    axis.set(xlabel=r"mean distance $\bar{y}_0$ to the $K$ nearest training images (blue: training images in their bins; "
+             "orange: the images above)", ylabel="training images")
+    top = 1.35 * axis.get_ylim()[1]
+    axis.set_ylim(0, top)
     for i in range(count):
-        cell = grid[0, i].subgridspec(1, 2, wspace=0.03)
-        left, right = fig.add_subplot(cell[0]), fig.add_subplot(cell[1])
+        left, right = fig.add_subplot(grid[0, 2 * i]), fig.add_subplot(grid[0, 2 * i + 1])
         show(left, images[i], labels[i])
         show(right, scaled[i], rf"$\hat{{T}}={int(t_hat[i])}$ of {t_max}")
         x = float(distances[i])
         axis.axvline(x, color=TEST, lw=2)
-        fig.add_artist(ConnectionPatch((x, 1.12 * top), (1.0, -0.03), "data", "axes fraction", axesA=axis, axesB=left,
+        fig.add_artist(ConnectionPatch((x, top), (1.0, -0.03), "data", "axes fraction", axesA=axis, axesB=left,
                                        color=TEST, lw=1, ls=":"))
-    axis.legend(loc="upper right")
     return fig
 
 
@@ -141,8 +139,8 @@ def architecture(x0: Tensor, z0: Tensor, z_scaled: Tensor, z_hat: Tensor, x_hat:
     panel(85.8, 4, x_hat, r"reconstruction $\hat x_0$", 14)
 
     arrow(7.5, 18.8, 7.5, 27)
-    box(3.5, 27.6, r"features $\phi_2$", BAD, 9)
-    arrow(13.4, 30.6, 21.5, 30.6)
+    box(1.6, 27.6, r"features $\phi_2$", BAD, 11.8)
+    arrow(14.4, 30.6, 21.5, 30.6)
     histogram = ax.inset_axes((25, 25, 27, 19), transform=ax.transData)
     histogram.hist(train_distances.numpy(), bins=edges.numpy(), color=TRAIN, alpha=0.6)
     histogram.axvline(distance, color=TEST, lw=2)

@@ -55,7 +55,7 @@ def save_figure(workspace: Workspace, fig, name: str, fingerprint: str = "") -> 
     fingerprint: of the data that it shows.
     """
     config = workspace.config
-    fig.text(0.999, 0.001, f"{config.name} profile · seed {config.seed} · {config.hash()}", ha="right", va="bottom",
+    fig.text(0.999, -0.002, f"{config.name} profile · seed {config.seed} · {config.hash()}", ha="right", va="top",
              fontsize=5, color="#888888")
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=min(plt.rcParams["savefig.dpi"], MAX_DPI), metadata={"Software": None})
@@ -114,3 +114,49 @@ def written(workspace: Workspace, *paths: str) -> None:
             percent = frame.filter(regex="_(i_auroc|p_auroc|pro)$")
             values = percent.to_numpy(dtype=float)
             assert len(frame) and ((values >= 0) & (values <= 100) | pd.isna(values)).all(), f"{name} is out of range"
+
+
+# ---- the README's numbers come from results/, never from a keyboard ----
+
+MARKS = "<!-- results: written by python -m d3ad.report -->", "<!-- end of results -->"
+
+
+def results_block() -> str:
+    """The README's tables of measured numbers, in Markdown, from the committed benchmark.csv files."""
+    parts = []
+    for profile, title in (("demo", "Drawn stand-ins (`demo`)"), ("mtd", "Magnetic tiles, real photographs (`mtd`)")):
+        file = ROOT / "results" / profile / "benchmark.csv"
+        if file.exists():
+            parts.append(f"**{title}**, in percent, from [`{file.relative_to(ROOT).as_posix()}`](results/{profile}/benchmark.csv):\n\n"
+                         + _markdown(pd.read_csv(file), profile))
+    return "\n\n".join(parts)
+
+
+def _markdown(frame: pd.DataFrame, profile: str) -> str:
+    average = frame[frame["category"] == "Average"]
+    if profile == "demo":
+        d3ad = frame[(frame["method"] == "D3AD") & (frame["category"] != "Average")]
+        rows = average[average["dataset"] == "all stand-ins"]
+        shown = [(row.method + ", mean of all categories", row) for row in rows.itertuples()]
+        shown += [(f"D3AD, {row.category} ({row.dataset})", row) for row in d3ad.itertuples()]
+    else:
+        shown = [(f"{row.method}, {row.split.replace('_', ' ')} split", row) for row in average.itertuples()]
+    lines = ["| | I-AUROC | P-AUROC | PRO |", "|---|---|---|---|"]
+    for label, row in shown:
+        cells = []
+        for metric in ("i_auroc", "p_auroc", "pro"):
+            spread = getattr(row, f"spread_{metric}")
+            cells.append(f"{getattr(row, f'measured_{metric}'):.1f}" + ("" if pd.isna(spread) else f" ± {spread:.1f}"))
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def with_results(readme: str) -> str:
+    """The README's text with its results block made anew."""
+    before, rest = readme.split(MARKS[0])
+    return f"{before}{MARKS[0]}\n{results_block()}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(with_results(path.read_text(encoding="utf-8")), encoding="utf-8")

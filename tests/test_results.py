@@ -1,0 +1,38 @@
+"""What is committed under results/ and figures/: complete, in range, and each file with its provenance."""
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from d3ad.config import PROFILES
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = sorted((ROOT / "results").glob("*/provenance.json"))
+
+
+@pytest.mark.parametrize("note", FOLDERS, ids=lambda path: path.parent.name)
+def test_every_file_has_its_provenance(note):
+    entries, profile = json.loads(note.read_text(encoding="utf-8")), note.parent.name
+    assert profile in PROFILES
+    files = {path.relative_to(ROOT).as_posix() for path in (*note.parent.glob("*.csv"), *(ROOT / "figures" / profile).glob("*.png"))}
+    assert files <= set(entries)
+    assert all(entry["commit"] != "unknown" and entry["packages"]["torch"] for entry in entries.values())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/*.csv")), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_number_is_in_range(path):
+    frame = pd.read_csv(path)
+    values = frame.filter(regex="^(measured|reported)_(i_auroc|p_auroc|pro)$").to_numpy(dtype=float)
+    assert len(frame) and np.all(np.isnan(values) | ((values >= 0) & (values <= 100)))
+    assert (frame["profile"] == path.parent.name).all()
+
+
+def test_pictures_are_light():
+    pictures = list((ROOT / "figures").rglob("*.png"))
+    assert sum(path.stat().st_size for path in pictures) < 6_000_000
+
+
+def test_no_picture_of_a_dataset_without_licence():
+    assert not list((ROOT / "figures").glob("mtd/*"))
