@@ -79,11 +79,9 @@ class D3AD:
         """
         config = self.config
         images = as_images(images, config.image_size, "train")
-        check_training_images(images, config)
+        check_training_images(images, config)  # before any training
         at = (lambda name: Path(folder) / name) if folder else (lambda name: None)
         self.codec = codec or fit_codec(images, config, at("autoencoder"), self.device, self.losses)
-        if config.image_size % self.codec.factor:
-            raise ValueError(f"image_size = {config.image_size} must be a multiple of {self.codec.factor}")
         mean, std = training.encode_all(self.codec, images)
 
         with torch.random.fork_rng():
@@ -311,7 +309,9 @@ def _describe(images) -> str:
 
 
 def check_training_images(images: Tensor, config: Config) -> None:
-    """Raise ValueError where there are too few images for Algorithm 2."""
+    """Raise ValueError where there are too few images for Algorithm 2, or the autoencoder can't divide their size."""
+    if config.image_size % 8:
+        raise ValueError(f"image_size = {config.image_size} must be a multiple of 8, the autoencoder's factor")
     needed = config.k + (not config.include_self)
     if len(images) < needed:
         raise ValueError(f"{len(images)} training images are too few for k = {config.k} neighbours: give at least {needed}, "

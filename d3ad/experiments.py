@@ -289,26 +289,6 @@ def summary(workspace: Workspace, variants: dict[str, dict], runs: list[Run] | N
     return pd.DataFrame(rows)
 
 
-def table4(config: Config) -> dict[str, dict]:
-    """The settings that Table 4 compares, under the paper's names: fixed quarters of T_max, and the dynamic step."""
-    quarters = {f"{25 * i}% ({20 * i})": dict(dynamic=False, t_max=round(config.t_max * i / 4)) for i in (1, 2, 3, 4)}
-    return {**quarters, "DIC": {}}
-
-
-def benchmark(workspace: Workspace) -> pd.DataFrame:
-    """D3AD against itself with noise and with a fixed step: every seed, for the magnetic tiles under both splits."""
-    seeds = range(workspace.config.seed, workspace.config.seed + workspace.config.seeds)
-    splits = ("random", "by_tile") if "mtd" in workspace.config.datasets else (workspace.config.split,)
-    runs = [run for seed in seeds for split in splits for run in workspace.runs(seed=seed, split=split)]
-    return with_averages(summary(workspace, BENCHMARK, runs))
-
-
-def method_means(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean over all categories and seeds, a row per method."""
-    single = frame[frame["category"] != "Average"]
-    return single.groupby("method", sort=False)[[c for c in frame if c.startswith("measured_")]].mean()
-
-
 def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of `summary` and, behind each dataset and split, its means over categories and seeds as "Average".
 
@@ -349,16 +329,3 @@ def method_means(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean over all categories and seeds, a row per method."""
     single = frame[frame["category"] != "Average"]
     return single.groupby("method", sort=False)[[c for c in frame if c.startswith("measured_")]].mean()
-
-
-def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `summary` and, below each dataset and over all, rows of category "Average"."""
-    values = [c for c in frame if c.startswith(("measured_", "reported_"))]
-    parts = []
-    for dataset, rows in frame.groupby("dataset", sort=False):
-        mean = rows.groupby("method", sort=False)[values].mean().reset_index()
-        parts += [rows, mean.assign(dataset=dataset, category="Average")]
-    if frame["dataset"].nunique() > 1:
-        mean = frame.groupby("method", sort=False)[values].mean().reset_index()
-        parts.append(mean.assign(dataset="all stand-ins", category="Average"))
-    return pd.concat(parts, ignore_index=True)

@@ -86,7 +86,7 @@ def dynamic_conditioning(images: Tensor, scaled: Tensor, distances: Tensor, t_ha
     axis.hist(train_distances.numpy(), bins=edges.numpy(), color=TRAIN, alpha=0.55)
     for edge in edges:
         axis.axvline(float(edge), color="#999999", lw=0.5, zorder=0)
-    axis.set(xlabel=r"mean distance $\bar{y}_0$ to the $K$ nearest training images (blue: training images in their bins; "
+    axis.set(xlabel=r"mean distance $\bar{y}_0$ to the $K$ nearest training images (blue: in their bins; "
              "orange: the images above)", ylabel="training images")
     top = 1.35 * axis.get_ylim()[1]
     axis.set_ylim(0, top)

@@ -14,7 +14,7 @@ import torch
 from d3ad.experiments import ROOT, Workspace
 
 PACKAGES = ("torch", "diffusers", "timm", "faiss-cpu", "scikit-learn", "numpy", "matplotlib")
-MAX_DPI = 150
+DPI = 150
 
 
 def header(workspace: Workspace) -> None:
@@ -58,7 +58,7 @@ def save_figure(workspace: Workspace, fig, name: str, fingerprint: str = "") -> 
     fig.text(0.999, -0.002, f"{config.name} profile · seed {config.seed} · {config.hash()}", ha="right", va="top",
              fontsize=5, color="#888888")
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=min(plt.rcParams["savefig.dpi"], MAX_DPI), metadata={"Software": None})
+    fig.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     _write(workspace, f"figures/{workspace.name}/{name}.png", buffer.getvalue(), fingerprint)
 
 
