@@ -34,14 +34,19 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):
     Two paths are added: a linear one, from a patch of 8 x 8 pixels to its latent and back, which starts as the principal
     components of the training patches (`start_linear`), and a convolutional one, which starts at zero and learns the
     rest.  The latter's first 4x are a rearrangement of pixels into channels, so that no layer works at full resolution.
+
+    linear: False leaves the linear path out.  What remains learns the smooth part of an image first, and forgets grain;
+    on rough surfaces that is what a detector wants.
     """
 
     @register_to_config
-    def __init__(self, latent_channels: int = 4, width: int = 64, depth: int = 2, scaling_factor: float = 1.0):
+    def __init__(self, latent_channels: int = 4, width: int = 64, depth: int = 2, scaling_factor: float = 1.0,
+                 linear: bool = True):
         super().__init__()
         fine, coarse = width, 2 * width
-        self.encode_patch = nn.Conv2d(3, latent_channels, 8, stride=8)
-        self.decode_patch = nn.ConvTranspose2d(latent_channels, 3, 8, stride=8)
+        if linear:
+            self.encode_patch = nn.Conv2d(3, latent_channels, 8, stride=8)
+            self.decode_patch = nn.ConvTranspose2d(latent_channels, 3, 8, stride=8)
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(4), nn.Conv2d(48, fine, 3, padding=1), ResBlock(fine),
             nn.Conv2d(fine, coarse, 3, stride=2, padding=1), *[ResBlock(coarse) for _ in range(depth)],
@@ -50,11 +55,12 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):
             nn.Conv2d(latent_channels, coarse, 3, padding=1), *[ResBlock(coarse) for _ in range(depth)],
             nn.Conv2d(coarse, 4 * fine, 3, padding=1), nn.PixelShuffle(2), ResBlock(fine),
             nn.GroupNorm(8, fine), nn.SiLU(), nn.Conv2d(fine, 48, 3, padding=1), nn.PixelShuffle(4))
-        for last in (self.encoder[-1], self.decoder[-2]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-        with torch.no_grad():
-            self.encoder[-1].bias[latent_channels:] = -6.0  # a narrow posterior to begin with
+        if linear:
+            for last in (self.encoder[-1], self.decoder[-2]):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+            with torch.no_grad():
+                self.encoder[-1].bias[latent_channels:] = -6.0  # a narrow posterior to begin with
 
     @torch.no_grad()
     def start_linear(self, images: Tensor) -> None:
@@ -72,11 +78,13 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the posterior, (B, C, H/8, W/8) each, unscaled."""
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
-        return self.encode_patch(images) + mean, log_variance.clamp(-20, 10)
+        mean = mean + self.encode_patch(images) if self.config.linear else mean
+        return mean, log_variance.clamp(-20, 10)
 
     def to_images(self, latents: Tensor) -> Tensor:
         """Unscaled latents to images (B, 3, H, W), about [-1, 1]."""
-        return self.decode_patch(latents) + self.decoder(latents)
+        images = self.decoder(latents)
+        return images + self.decode_patch(latents) if self.config.linear else images
 
 
 class LatentCodec(nn.Module):
@@ -87,13 +95,18 @@ class LatentCodec(nn.Module):
         self.model, self.kind = model, kind
 
     @property
+    def is_small(self) -> bool:
+        """One of the two that are trained here."""
+        return isinstance(self.model, SmallAutoencoder)
+
+    @property
     def scale(self) -> float:
         return float(self.model.config.scaling_factor)
 
     @property
     def factor(self) -> int:
         """How many pixels one latent position spans in each direction."""
-        return 8 if self.kind == "small" else 2 ** (len(self.model.config.get("block_out_channels")
+        return 8 if self.is_small else 2 ** (len(self.model.config.get("block_out_channels")
                                                         or self.model.config.encoder_block_out_channels) - 1)
 
     @torch.no_grad()
@@ -102,7 +115,7 @@ class LatentCodec(nn.Module):
         if self.kind == "tiny":  # has no posterior
             mean = self.model.encode(images).latents
             return self.scale * mean, torch.zeros_like(mean)
-        if self.kind == "small":
+        if self.is_small:
             mean, log_variance = self.model.moments(images)
             return self.scale * mean, self.scale * (0.5 * log_variance).exp()
         posterior = self.model.encode(images).latent_dist
@@ -112,7 +125,7 @@ class LatentCodec(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents to images (B, 3, H, W) in [-1, 1]."""
         latents = latents / self.scale
-        images = self.model.to_images(latents) if self.kind == "small" else self.model.decode(latents).sample
+        images = self.model.to_images(latents) if self.is_small else self.model.decode(latents).sample
         return images.clamp(-1, 1)
 
 
@@ -130,12 +143,12 @@ def load_autoencoder(kind: str, weights: str, latent_channels: int = 4) -> Laten
     Raises FileNotFoundError, saying which file to put where, when the weights can't be had; ValueError for a kind that
     doesn't exist or can't be trained here.
     """
-    classes = {"kl": AutoencoderKL, "tiny": AutoencoderTiny, "small": SmallAutoencoder}
+    classes = {"kl": AutoencoderKL, "tiny": AutoencoderTiny, "small": SmallAutoencoder, "smooth": SmallAutoencoder}
     if kind not in classes:
         raise ValueError(f"autoencoder must be one of {', '.join(classes)}; got {kind!r}")
     if weights == "none":
-        if kind == "small":
-            return LatentCodec(SmallAutoencoder(latent_channels), kind)
+        if classes[kind] is SmallAutoencoder:
+            return LatentCodec(SmallAutoencoder(latent_channels, linear=kind == "small"), kind)
         raise ValueError(f'autoencoder "{kind}" is not trained here: set autoencoder_weights to "{HUB[kind]}" or a '
                          'folder, or use autoencoder = "small"')
     try:

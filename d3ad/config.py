@@ -14,7 +14,7 @@ PROFILE_FOLDER = Path(__file__).with_name("profiles")
 PROFILES = ("smoke", "demo", "mtd", "visa", "btad", "mvtec")
 
 CHOICES = {
-    "source": ("drawn", "disk"), "split": ("random", "by_tile"), "autoencoder": ("kl", "tiny", "small"),
+    "source": ("drawn", "disk"), "split": ("random", "by_tile"), "autoencoder": ("kl", "tiny", "small", "smooth"),
     "spacing": ("trailing", "leading"), "adapt_loss": ("location", "flattened"), "device": ("auto", "cpu", "cuda", "mps"),
     "learning_schedule": ("constant", "cosine"),
     "normalisation": ("test", "train"),
@@ -44,7 +44,7 @@ class Config:
     seeds: int = 1                             # how many seeds the tables average over
     device: str = "auto"                       # "auto": cuda, then mps, then cpu
     # autoencoder E, D (Section 3)
-    autoencoder: str = "kl"                    # "kl" (the paper's), "tiny" (same latent space, a tenth of the cost), "small"
+    autoencoder: str = "kl"                    # "kl": the paper's; "tiny": same latent space; "small", "smooth": trained here
     autoencoder_weights: str = "stabilityai/sd-vae-ft-mse"  # on the hub, a folder, or "none": trained on the spot
     autoencoder_steps: int = 0                 # training steps, where it is trained
     crop_size: int = 0                         # what is trained from nothing sees random crops of this size; 0: whole images

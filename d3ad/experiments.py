@@ -253,7 +253,7 @@ def backbones(run: Run) -> dict[str, FeatureExtractor]:
 
 
 def dic_sight(run: Run) -> list[dict]:
-    """How well the distance of Algorithm 2 alone tells anomalous images, with each stage of the features: rows of I-AUROC.
+    """How well the distance of Algorithm 2 alone tells anomalous images, with each stage of the features: rows of I-AUROC; cached.
 
     `block` is the ResNet's; `pooling` "mean" is the authors' 16 x 16 average, "maximum" one maximum per channel.
     """
@@ -267,6 +267,9 @@ def dic_sight(run: Run) -> list[dict]:
                     found[block, pooling].append(pool_features(y).cpu() if pooling == "mean" else y.amax((2, 3)).cpu())
         return {key: torch.cat(parts) for key, parts in found.items()}
 
+    file = run.folder / "dic-sight.json"
+    if file.exists():
+        return json.loads(file.read_text(encoding="utf-8"))
     rows, train_images = [], run.dataset.images("train", run.config.image_size)
     for name, backbone in backbones(run).items():
         train, test = features(train_images, backbone), features(run.images, backbone)
@@ -274,6 +277,9 @@ def dic_sight(run: Run) -> list[dict]:
             distance = knn_distances(test[block, pooling], train[block, pooling], run.config.k).mean(1)
             rows.append(dict(dataset=run.workspace.title(run.name), category=run.category, features=name, block=block,
                              pooling=pooling, measured_i_auroc=100 * metrics.image_auroc(distance, run.labels)))
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(rows), encoding="utf-8")
+    part.replace(file)
     return rows
 
 

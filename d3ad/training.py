@@ -144,7 +144,8 @@ def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, a
 def train_autoencoder(codec: LatentCodec, images: Tensor, config: Config, folder: Path | None = None) -> list[float]:
     """Train the small autoencoder on normal images (N, 3, H, W), and scale its latents to standard deviation 1."""
     model = codec.model
-    model.start_linear(images[torch.linspace(0, len(images) - 1, min(len(images), 200)).long()].to(model.device))
+    if model.config.linear:
+        model.start_linear(images[torch.linspace(0, len(images) - 1, min(len(images), 200)).long()].to(model.device))
 
     def loss_of_step(step: int) -> Tensor:
         batch = random_crop(images[batch_indices(len(images), config.batch_size, step, config.seed)], step, config)
