@@ -3,6 +3,7 @@ import io
 import json
 import platform
 import subprocess
+import sys
 import time
 from importlib import metadata
 from importlib.resources import files
@@ -19,9 +20,17 @@ DPI = 150
 
 def header(workspace: Workspace) -> None:
     """Print what a run depends on: versions, profile, device, seed."""
+    light_pictures()
     config = workspace.config
     print("versions:", ", ".join(f"{name} {version(name)}" for name in PACKAGES))
     print(f"profile {config.name} · device {config.device} · seed {config.seed} · settings {config.hash()}")
+
+
+def light_pictures() -> None:
+    """In a notebook, keep pictures as JPEG: noise as PNG makes files of several megabytes.  figures/ stays PNG."""
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+        set_matplotlib_formats("jpeg", bbox_inches="tight", pil_kwargs={"quality": 82})
 
 
 def version(package: str) -> str:
