@@ -33,6 +33,12 @@ def light_pictures() -> None:
         set_matplotlib_formats("jpeg", bbox_inches="tight", pil_kwargs={"quality": 82})
 
 
+def html(frame: pd.DataFrame, decimals: int = 1, index: bool = False):
+    """A table for a notebook: rounded, empty cells left empty, the same text each time."""
+    from IPython.display import HTML
+    return HTML(frame.to_html(index=index, float_format=lambda value: f"{value:.{decimals}f}", na_rep="", border=0))
+
+
 def version(package: str) -> str:
     """A package's version without its local suffix, "-" where it isn't installed."""
     try:
