@@ -70,7 +70,7 @@ def save_figure(workspace: Workspace, fig, name: str, fingerprint: str = "") -> 
     fingerprint: of the data that it shows.
     """
     config = workspace.config
-    fig.text(0.999, -0.02, f"{config.name} profile · seed {config.seed} · {config.hash()}", ha="right", va="top",
+    fig.text(0.999, 1.005, f"{config.name} profile · seed {config.seed} · {config.hash()}", ha="right", va="bottom",
              fontsize=5, color="#888888")
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
