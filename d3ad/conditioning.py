@@ -70,6 +70,10 @@ class DynamicConditioning:
         self.k, self.num_bins, self.t_max = k, num_bins, t_max
         self.min_bin, self.round_to, self.include_self = min_bin, round_to, include_self
 
+    def settings(self) -> dict:
+        """What it was made with."""
+        return {name: getattr(self, name) for name in ("k", "num_bins", "t_max", "min_bin", "round_to", "include_self")}
+
     def fit(self, features: Tensor) -> "DynamicConditioning":
         """Keep the training features (N, D) and place the bins over their mean KNN distances.
 

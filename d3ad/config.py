@@ -24,7 +24,7 @@ RANGES = {  # lowest and highest value allowed
     "batch_size": (1, 4096), "learning_rate": (1e-8, 1.0), "weight_decay": (0.0, 1.0), "ema_decay": (0.0, 0.99999),
     "k": (1, 10_000), "num_bins": (1, 1000), "t_max": (1, 10_000), "round_to": (1, 1000), "num_steps": (1, 1000),
     "guidance": (-100.0, 100.0), "omega": (0.0, 1.0), "weight": (0.0, 1.0), "sigma": (0.0, 100.0),
-    "threshold_quantile": (0.5, 1.0), "calibration_images": (1, 100_000), "dic_block": (1, 4), "predict_batch": (1, 4096),
+    "threshold_quantile": (0.5, 1.0), "calibration_images": (1, 100_000), "calibration_levels": (0, 100), "seeds": (1, 100), "dic_block": (1, 4), "predict_batch": (1, 4096),
 }
 
 
@@ -41,7 +41,8 @@ class Config:
     split: str = "random"                      # magnetic tiles only: "random" or "by_tile"
     image_size: int = 256                      # pixels; images are resized to a square
     seed: int = 0                              # of training, splits and drawings
-    seeds: int = 1                             # how many seeds the tables average over
+    seeds: int = 1                             # how many seeds the spreads are taken over
+    spread_categories: tuple[str, ...] = ()    # on these categories; empty: on all
     device: str = "auto"                       # "auto": cuda, then mps, then cpu
     # autoencoder E, D (Section 3)
     autoencoder: str = "kl"                    # "kl": the paper's; "tiny": same latent space; "small", "smooth": trained here
@@ -95,6 +96,7 @@ class Config:
     standardise: bool = False                  # not in the paper: maps minus what normal images give there, per T-hat
     normalisation: str = "test"                # how tables normalise; D3AD.predict uses training ranges unless told
     calibration_images: int = 100              # normal training images that set ranges and threshold
+    calibration_levels: int = 0                # of T-hat with statistics of their own, the others in between; 0: all
     threshold_quantile: float = 0.99           # of the calibration images' scores
     predict_batch: int = 16
 

@@ -23,6 +23,12 @@ from d3ad.config import Config
 from d3ad.features import FeatureExtractor
 
 
+# The settings that a trained detector can change: of Algorithms 1 and 2 and of the maps.
+VARIABLE = {"omega", "guidance", "num_steps", "spacing", "latent_sample", "dynamic", "k", "num_bins", "t_max", "min_bin", "round_to",
+            "include_self", "map_blocks", "weight", "sigma", "standardise", "normalisation", "calibration_images",
+            "calibration_levels", "threshold_quantile", "predict_batch", "device"}
+
+
 @dataclass
 class Prediction:
     """What D3AD says of N images, on the CPU."""
@@ -67,6 +73,7 @@ class D3AD:
         self.device = pick_device(self.config.device)
         self.alpha_bar = diffusion.alpha_bar(self.config.beta_start, self.config.beta_end, self.config.num_timesteps)
         self.losses: dict[str, list[float]] = {}
+        self.memory: dict | None = None  # a dict keeps features and latents of each batch, for the variants that follow
 
     def fit(self, images, folder: Path | str | None = None, codec: LatentCodec | None = None,
             backbone: FeatureExtractor | None = None) -> "D3AD":
@@ -90,15 +97,30 @@ class D3AD:
         self.losses["diffusion"] = training.train_diffusion(self.unet, mean, std, config, at("diffusion"))
 
         backbone = backbone or fit_backbone(images, config, at("features"), self.device, self.losses)
-        self.backbone = copy.deepcopy(backbone)
-        if config.adapt_epochs:
-            self.losses["adaptation"] = training.adapt(self.backbone, self.codec, self.unet, images, mean, config,
-                                                       at("adaptation"))
+        self._fit_features(images, mean, backbone, at("adaptation"))
+        return self
+
+    def _fit_features(self, images: Tensor, mean: Tensor, backbone: FeatureExtractor, folder: Path | None) -> None:
+        """Adapt a copy of the feature extractor (Eq. 10); then what rests on it: the bins and the calibration."""
+        self.backbone, self.memory = copy.deepcopy(backbone), None
+        if self.config.adapt_epochs:
+            self.losses["adaptation"] = training.adapt(self.backbone, self.codec, self.unet, images, mean, self.config, folder)
         self.backbone.eval()
         self.conditioning = self._conditioning().fit(self._knn_features(images))
-        self.calibration_images = every_nth(images, config.calibration_images)
+        self.calibration_images = every_nth(images, self.config.calibration_images)
         self.calibration = self._calibrate(self.calibration_images)
-        return self
+
+    def readapted(self, images: Tensor, backbone: FeatureExtractor, **changes) -> "D3AD":
+        """This detector's autoencoder and diffusion model with a feature extractor adapted anew, from `backbone`.
+
+        images: the training images.  changes: to the settings of Eq. 10 and of all that `variant` may change;
+        `adapt_epochs=0` leaves the feature extractor as it is.
+        """
+        other = copy.copy(self)
+        other.config, other.losses = self.config.replace(**changes), dict(self.losses)
+        mean, _ = training.encode_all(self.codec, images)
+        other._fit_features(images, mean, backbone, None)
+        return other
 
     def predict(self, images, normalisation: str = "train", progress: bool = False) -> Prediction:
         """Scores and maps of images: a folder, a `d3ad.data.Dataset` (its test images), or a Tensor (N, 3, H, W).
@@ -119,11 +141,21 @@ class D3AD:
         return replace(prediction, **self._fuse(raw, normalisation))
 
     def variant(self, **changes) -> "D3AD":
-        """This detector with other settings of conditioning, reconstruction or maps: same weights, calibrated anew."""
+        """This detector with other settings of conditioning, reconstruction or maps: same weights, calibrated anew.
+
+        Raises ValueError for a setting that only a new training could change.
+        """
+        fixed = sorted(set(changes) - VARIABLE)
+        if fixed:
+            raise ValueError(f"{', '.join(fixed)} can't change without training; what can: {', '.join(sorted(VARIABLE))}")
         other = copy.copy(self)
         other.config = self.config.replace(**changes)
-        other.conditioning = other._conditioning().fit(self.conditioning.reference)
-        other.calibration = other._calibrate(self.calibration_images)
+        other.conditioning = other._conditioning()
+        if other.conditioning.settings() == self.conditioning.settings():
+            other.conditioning = self.conditioning
+        else:
+            other.conditioning.fit(self.conditioning.reference)
+        other.calibration = other._calibrate(every_nth(self.calibration_images, other.config.calibration_images))
         return other
 
     def _raw(self, images: Tensor) -> dict[str, Tensor]:
@@ -131,20 +163,28 @@ class D3AD:
         look = self._look(images)
         return dict(distance=look["distance"].cpu(), t_hat=look["t_hat"].cpu(), **self._compare(look, look["t_hat"]))
 
-    @torch.no_grad()
     def _look(self, images: Tensor) -> dict:
         """What doesn't depend on the step: features, distance, T-hat, latent, and each image's random stream."""
-        x = images.to(self.device)
-        features = self.backbone(x)
+        seeds = tuple(image_seed(image, self.config.seed) for image in images)
+        if self.memory is None or seeds not in self.memory:
+            seen = self._see(images.to(self.device))
+            if self.memory is not None:
+                self.memory[seeds] = seen
+        else:
+            seen = self.memory[seeds]
+        features, (z0, std) = seen
         distance = self.conditioning.distances(conditioning.pool_features(features[self.config.dic_block]))
         t_hat = self.conditioning.steps(conditioning.assign_bins(distance, self.conditioning.edges))
         if not self.config.dynamic:
             t_hat = torch.full_like(t_hat, self.config.t_max)
-        z0, std = self.codec.encode(x)
-        seeds = [image_seed(image, self.config.seed) for image in images]
         if self.config.latent_sample:
             z0 = z0 + std * diffusion.image_noise(z0, [torch.Generator().manual_seed(s + 1) for s in seeds])
         return dict(features=features, distance=distance, t_hat=t_hat, z0=z0, seeds=seeds, size=images.shape[-2:])
+
+    @torch.no_grad()
+    def _see(self, x: Tensor) -> tuple[dict[int, Tensor], tuple[Tensor, Tensor]]:
+        """Features of a batch, and its latents' mean and standard deviation."""
+        return self.backbone(x), self.codec.encode(x)
 
     @torch.no_grad()
     def _compare(self, look: dict, t_hat: Tensor) -> dict[str, Tensor]:
@@ -162,9 +202,11 @@ class D3AD:
 
     def _standardised(self, raw: dict[str, Tensor], calibration: "Calibration") -> tuple[Tensor, Tensor]:
         """Both maps in units of how much normal images vary there, at the level of each image."""
-        level = torch.searchsorted(calibration.levels, raw["t_hat"]).clamp_max(len(calibration.levels) - 1)
-        return ((raw["latent"] - calibration.latent_mean[level]) / calibration.latent_std[level],
-                (raw["feature"] - calibration.feature_mean[level]) / calibration.feature_std[level])
+        def here(statistics: Tensor) -> Tensor:
+            return at_step(calibration.levels, statistics, raw["t_hat"])
+
+        return ((raw["latent"] - here(calibration.latent_mean)) / here(calibration.latent_std),
+                (raw["feature"] - here(calibration.feature_mean)) / here(calibration.feature_std))
 
     def _fuse(self, raw: dict[str, Tensor], normalisation: str, calibration: "Calibration | None" = None) -> dict[str, Tensor]:
         """Eq. 9 on normalised maps: the anomaly map and the image score."""
@@ -192,11 +234,13 @@ class D3AD:
         zero, one, unit = torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.tensor([0.0, 1.0])
         c = Calibration(torch.tensor([self.config.t_max]), zero, one, zero, one, unit, unit, torch.tensor(0.0))
         if self.config.standardise:
-            c.levels = torch.tensor(self.conditioning.levels() if self.config.dynamic else [self.config.t_max])
+            levels = torch.tensor(self.conditioning.levels() if self.config.dynamic else [self.config.t_max])
+            c.levels = every_nth(levels, self.config.calibration_levels or len(levels))
             runs = [run([torch.full_like(look["t_hat"], int(level)) for look in looks]) for level in c.levels]
             c.latent_mean, c.latent_std = _statistics([r["latent"] for r in runs])
             c.feature_mean, c.feature_std = _statistics([r["feature"] for r in runs])
-            own = torch.searchsorted(c.levels, t_hat)  # each image at its own level, which has been run already
+            own = (c.levels - t_hat.unsqueeze(1)).abs().argmin(1)  # the level nearest to each image's own has been run already
+            t_hat = c.levels[own]
             raw = {key: torch.stack([r[key] for r in runs])[own, torch.arange(len(own))] for key in ("latent", "feature")}
         else:
             raw = run([look["t_hat"] for look in looks])
@@ -255,6 +299,15 @@ class D3AD:
         self.calibration_images = stored.pop("images")
         self.calibration = Calibration(**{field.name: stored[field.name] for field in fields(Calibration)})
         return self
+
+
+def at_step(levels: Tensor, statistics: Tensor, t_hat: Tensor) -> Tensor:
+    """Statistics (L, H, W) of rising levels (L,), linear in between, at each image's step (B,): (B, H, W)."""
+    if len(levels) == 1:
+        return statistics[torch.zeros_like(t_hat)]
+    upper = torch.searchsorted(levels, t_hat).clamp(1, len(levels) - 1)
+    share = ((t_hat - levels[upper - 1]) / (levels[upper] - levels[upper - 1])).view(-1, 1, 1)
+    return torch.lerp(statistics[upper - 1], statistics[upper], share)
 
 
 def _statistics(level_maps: list[Tensor]) -> tuple[Tensor, Tensor]:

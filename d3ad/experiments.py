@@ -2,38 +2,46 @@
 
 Everything expensive is kept in the cache under a key of what it depends on: settings, data and `VERSION`.  So a notebook
 asks for what it needs, and it is computed only once, by whichever notebook comes first.
+
+On a CPU each process computes with one thread, and categories, seeds and settings are spread over processes: that is faster
+than many threads, and the numbers don't depend on how many cores there are.
 """
+import contextlib
 import dataclasses
 import hashlib
 import json
+import multiprocessing
 import os
+import shutil
 import time
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-import pandas as pd
+import joblib
+import psutil
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from d3ad import data, detector, metrics
-from d3ad.autoencoders import LatentCodec
-from d3ad.conditioning import knn_distances, pool_features
+from d3ad.autoencoders import LatentCodec, load_autoencoder
+from d3ad.conditioning import assign_bins
 from d3ad.config import Config
 from d3ad.data import synthetic
 from d3ad.detector import D3AD, Prediction
 from d3ad.features import FeatureExtractor
 
-VERSION = 1  # raised when the model code computes something else, so that older caches are not used
+VERSION = 2  # raised when the model code computes something else, so that older caches are not used
 ROOT = Path(__file__).resolve().parent.parent
 STAND_IN = {"visa": "VisA-like", "btad": "BTAD-like", "mvtec": "MVTec-like"}
 PUBLISHED = {"visa": "VisA", "btad": "BTAD", "mvtec": "MVTec AD", "mtd": "Magnetic tiles"}
-BENCHMARK = {
-    "D3AD": {},
-    "D3AD, fully noised": dict(omega=1.0),
-}
+RETRAINED = {"adapt_epochs", "adapt_loss", "adapt_learning_rate"}  # what an outcome may change by adapting the features anew
+SIZES = {"small": (0.0, synthetic.SMALL), "medium": (synthetic.SMALL, synthetic.MEDIUM), "large": (synthetic.MEDIUM, 1.0)}
+WORKER_MEMORY = 2e9  # bytes that a worker process needs
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,12 @@ class Workspace:
         """A run for each target."""
         return [self.run(name, category, **options) for name, category in self.targets()]
 
+    def seed_runs(self) -> list["Run"]:
+        """The runs that spreads are taken over: each of `config.seeds` seeds on the categories meant for it."""
+        chosen = self.config.spread_categories
+        return [self.run(name, category, seed) for seed in range(self.config.seed, self.config.seed + self.config.seeds)
+                for name, category in self.targets() if not chosen or category in chosen]
+
     def run(self, name: str, category: str, seed: int | None = None, split: str | None = None) -> "Run":
         """One category under one seed."""
         config = self.config.replace(seed=self.config.seed if seed is None else seed, split=split or self.config.split)
@@ -88,13 +102,20 @@ def open_workspace(profile: str = "", data_root: str = "", out: str = "", **chan
     """The workspace of a profile.  Empty arguments fall back to D3AD_PROFILE, D3AD_DATA_ROOT, D3AD_OUT, then to the demo
     profile and the repository's own folders.
 
-    Raises ValueError for an unknown profile, or a profile on real data without a data root.
+    Settings can be tried without editing a profile: D3AD_SET holds them as JSON, such as {"t_max": 40}.  The profile is then
+    called "demo-changed", so that its results stand in folders of their own.
+    Raises ValueError for an unknown profile or setting, or a profile on real data without a data root.
     """
-    config = Config.profile(profile or os.environ.get("D3AD_PROFILE") or "demo", **changes)
+    tried = json.loads(os.environ.get("D3AD_SET") or "{}")
+    config = Config.profile(profile or os.environ.get("D3AD_PROFILE") or "demo", **{**tried, **changes})
+    if tried:
+        config = config.replace(name=f"{config.name}-changed")
     data_root, out = data_root or os.environ.get("D3AD_DATA_ROOT"), out or os.environ.get("D3AD_OUT")
     if config.source == "disk" and not data_root:
         raise ValueError(f"the {config.name} profile needs the real dataset {', '.join(config.datasets)}: set data_root to "
                          "the folder that holds it")
+    if detector.pick_device(config.device).type == "cpu":
+        torch.set_num_threads(1)
     return Workspace(config, Path(data_root).expanduser().resolve() if data_root else None,
                      Path(out).expanduser().resolve() if out else None)
 
@@ -139,7 +160,7 @@ class Run:
     @cached_property
     def key(self) -> str:
         """Of everything that the trained detector depends on."""
-        unrelated = {"name", "device", "seeds", "categories", "datasets", "predict_batch", "normalisation"}
+        unrelated = {"name", "device", "seeds", "spread_categories", "categories", "datasets", "predict_batch", "normalisation"}
         names = [f.name for f in dataclasses.fields(Config) if f.name not in unrelated]
         parts = [str(VERSION), self.config.hash(*names), self.dataset.fingerprint(), *map(str, self.workspace.targets())]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
@@ -157,29 +178,59 @@ class Run:
             fitted = D3AD(self.config).fit(self.dataset, self.folder / "training", codec, backbone)
             fitted.losses = losses | fitted.losses
             fitted.save(saved)
-        return D3AD.load(saved, self.config.device)
+        found = D3AD.load(saved, self.config.device)
+        found.memory = {}  # variants look at the same test images again and again
+        return found
+
+    def numbers(self, **changes) -> dict[str, float | None]:
+        """The metrics of `evaluate` with settings changed, and "seconds" per image, cached.
+
+        changes: as in `D3AD.variant`, or those of `RETRAINED`.
+        """
+        file = self._file(changes).with_suffix(".json")
+        if not file.exists():
+            self._measure(changes, keep_maps=False)
+        return json.loads(file.read_text(encoding="utf-8"))
 
     def outcome(self, **changes) -> "Outcome":
-        """Scores, maps and metrics on the test images, with settings changed as in `D3AD.variant`; cached."""
-        settings = self.config.replace(**changes)
-        file = self.folder / f"outcome-{settings.hash()}.safetensors"
+        """Scores, maps and metrics on the test images, with settings changed as in `numbers`; cached."""
+        file = self._file(changes)
         if not file.exists():
-            detector = self.detector.variant(**changes) if changes else self.detector
-            started = time.perf_counter()
-            prediction = detector.predict(self.images, progress=True)
-            seconds = (time.perf_counter() - started) / len(prediction)
-            for_tables = detector.renormalised(prediction, self.config.normalisation)
-            Outcome(prediction, evaluate(for_tables, self.labels, self.masks), seconds).save(file)
+            self._measure(changes, keep_maps=True)
         return Outcome.load(file)
+
+    def is_kept(self, changes: dict, maps: bool) -> bool:
+        """Whether `outcome` (with `maps`) or `numbers` lies in the cache."""
+        return self._file(changes).with_suffix(".safetensors" if maps else ".json").exists()
+
+    def _file(self, changes: dict) -> Path:
+        return self.folder / f"outcome-{self.config.replace(**changes).hash()}.safetensors"
+
+    def _measure(self, changes: dict, keep_maps: bool) -> None:
+        found = self.variant(**changes)
+        started = time.perf_counter()
+        prediction = found.predict(self.images)
+        seconds = (time.perf_counter() - started) / len(prediction)
+        for_tables = prediction if found.config.normalisation == "train" else found.renormalised(prediction, "test")
+        numbers = evaluate(for_tables, self.labels, self.masks) | bins(found, prediction, self.labels) | {"seconds": seconds}
+        file = self._file(changes)
+        if keep_maps:
+            Outcome(prediction, numbers).save(file)
+        write_whole(file.with_suffix(".json"), json.dumps(numbers))
+
+    def variant(self, **changes) -> D3AD:
+        """The detector with settings changed, its features adapted anew where that is what changes."""
+        if RETRAINED & set(changes):
+            return self.detector.readapted(self.dataset.images("train", self.config.image_size), shared_backbone(self, {}), **changes)
+        return self.detector.variant(**changes) if changes else self.detector
 
 
 @dataclass
 class Outcome:
-    """A prediction, its metrics (fractions) under the profile's normalisation, and the seconds it took per image."""
+    """A prediction and its metrics (fractions) under the profile's normalisation."""
 
     prediction: Prediction
-    metrics: dict[str, float]
-    seconds: float
+    metrics: dict[str, float | None]
 
     def save(self, file: Path) -> None:
         """Maps as float16 and images as bytes, which is all that figures need; the metrics came from float32."""
@@ -187,9 +238,9 @@ class Outcome:
         tensors["reconstruction"] = ((tensors["reconstruction"] + 1) * 127.5).round().byte()
         for name in ("anomaly_map", "latent_map", "feature_map"):
             tensors[name] = tensors[name].half()
-        about = dict(metrics=self.metrics, seconds=self.seconds, threshold=self.prediction.threshold)
+        about = dict(metrics=self.metrics, threshold=self.prediction.threshold)
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
+        part = file.with_suffix(f".{os.getpid()}.part")
         save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"about": json.dumps(about)})
         part.rename(file)
 
@@ -200,13 +251,32 @@ class Outcome:
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}
         tensors["reconstruction"] = tensors["reconstruction"].float() / 127.5 - 1
         tensors = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
-        return cls(Prediction(threshold=about["threshold"], **tensors), about["metrics"], about["seconds"])
+        return cls(Prediction(threshold=about["threshold"], **tensors), about["metrics"])
 
 
-def evaluate(prediction: Prediction, labels: Tensor, masks: Tensor) -> dict[str, float]:
-    """I-AUROC, P-AUROC and PRO of a prediction, as fractions."""
-    return dict(i_auroc=metrics.image_auroc(prediction.score, labels), p_auroc=metrics.pixel_auroc(prediction.anomaly_map, masks),
-                pro=metrics.pro(prediction.anomaly_map, masks))
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file in one go."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
+
+
+def evaluate(prediction: Prediction, labels: Tensor, masks: Tensor) -> dict[str, float | None]:
+    """I-AUROC, P-AUROC and PRO of a prediction, as fractions; PRO of each size of region (None where there is none) and
+    as commonly computed with 200 thresholds.
+    """
+    found = dict(i_auroc=metrics.image_auroc(prediction.score, labels), p_auroc=metrics.pixel_auroc(prediction.anomaly_map, masks))
+    areas = {"pro": (0.0, 1.0)} | {f"pro_{name}": area for name, area in SIZES.items()}
+    return found | metrics.pro_by_area(prediction.anomaly_map, masks, areas) | {"pro_200": metrics.pro_200(prediction.anomaly_map, masks)}
+
+
+def bins(found: D3AD, prediction: Prediction, labels: Tensor) -> dict[str, float]:
+    """Mean bin of Algorithm 2 of training, good and anomalous test images; the distance's own I-AUROC."""
+    dic = found.conditioning
+    train, test = (assign_bins(distance, dic.edges).float() for distance in (dic.train_distances, prediction.distance))
+    return dict(bin_train=float(train.mean()), bin_good=float(test[labels == 0].mean()), bin_anomalous=float(test[labels == 1].mean()),
+                distance_auroc=metrics.image_auroc(prediction.distance, labels))
 
 
 def drawn_root(workspace: Workspace, config: Config) -> Path:
@@ -218,21 +288,76 @@ def shared_parts(run: Run) -> tuple[LatentCodec, FeatureExtractor, dict]:
     """Autoencoder and feature extractor, trained once on all categories' normal images where they have no weights.
 
     They stand in for networks that the paper takes pretrained on other data; each detector adapts its own copy of the
-    feature extractor.  Returns (codec, backbone, losses).
+    feature extractor.  All seeds of drawn data share those of the profile's own seed, as they would share pretrained ones;
+    on real data each split has its own, which must not see what that split tests with.
+    Returns (codec, backbone, losses).
     """
-    workspace, config, losses = run.workspace, run.config, {}
-    images, fingerprints = None, ()
-    if "none" in (config.autoencoder_weights, config.backbone_weights):
-        siblings = workspace.runs(seed=config.seed, split=config.split)
-        fingerprints = tuple(sibling.dataset.fingerprint() for sibling in siblings)
-        images = _training_images(tuple(siblings))
+    losses: dict = {}
+    return shared_codec(run, losses), shared_backbone(run, losses), losses
+
+
+def shared_codec(run: Run, losses: dict) -> LatentCodec:
+    """The first of `shared_parts`; its training losses go into `losses`."""
+    config, folder, siblings = _shared(run)
+    device = detector.pick_device(config.device)
+    if config.autoencoder_weights != "none":
+        return detector.fit_codec(None, config, None, device, losses)
+    if not (folder / "codec").exists():
+        found: dict = {}
+        codec = detector.fit_codec(_training_images(siblings), config, folder / "autoencoder", device, found)
+        with _appearing(folder / "codec") as part:
+            codec.model.save_pretrained(part / "autoencoder")
+            write_whole(part / "losses.json", json.dumps(found))
+    losses |= json.loads((folder / "codec" / "losses.json").read_text(encoding="utf-8"))
+    return load_autoencoder(config.autoencoder, str(folder / "codec" / "autoencoder")).to(device).eval().requires_grad_(False)
+
+
+def shared_backbone(run: Run, losses: dict) -> FeatureExtractor:
+    """The second of `shared_parts`; its training losses go into `losses`."""
+    config, folder, siblings = _shared(run)
+    device = detector.pick_device(config.device)
+    if config.backbone_weights != "none":
+        return detector.fit_backbone(None, config, None, device, losses)
+    if not (folder / "backbone").exists():
+        found: dict = {}
+        backbone = detector.fit_backbone(_training_images(siblings), config, folder / "features", device, found)
+        with _appearing(folder / "backbone") as part:
+            detector.save_part(part / "features", backbone.state_dict(), {"name": backbone.name})
+            write_whole(part / "losses.json", json.dumps(found))
+    losses |= json.loads((folder / "backbone" / "losses.json").read_text(encoding="utf-8"))
+    backbone = FeatureExtractor(config.backbone, "none").to(device)
+    backbone.load_state_dict(detector.load_part(folder / "backbone" / "features"))
+    return backbone.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _appearing(folder: Path):
+    """A new folder to write into, which takes its name only once all is written; another process may have been first."""
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    if folder.exists():
+        shutil.rmtree(part)
+    else:
+        part.rename(folder)
+
+
+def _shared(run: Run) -> tuple[Config, Path, tuple[Run, ...]]:
+    """Settings and cache folder of the shared parts, and the runs whose normal images they are trained on."""
+    workspace = run.workspace
+    config = run.config.replace(seed=workspace.config.seed) if run.config.source == "drawn" else run.config
+    siblings = tuple(workspace.run(*target, config.seed, config.split) for target in workspace.targets())
     names = [f.name for f in dataclasses.fields(Config) if f.name.startswith(("autoencoder", "backbone", "pretrain"))]
-    key = config.hash("seed", "image_size", "latent_channels", "batch_size", "adapt_blocks", *names)
+    key = config.hash("seed", "image_size", "crop_size", "latent_channels", "batch_size", "adapt_blocks", *names)
+    fingerprints = _fingerprints(siblings) if "none" in (config.autoencoder_weights, config.backbone_weights) else ()
     key = hashlib.sha256("|".join([str(VERSION), key, *fingerprints]).encode()).hexdigest()[:12]
-    folder, device = workspace.cache / f"shared-{key}", detector.pick_device(config.device)
-    codec = detector.fit_codec(images, config, folder / "autoencoder", device, losses)
-    backbone = detector.fit_backbone(images, config, folder / "features", device, losses)
-    return codec, backbone, losses
+    return config, workspace.cache / f"shared-{key}", siblings
+
+
+@lru_cache(maxsize=1)
+def _fingerprints(runs: tuple[Run, ...]) -> tuple[str, ...]:
+    return tuple(run.dataset.fingerprint() for run in runs)
 
 
 @lru_cache(maxsize=1)
@@ -242,96 +367,70 @@ def _training_images(runs: tuple[Run, ...]) -> Tensor:
     return torch.cat([detector.every_nth(part, min(map(len, images))) for part in images])
 
 
-def backbones(run: Run) -> dict[str, FeatureExtractor]:
-    """The feature extractor as it started, as the shared training left it, and as Eq. 10 adapted it."""
-    config, (_, shared, _) = run.config, shared_parts(run)
-    found = {"hub weights": shared}
-    if config.backbone_weights == "none":
-        random = detector.fit_backbone(None, config.replace(pretrain_steps=0), None, run.detector.device, {})
-        found = {"random weights": random, "trained on normal images": shared}
-    return found | {"adapted (Eq. 10)": run.detector.backbone}
+def prepare(runs: list[Run], variants: list[dict], maps: bool = False) -> None:
+    """Compute what the cache lacks of `numbers` (with `maps`: of `outcome`) for each run and variant, in parallel."""
+    jobs = [(run, changes) for run in runs for changes in variants if not run.is_kept(changes, maps)]
+    train(list({id(run): run for run, _ in jobs}.values()))
+    in_parallel("measure", _measure, [(bare(run), changes, maps) for run, changes in jobs])
 
 
-def dic_sight(run: Run) -> list[dict]:
-    """How well the distance of Algorithm 2 alone tells anomalous images, with each stage of the features: rows of I-AUROC; cached.
-
-    `block` is the ResNet's; `pooling` "mean" is the authors' 16 x 16 average, "maximum" one maximum per channel.
-    """
-    def features(images: Tensor, backbone: FeatureExtractor) -> dict:
-        found: dict = {(block, pooling): [] for block in (2, 3) for pooling in ("mean", "maximum")}
-        with torch.no_grad():
-            for batch in images.split(run.config.predict_batch):
-                blocks = backbone(batch.to(run.detector.device))
-                for block, pooling in found:
-                    y = blocks[block]
-                    found[block, pooling].append(pool_features(y).cpu() if pooling == "mean" else y.amax((2, 3)).cpu())
-        return {key: torch.cat(parts) for key, parts in found.items()}
-
-    file = run.folder / "dic-sight.json"
-    if file.exists():
-        return json.loads(file.read_text(encoding="utf-8"))
-    rows, train_images = [], run.dataset.images("train", run.config.image_size)
-    for name, backbone in backbones(run).items():
-        train, test = features(train_images, backbone), features(run.images, backbone)
-        for block, pooling in train:
-            distance = knn_distances(test[block, pooling], train[block, pooling], run.config.k).mean(1)
-            rows.append(dict(dataset=run.workspace.title(run.name), category=run.category, features=name, block=block,
-                             pooling=pooling, measured_i_auroc=100 * metrics.image_auroc(distance, run.labels)))
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(rows), encoding="utf-8")
-    part.replace(file)
-    return rows
+def train(runs: list[Run]) -> None:
+    """Train the detectors that the cache lacks, in parallel."""
+    missing = [bare(run) for run in runs if not (run.folder / "detector").exists()]
+    folders = {_shared(run)[1]: run for run in missing}  # by the way, everything that will be read is drawn
+    parts = [(run, part) for run in folders.values() for part in (shared_codec, shared_backbone)]
+    in_parallel("train autoencoder and features", _share, parts)  # finished ones are only read again
+    in_parallel("train detectors", _train, [(run,) for run in missing])
 
 
-def summary(workspace: Workspace, variants: dict[str, dict], runs: list[Run] | None = None) -> pd.DataFrame:
-    """One row per (dataset, category, split, seed, method), metrics in percent."""
-    rows = []
-    for run in runs or workspace.runs():
-        for method, changes in variants.items():
-            outcome = run.outcome(**changes)
-            rows.append(dict(dataset=workspace.title(run.name), category=run.category, split=run.config.split,
-                             seed=run.config.seed, method=method,
-                             **{f"measured_{k}": 100 * v for k, v in outcome.metrics.items()}))
-    return pd.DataFrame(rows)
+def bare(run: Run) -> Run:
+    """The run without what it has loaded, fit to travel to another process."""
+    return dataclasses.replace(run)
 
 
-def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `summary` and, behind each dataset and split, its means over categories and seeds as "Average".
-
-    `spread_*` is the standard deviation of the categories' mean over seeds, empty where there is one seed.  Where there
-    are several stand-in datasets, "all stand-ins" averages over all their categories.
-    """
-    values = [c for c in frame if c.startswith("measured_")]
-
-    def average(rows: pd.DataFrame, **names) -> pd.DataFrame:
-        per_seed = rows.groupby(["method", "seed"], sort=False)[values].mean()
-        mean, spread = (getattr(per_seed.groupby("method", sort=False), how)() for how in ("mean", "std"))
-        spread.columns = [c.replace("measured_", "spread_") for c in values]
-        return mean.join(spread).reset_index().assign(category="Average", **names)
-
-    parts = []
-    for (dataset, split), rows in frame.groupby(["dataset", "split"], sort=False):
-        parts += [rows, average(rows, dataset=dataset, split=split)]
-    if frame["dataset"].nunique() > 1:
-        parts.append(average(frame, dataset="all stand-ins", split=frame["split"].iloc[0]))
-    return pd.concat(parts, ignore_index=True).astype({"seed": "Int64"})
+def _share(run: Run, part) -> None:
+    part(run, {})
 
 
-def table4(config: Config) -> dict[str, dict]:
-    """The settings that Table 4 compares, under the paper's names: fixed quarters of T_max, and the dynamic step."""
-    quarters = {f"{25 * i}% ({20 * i})": dict(dynamic=False, t_max=round(config.t_max * i / 4)) for i in (1, 2, 3, 4)}
-    return {**quarters, "DIC": {}}
+def _train(run: Run) -> None:
+    run.detector
 
 
-def benchmark(workspace: Workspace) -> pd.DataFrame:
-    """D3AD against itself with noise and with a fixed step: every seed, for the magnetic tiles under both splits."""
-    seeds = range(workspace.config.seed, workspace.config.seed + workspace.config.seeds)
-    splits = ("random", "by_tile") if "mtd" in workspace.config.datasets else (workspace.config.split,)
-    runs = [run for seed in seeds for split in splits for run in workspace.runs(seed=seed, split=split)]
-    return with_averages(summary(workspace, BENCHMARK, runs))
+def _measure(run: Run, changes: dict, maps: bool) -> None:
+    run._measure(changes, keep_maps=maps)
 
 
-def method_means(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean over all categories and seeds, a row per method."""
-    single = frame[frame["category"] != "Average"]
-    return single.groupby("method", sort=False)[[c for c in frame if c.startswith("measured_")]].mean()
+def in_parallel(title: str, function, jobs: list[tuple]) -> None:
+    """Call function(*job) for every job: on a CPU in worker processes of one thread each, else one after the other."""
+    if not jobs:
+        return
+    workers = min(len(jobs), num_workers(jobs[0][0].config))
+    calls = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(joblib.delayed(_alone)(function, job) for job in jobs)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A worker stopped")  # joblib replaces a process that has grown: here by what it remembers
+        for _ in tqdm(calls, title, total=len(jobs)):
+            pass
+
+
+def _alone(function, job: tuple):
+    """One job, in a worker process or, where there is one worker only, in this."""
+    if detector.pick_device(job[0].config.device).type == "cpu":
+        torch.set_num_threads(1)
+    with contextlib.ExitStack() as stack:
+        if multiprocessing.parent_process() is not None:  # several processes' bars would be drawn over each other
+            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
+        return function(_loaded(job[0]), *job[1:])
+
+
+@lru_cache(maxsize=1)
+def _loaded(run: Run) -> Run:
+    """The run of this process's last job with all it has loaded, where this is the same."""
+    return run
+
+
+def num_workers(config: Config) -> int:
+    """Processes to compute with: the cores, at most 8, as far as memory allows; one where there is a GPU."""
+    if detector.pick_device(config.device).type != "cpu":
+        return 1
+    fitting = int(psutil.virtual_memory().available // WORKER_MEMORY)
+    return max(1, min(joblib.cpu_count(), 8, fitting))

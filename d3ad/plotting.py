@@ -1,14 +1,18 @@
 """Figures: one function each.  They take tensors and numbers, and return a matplotlib figure."""
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+import torch
+from matplotlib.colors import ListedColormap
 from matplotlib.patches import ConnectionPatch, FancyBboxPatch
 from torch import Tensor
 
 plt.style.use(Path(__file__).with_name("d3ad.mplstyle"))
 TRAIN, TEST, GOOD, BAD = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+MASK = ListedColormap(["#3b0f52", "#ffe119"])  # as in the paper: yellow on violet
 WIDTH = 7.2  # inches, a page's text width
 
 
@@ -228,7 +232,121 @@ def metric_bars(frame, metrics: dict[str, str], order: list[str]):
     sns.stripplot(**options, dodge=True, size=2.5, palette=["#333333"] * len(order), legend=False, jitter=False)
     ax.set(xlabel="", ylabel="%", ylim=(max(0, np.floor(long["percent"].min() / 10) * 10 - 5), 101))
     ax.yaxis.grid(True)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4)
+    return fig
+
+
+def omega_curves(frame, seed: int, metrics: dict[str, str]):
+    """Figure 14: each metric over the share of noise omega.
+
+    frame: columns omega, category, seed and the metrics.  Thin: the categories of `seed`; thick: their mean; the band is the
+    standard deviation over seeds of the mean over those categories that were measured with every seed, at those omegas.
+    """
+    own = frame[frame["seed"] == seed]
+    several = frame[frame.groupby(["category", "omega"])["seed"].transform("nunique") == frame["seed"].nunique()]
+    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 2.6))
+    for ax, (column, title) in zip(axes, metrics.items()):
+        for _, rows in own.groupby("category", sort=False):
+            ax.plot(rows["omega"], rows[column], color="#999999", lw=0.6)
+        mean = own.groupby("omega")[column].mean()
+        spread = several.groupby(["omega", "seed"])[column].mean().groupby("omega").std()
+        at = mean[spread.index]
+        ax.fill_between(spread.index, at - spread, at + spread, color=TRAIN, alpha=0.25, lw=0)
+        ax.plot(mean.index, mean, color=TRAIN, lw=2, marker="o", ms=3)
+        ax.set(title=f"{title}, %", xlabel=r"share of noise $\omega$", xlim=(-0.02, 1.02))
+        ax.yaxis.grid(True)
+    return fig
+
+
+@dataclass
+class Cell:
+    """One picture of a table of pictures: an image (3, H, W) in [-1, 1], a map (H, W), or a mask (H, W) bool.
+
+    outline: a mask drawn as a line over it.  vmax: the value of a map that is brightest.
+    """
+
+    picture: Tensor
+    outline: Tensor | None = None
+    vmax: float | None = None
+    note: str = ""
+
+
+def picture_table(rows: list[list[Cell | None]], row_labels: list[str], column_titles: list[str], width: float = WIDTH):
+    """Rows of pictures under column titles; None is a panel that says "not measured".
+
+    Figures 1, 4, 7-10 and 15.
+    """
+    columns = len(column_titles)
+    cell = min(width / (columns + 0.25), 1.2)
+    notes = any(c is not None and c.note for row in rows for c in row)
+    fig, axes = plt.subplots(len(rows), columns, figsize=(cell * (columns + 0.25), (cell + 0.14 * notes) * len(rows) + 0.3), squeeze=False)
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    for i, row in enumerate(rows):
+        for j, (ax, c) in enumerate(zip(axes[i], row)):
+            title = column_titles[j] if i == 0 else ""
+            if c is None:
+                ax.text(0.5, 0.5, "not\nmeasured", ha="center", va="center", fontsize=7, color="#777777", transform=ax.transAxes)
+                show(ax, np.ones((2, 2)), title, frame="#cccccc", cmap="gray", vmin=0, vmax=1)
+                continue
+            _show_cell(ax, c, title)
+        row_label(axes[i, 0], row_labels[i])
+    return fig
+
+
+def _show_cell(ax, c: Cell, title: str) -> None:
+    if c.picture.ndim == 3:
+        show(ax, c.picture, title)
+    elif c.picture.dtype == torch.bool:
+        show(ax, c.picture.float(), title, cmap=MASK, vmin=0, vmax=1)
+    else:
+        show(ax, c.picture, title, cmap="magma", vmin=0, vmax=c.vmax or float(c.picture.max()) or 1)
+    if c.outline is not None:
+        outline(ax, c.outline, "#ffffff" if c.picture.ndim == 2 else "#ffe119")
+    if c.note:
+        ax.set_xlabel(c.note, fontsize=7, labelpad=1)
+
+
+def size_bars(frame, methods: list[str]):
+    """PRO of small, medium and large regions; the points are the seeds.  frame: columns method, size, seed, pro."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 2.6))
+    options = dict(data=frame, x="size", y="pro", hue="method", hue_order=methods, ax=ax)
+    sns.barplot(**options, errorbar=None, alpha=0.75)
+    sns.stripplot(**options, dodge=True, size=3, palette=["#333333"] * len(methods), legend=False, jitter=False)
+    ax.set(xlabel="size of the region", ylabel="PRO, %", ylim=(max(0, np.floor(frame["pro"].min() / 10) * 10 - 10), 101))
+    ax.yaxis.grid(True)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4)
+    return fig
+
+
+def effects(frame, metrics: dict[str, str]):
+    """What each switch between text and code changes, in points: a row per switch, a panel per metric."""
+    labels = [f"{row.difference}: {row.measured}" for row in frame.itertuples()]
+    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.24 * len(frame) + 0.7), sharey=True)
+    for ax, (column, title) in zip(axes, metrics.items()):
+        values = frame[column].astype(float)
+        ax.barh(labels, values, color=[GOOD if v >= 0 else BAD for v in values.fillna(0)], height=0.7)
+        ax.axvline(0, color="#444444", lw=0.8)
+        ax.set(title=title, xlabel="points")
+        ax.xaxis.grid(True)
+        ax.margins(x=0.1)
+    axes[0].invert_yaxis()
+    axes[0].tick_params(axis="y", labelsize=7)
+    return fig
+
+
+def verdicts(frame):
+    """The ledger at a glance: each claim's measured value minus its limit, in standard deviations over seeds, by verdict."""
+    colours = {"reproduced": GOOD, "not reproduced": BAD, "not tested": "#999999"}
+    counts = frame["verdict"].value_counts()
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.7))
+    left = 0
+    for name, colour in colours.items():
+        width = int(counts.get(name, 0))
+        ax.barh([""], [width], left=left, color=colour)
+        if width:
+            ax.text(left + width / 2, 0, f"{name}: {width}", ha="center", va="center", color="white", fontsize=8)
+        left += width
+    ax.axis("off")
     return fig
 
 

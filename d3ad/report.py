@@ -6,14 +6,42 @@ import subprocess
 import sys
 import time
 from importlib import metadata
-from importlib.resources import files
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from PIL import Image
 
+from d3ad import paper
 from d3ad.experiments import ROOT, Workspace
 
+# Every figure and table of the paper: the notebook that makes it, and what it shows.
+ARTIFACTS = {
+    "fig01": ("06_qualitative", "segmentations across scales"),
+    "fig02": ("01_background", "dynamic conditioning: the more anomalous, the more disturbed"),
+    "fig03": ("01_background", "the way of one image through the detector"),
+    "fig04": ("06_qualitative", "how the anomaly map is put together"),
+    "fig05": ("03_dic_histograms", "bins of training and test images"),
+    "fig06": ("03_dic_histograms", "masks at fixed steps and at the dynamic one"),
+    "fig07": ("06_qualitative", "reconstruction and segmentation by category"),
+    "fig08": ("06_qualitative", "reconstructions beside DRAEM's"),
+    "fig09": ("06_qualitative", "masks beside DRAEM's and DDAD's"),
+    "fig10": ("06_qualitative", "more segmentations across scales"),
+    "fig11": ("01_background", "the forward process, noised"),
+    "fig12": ("01_background", "the forward process, only scaled"),
+    "fig13": ("01_background", "only scaled, up to step 800"),
+    "fig14": ("04_noise_fraction_ablation", "three metrics over the share of noise"),
+    "fig15": ("04_noise_fraction_ablation", "scaled beside noised at rising levels"),
+    "fig16": ("03_dic_histograms", "bins of all categories"),
+    "table1": ("07_benchmark_tables", "VisA: I-AUROC, PRO"),
+    "table2": ("07_benchmark_tables", "diffusion models on VisA"),
+    "table3": ("07_benchmark_tables", "BTAD: I-AUROC, PRO"),
+    "table4": ("03_dic_histograms", "dynamic against fixed steps"),
+    "table5": ("05_ds_da_ablation", "downscaling and domain adaptation"),
+    "table6": ("07_benchmark_tables", "MVTec AD: I-AUROC, P-AUROC, PRO"),
+    "table7": ("07_benchmark_tables", "VisA: P-AUROC"),
+    "table8": ("07_benchmark_tables", "time per image"),
+}
 PACKAGES = ("torch", "diffusers", "timm", "faiss-cpu", "scikit-learn", "numpy", "matplotlib")
 DPI = 150
 
@@ -30,7 +58,7 @@ def light_pictures() -> None:
     """In a notebook, keep pictures as JPEG: noise as PNG makes files of several megabytes.  figures/ stays PNG."""
     if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
-        set_matplotlib_formats("jpeg", bbox_inches="tight", pil_kwargs={"quality": 82})
+        set_matplotlib_formats("jpeg", bbox_inches="tight", pil_kwargs={"quality": 75})
 
 
 def html(frame: pd.DataFrame, decimals: int = 1, index: bool = False):
@@ -65,15 +93,17 @@ def machine() -> dict:
 
 
 def save_figure(workspace: Workspace, fig, name: str, fingerprint: str = "") -> None:
-    """Write figures/<profile>/<name>.png, stamped with profile, seed and settings, and note where it comes from.
+    """Write figures/<profile>/<name>.png, stamped with profile, seed, settings and commit, and note where it comes from.
 
     fingerprint: of the data that it shows.
     """
     config = workspace.config
-    fig.text(0.999, 1.005, f"{config.name} profile · seed {config.seed} · {config.hash()}", ha="right", va="bottom",
+    fig.text(0.999, 1.005, f"{config.name} profile · seed {config.seed} · settings {config.hash()} · commit {commit()}", ha="right", va="bottom",
              fontsize=5, color="#888888")
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    fig.savefig(drawn, format="png", dpi=DPI, bbox_inches="tight")
+    with Image.open(drawn) as picture:  # 256 colours: a third of the bytes, and no eye can tell
+        picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT).save(buffer, format="png", optimize=True)
     _write(workspace, f"figures/{workspace.name}/{name}.png", buffer.getvalue(), fingerprint)
 
 
@@ -102,76 +132,109 @@ def _write(workspace: Workspace, path: str, content: bytes, fingerprint: str) ->
     part.replace(note)
 
 
-def reported(table: int) -> pd.DataFrame:
-    """What the paper prints in a table: columns dataset, category, method, reported_*, in the paper's units."""
-    with (files("d3ad") / "paper" / f"table{table}.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file, dtype={"category": str})
-
-
 def beside_paper(table: int, measured: pd.DataFrame) -> pd.DataFrame:
     """The paper's rows with what was measured on the same dataset, category and method, then all other measured rows.
 
     A cell that was not measured, or that the paper doesn't give, is empty.
     """
-    keys = ["dataset", "category", "method"]
-    columns = keys + [c for c in measured if c.startswith("measured_")]
-    return reported(table).merge(measured[columns], on=keys, how="outer", sort=False)
+    measured = measured[paper.KEYS + [c for c in measured if c.startswith("measured_")]]
+    known = paper.reported(table)
+    of_paper = pd.MultiIndex.from_frame(measured[paper.KEYS]).isin(pd.MultiIndex.from_frame(known[paper.KEYS]))
+    return pd.concat([known.merge(measured, on=paper.KEYS, how="left"), measured[~of_paper]], ignore_index=True)
 
 
-def written(workspace: Workspace, *paths: str) -> None:
-    """Raise AssertionError where a figure ("fig05") or table ("table4") isn't there or isn't in range."""
-    for name in paths:
-        if name.startswith("fig"):
-            picture = plt.imread(workspace.figures / f"{name}.png")
-            assert picture.std() > 0.01, f"{name} is empty"
-        else:
-            frame = pd.read_csv(workspace.results / f"{name}.csv")
-            percent = frame.filter(regex="_(i_auroc|p_auroc|pro)$")
-            values = percent.to_numpy(dtype=float)
-            assert len(frame) and ((values >= 0) & (values <= 100) | pd.isna(values)).all(), f"{name} is out of range"
+BOLD = {"html": "<b>{}</b>", "md": "**{}**", "tex": "\\textbf{{{}}}"}
 
 
-# ---- the README's numbers come from results/, never from a keyboard ----
+def layout(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """A table of `beside_paper` laid out as the paper prints it, as text: a row per category, a column per method.
 
-MARKS = "<!-- results: written by python -m d3ad.report -->", "<!-- end of results -->"
-
-
-def results_block() -> str:
-    """The README's tables of measured numbers, in Markdown, from the committed benchmark.csv files."""
-    parts = []
-    for profile, title in (("demo", "Drawn stand-ins (`demo`)"), ("mtd", "Magnetic tiles, real photographs (`mtd`)")):
-        file = ROOT / "results" / profile / "benchmark.csv"
-        if file.exists():
-            parts.append(f"**{title}**, in percent, from [`{file.relative_to(ROOT).as_posix()}`](results/{profile}/benchmark.csv):\n\n"
-                         + _markdown(pd.read_csv(file), profile))
-    return "\n\n".join(parts)
-
-
-def _markdown(frame: pd.DataFrame, profile: str) -> str:
-    average = frame[frame["category"] == "Average"]
-    if profile == "demo":
-        d3ad = frame[(frame["method"] == "D3AD") & (frame["category"] != "Average")]
-        rows = average[average["dataset"] == "all stand-ins"]
-        shown = [(row.method + ", mean of all categories", row) for row in rows.itertuples()]
-        shown += [(f"D3AD, {row.category} ({row.dataset})", row) for row in d3ad.itertuples()]
-    else:
-        shown = [(f"{row.method}, {row.split.replace('_', ' ')} split", row) for row in average.itertuples()]
-    lines = ["| | I-AUROC | P-AUROC | PRO |", "|---|---|---|---|"]
-    for label, row in shown:
-        cells = []
-        for metric in ("i_auroc", "p_auroc", "pro"):
-            spread = getattr(row, f"spread_{metric}")
-            cells.append(f"{getattr(row, f'measured_{metric}'):.1f}" + ("" if pd.isna(spread) else f" ± {spread:.1f}"))
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    A cell holds the metrics in their order, an em dash where one is missing; the best of a row and metric is bold, among what
+    was reported and among what was measured.  Methods that were measured have a second column.  kind: "html", "md" or "tex".
+    """
+    rows = frame[["dataset", "category"]].drop_duplicates()
+    table = {"dataset": [], "category": []}
+    columns = [(method, prefix) for method in frame["method"].unique() for prefix in ("reported", "measured")
+               if frame.loc[frame["method"] == method].filter(regex=f"^{prefix}_").notna().any(axis=None)]
+    table |= {method + (", measured" if prefix == "measured" else ""): [] for method, prefix in columns}
+    for dataset, category in rows.itertuples(index=False):
+        here = frame[(frame["dataset"] == dataset) & (frame["category"] == category)].set_index("method")
+        table["dataset"].append(dataset)
+        table["category"].append(category.replace("_", " "))
+        for method, prefix in columns:
+            values = here.filter(regex=f"^{prefix}_(i_auroc|p_auroc|pro|fps|seconds)$").dropna(axis=1, how="all")
+            cell = [] if method not in here.index else [_cell(values[c], method, kind) for c in values]
+            text = " / ".join(cell)
+            table[method + (", measured" if prefix == "measured" else "")].append(text if text.strip("— /") else "")
+    return pd.DataFrame(table)
 
 
-def with_results(readme: str) -> str:
-    """The README's text with its results block made anew."""
-    before, rest = readme.split(MARKS[0])
-    return f"{before}{MARKS[0]}\n{results_block()}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+def _cell(column: pd.Series, method: str, kind: str) -> str:
+    """One number as text, bold where it is the best of its row; the fastest is the best where it is a time."""
+    value = column[method]
+    if pd.isna(value):
+        return "—"
+    decimals = 2 if column.name.endswith("seconds") else 1
+    best = column.min() if column.name.endswith("seconds") else column.max()
+    text = f"{value:.{decimals}f}"
+    return BOLD[kind].format(text) if value == best and column.notna().sum() > 1 else text
 
 
-if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(with_results(path.read_text(encoding="utf-8")), encoding="utf-8")
+def save_layouts(workspace: Workspace, frame: pd.DataFrame, name: str, caption: str, fingerprint: str = "") -> None:
+    """Write results/<profile>/<name>.csv, and the same as the paper lays it out: .md (Markdown) and .tex (LaTeX, booktabs)."""
+    save_table(workspace, frame, name, fingerprint)
+    markdown = layout(frame, "md")
+    lines = ["| " + " | ".join(row) + " |" for row in [list(markdown.columns), ["---"] * markdown.shape[1], *markdown.to_numpy().tolist()]]
+    _write(workspace, f"results/{workspace.name}/{name}.md", ("\n".join([caption, "", *lines]) + "\n").encode(), fingerprint)
+    tex = layout(frame, "tex").to_latex(index=False, escape=False, caption=caption.replace("%", "\\%"), label=f"tab:{name}")
+    _write(workspace, f"results/{workspace.name}/{name}.tex", tex.replace("—", "--").encode(), fingerprint)
+
+
+def layout_html(frame: pd.DataFrame):
+    """`layout` for a notebook."""
+    from IPython.display import HTML
+    return HTML(layout(frame, "html").to_html(index=False, escape=False, border=0))
+
+
+def written(workspace: Workspace, *names: str) -> None:
+    """Raise AssertionError where neither a figure nor a table of this name ("fig05", "table4") is there, or one isn't in range."""
+    for name in names:
+        picture, table = workspace.figures / f"{name}.png", workspace.results / f"{name}.csv"
+        assert picture.exists() or table.exists(), f"{name} was not written"
+        if picture.exists():
+            assert plt.imread(picture).std() > 0.01, f"{name} is empty"
+        if table.exists():
+            values = pd.read_csv(table).filter(regex="^(measured|reported)_(i_auroc|p_auroc|pro)").to_numpy(dtype=float)
+            assert ((values >= 0) & (values <= 100) | pd.isna(values)).all(), f"{name} is out of range"
+
+
+def minutes(workspace: Workspace) -> dict[str, float]:
+    """How long each notebook took to run from an empty cache, as far as the runner saw it."""
+    file = workspace.results / "minutes.json"
+    return json.loads(file.read_text(encoding="utf-8"))["minutes"] if file.exists() else {}
+
+
+def registry(workspace: Workspace, ledger: pd.DataFrame) -> list[dict]:
+    """Write results/<profile>/registry.json: each average of the paper's tables and each claim, reported and measured.
+
+    Entries: item, paper, measured, spread, notebook, minutes; None where there is nothing.
+    """
+    took, entries = minutes(workspace), []
+
+    def entry(item, reported, measured, spread, notebook):
+        values = (None if pd.isna(value) else round(float(value), 2) if isinstance(value, float) else value
+                  for value in (reported, measured, spread))
+        entries.append(dict(zip(("item", "paper", "measured", "spread"), (item, *values)), notebook=notebook, minutes=took.get(notebook)))
+
+    for name, (notebook, _) in ARTIFACTS.items():
+        if name.startswith("table") and (workspace.results / f"{name}.csv").exists():
+            frame = pd.read_csv(workspace.results / f"{name}.csv", dtype={"category": str})
+            for row in frame[frame["category"] == "Average"].to_dict("records"):
+                for metric in paper.METRICS:
+                    numbers = [row.get(f"{kind}_{metric}") for kind in ("reported", "measured", "spread")]
+                    if not all(pd.isna(number) for number in numbers):
+                        entry(f"Table {name[-1]}, {row['dataset']}, {row['method']}, {metric}", *numbers, notebook)
+    for row in ledger.itertuples():
+        entry(f"claim: {row.claim}", row.reported or None, row.measured, row.spread, "08_claims")
+    _write(workspace, f"results/{workspace.name}/registry.json", (json.dumps(entries, indent=1) + "\n").encode(), "")
+    return entries

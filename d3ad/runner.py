@@ -8,6 +8,7 @@
 """
 import argparse
 import copy
+import json
 import os
 import shutil
 import sys
@@ -252,14 +253,27 @@ def run(options: argparse.Namespace, notebooks: list[Path]) -> None:
         os.environ["TQDM_DISABLE"] = "1"
     print(f"profile {options.profile}; the executed notebooks go to {os.path.relpath(copies)}")
     for number, source in enumerate(notebooks, start=1):
-        line = f"[{number}/{len(notebooks)}] {source.stem} ..."
+        line, began = f"[{number}/{len(notebooks)}] {source.stem} ...", time.monotonic()
         executed = run_one(source, copies / source.name, parameters(options), line)
+        keep_minutes(home / "results" / options.profile / "minutes.json", options.profile, source.stem, (time.monotonic() - began) / 60)
         if options.update_notebooks:
             write_clean(executed, source)
     products = [*home.glob(f"figures/{options.profile}/**/*"), *home.glob(f"results/{options.profile}/**/*")]
     written = [path for path in sorted(products) if path.is_file() and path.stat().st_mtime >= since]
     print(f"figures and tables written: {len(written)}", *map(os.path.relpath, written), sep="\n  ")
     print(f"total: {elapsed(started)}")
+
+
+def keep_minutes(file: Path, profile: str, notebook: str, took: float) -> None:
+    """Note how long a notebook took.  Of several runs with the same settings the longest counts: it computed the most."""
+    settings = Config.profile(profile).hash()
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    minutes = kept["minutes"] if kept.get("settings") == settings else {}
+    minutes[notebook] = max(minutes.get(notebook, 0.0), round(took, 1))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps({"minutes": minutes, "settings": settings}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    part.replace(file)
 
 
 def run_one(source: Path, target: Path, values: dict, line: str) -> nbformat.NotebookNode:

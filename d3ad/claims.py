@@ -1,0 +1,162 @@
+"""The claims of the paper that a run can test: what was reported, what was measured, and a verdict by a rule.
+
+The rule, for all claims alike: what the claim says is measured as one number per seed that it wants above 0 (or above a
+stated limit).  "reproduced": over at least three seeds, the mean exceeds the limit by more than the seeds' standard
+deviation.  "not reproduced": it doesn't.  "not tested": fewer seeds, or something that this run doesn't hold.
+"""
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+MIN_SEEDS = 3
+FIXED_20, FIXED_80 = "25% (20)", "100% (80)"  # Table 4's names
+VERDICTS = ("reproduced", "not reproduced", "not tested")
+
+
+@dataclass
+class Evidence:
+    """What the claims are tested on.
+
+    seeds: of `sweeps.seeds`.  omega: of `sweeps.omega_sweep`, the runs of several seeds.  change: of
+    `sweeps.changes_of_good_images`.  bins: of `sweeps.mean_bins`.
+    averages: (dataset, metric) to D3AD's mean over all categories per seed, for the paper's own datasets.
+    """
+
+    seeds: pd.DataFrame
+    omega: pd.DataFrame
+    change: pd.DataFrame
+    bins: pd.DataFrame
+    averages: dict[tuple[str, str], pd.Series] = field(default_factory=dict)
+
+    def of(self, method: str, metric: str) -> pd.Series:
+        """One value per seed: the mean over categories."""
+        rows = self.seeds[self.seeds["method"] == method]
+        return rows.groupby("seed")[f"measured_{metric}"].mean()
+
+    def gain(self, better: str, worse: str, metric: str) -> pd.Series:
+        """How far one method is ahead of another, in points, per seed."""
+        return self.of(better, metric) - self.of(worse, metric)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`measure` gives one number per seed, or None where the evidence is missing; the claim wants it above `limit`."""
+
+    claim: str
+    where: str
+    reported: str
+    quantity: str
+    measure: Callable[[Evidence], pd.Series | None]
+    limit: float = 0.0
+
+
+def _gain(better: str, worse: str, metric: str) -> Callable[[Evidence], pd.Series]:
+    return lambda evidence: evidence.gain(better, worse, metric)
+
+
+def _falls_with_omega(metric: str) -> Callable[[Evidence], pd.Series]:
+    def measure(evidence: Evidence) -> pd.Series:
+        of_all_seeds = evidence.omega.groupby(["category", "omega"])["seed"].transform("nunique") == evidence.omega["seed"].nunique()
+        curves = evidence.omega[of_all_seeds].groupby(["seed", "omega"])[f"measured_{metric}"].mean().unstack("omega")
+        return -curves.T.rank().corrwith(pd.Series(curves.columns, index=curves.columns).rank())
+    return measure
+
+
+def _over_fixed(metric: str) -> Callable[[Evidence], pd.Series]:
+    return lambda evidence: pd.concat([evidence.gain("D3AD", fixed, metric) for fixed in (FIXED_20, FIXED_80)], axis=1).min(axis=1)
+
+
+def _least_of_four(evidence: Evidence) -> pd.Series:
+    """How far DS + DA is ahead of the best of the three others, in the metric where it is least ahead."""
+    gains = [evidence.gain("D3AD", other, metric) for metric in ("i_auroc", "p_auroc", "pro")
+             for other in ("no DA", "D3AD, fully noised", "no DS, no DA")]
+    return pd.concat(gains, axis=1).min(axis=1)
+
+
+def _evenness(evidence: Evidence) -> pd.Series:
+    """Minus the distance between the best and the worst size class, in points of PRO."""
+    sizes = pd.concat([evidence.of("D3AD", f"pro_{size}") for size in ("small", "medium", "large")], axis=1)
+    return sizes.min(axis=1) - sizes.max(axis=1)
+
+
+def _bins(above: str, below: str) -> Callable[[Evidence], pd.Series]:
+    def measure(evidence: Evidence) -> pd.Series:
+        return evidence.bins.groupby("seed")[f"bin_{above}"].mean() - evidence.bins.groupby("seed")[f"bin_{below}"].mean()
+    return measure
+
+
+def _hallucination(evidence: Evidence) -> pd.Series:
+    per_seed = evidence.change.groupby(["seed", "method"])["change"].mean().unstack("method")
+    return per_seed["noised"] - per_seed["scaled"]
+
+
+def _average(dataset: str, metric: str, reported: float) -> Callable[[Evidence], pd.Series | None]:
+    def measure(evidence: Evidence) -> pd.Series | None:
+        found = evidence.averages.get((dataset, metric))
+        return None if found is None else found - reported
+    return measure
+
+
+def _nothing(_: Evidence) -> None:
+    return None
+
+
+CLAIMS = (
+    Claim("an only scaled input detects better than a noised one", "Table 5, A.2.1", "96.0 against 90.8", "points of I-AUROC",
+          _gain("D3AD", "D3AD, fully noised", "i_auroc")),
+    Claim("an only scaled input localises better than a noised one", "Table 5, A.2.1", "94.1 against 83.8", "points of PRO",
+          _gain("D3AD", "D3AD, fully noised", "pro")),
+    Claim("I-AUROC falls as omega rises", "Figure 14, A.2.1", "declining", "minus the rank correlation", _falls_with_omega("i_auroc"), 0.8),
+    Claim("PRO falls as omega rises", "Figure 14, A.2.1", "declining", "minus the rank correlation", _falls_with_omega("pro"), 0.8),
+    Claim("test images lie in higher bins than training images", "Figures 5, 16", "a shift to larger values", "bins",
+          _bins("test", "train")),
+    Claim("anomalous test images lie in higher bins than good ones", "implied by Section 4.1", "", "bins", _bins("anomalous", "good")),
+    Claim("the dynamic step beats fixed steps in P-AUROC", "Table 4", "97.9 against 96.7", "points of P-AUROC, over the better of 20 and 80",
+          _over_fixed("p_auroc")),
+    Claim("the dynamic step beats fixed steps in I-AUROC", "Table 4", "96.0 against 95.4", "points of I-AUROC, over the better of 20 and 80",
+          _over_fixed("i_auroc")),
+    Claim("in PRO the dynamic step is close to 20 fixed steps", "Table 4", "94.1 against 94.3", "points of PRO, at least -0.5",
+          _gain("D3AD", FIXED_20, "pro"), -0.5),
+    Claim("the dynamic step finds large anomalies better than 80 fixed steps", "Section 5", "", "points of PRO, large regions",
+          _gain("D3AD", FIXED_80, "pro_large")),
+    Claim("domain adaptation helps a scaled input", "Table 5", "94.1 against 92.0", "points of PRO", _gain("D3AD", "no DA", "pro")),
+    Claim("domain adaptation helps a noised input", "Table 5", "83.8 against 82.0", "points of PRO",
+          _gain("D3AD, fully noised", "no DS, no DA", "pro")),
+    Claim("downscaling helps more than domain adaptation", "Table 5", "10.0 against 1.8", "points of PRO",
+          lambda e: e.gain("no DA", "no DS, no DA", "pro") - e.gain("D3AD, fully noised", "no DS, no DA", "pro")),
+    Claim("both together are best", "Table 5", "in all three metrics", "points, metric with the least lead", _least_of_four),
+    Claim("anomalies are localised regardless of their scale", "Abstract", "", "points of PRO, worst minus best size, at least -5",
+          _evenness, -5.0),
+    Claim("reconstructions of noised inputs hallucinate at high levels", "Figure 15, A.2.1", "",
+          "% of grey scale that good images change more when noised", _hallucination),
+    Claim("I-AUROC on VisA", "Table 1", "96.0", "points from the paper, at least -1", _average("VisA", "i_auroc", 96.0), -1.0),
+    Claim("PRO on VisA", "Table 1", "94.1", "points from the paper, at least -1", _average("VisA", "pro", 94.1), -1.0),
+    Claim("P-AUROC on VisA", "Table 7", "97.9", "points from the paper, at least -1", _average("VisA", "p_auroc", 97.9), -1.0),
+    Claim("I-AUROC on BTAD", "Table 3", "95.2", "points from the paper, at least -1", _average("BTAD", "i_auroc", 95.2), -1.0),
+    Claim("PRO on BTAD", "Table 3", "83.2", "points from the paper, at least -1", _average("BTAD", "pro", 83.2), -1.0),
+    Claim("I-AUROC on MVTec AD", "Table 6", "97.2", "points from the paper, at least -1", _average("MVTec AD", "i_auroc", 97.2), -1.0),
+    Claim("PRO on MVTec AD", "Table 6", "93.3", "points from the paper, at least -1", _average("MVTec AD", "pro", 93.3), -1.0),
+    Claim("better localisation than each rival", "Tables 1-3", "2.9 points of PRO ahead of PatchCore on VisA", "rivals", _nothing),
+    Claim("slower than RD4AD, PatchCore and DRAEM", "Table 8", "0.34 s an image against 0.21-0.23 s", "rivals", _nothing),
+)
+
+
+def verdict(values: pd.Series | None, limit: float) -> str:
+    """The rule at the top of this file, for one number per seed."""
+    if values is None or len(values.dropna()) < MIN_SEEDS:
+        return "not tested"
+    return "reproduced" if values.mean() - limit > values.std() else "not reproduced"
+
+
+def ledger(evidence: Evidence) -> pd.DataFrame:
+    """Every claim with where it stands, what was reported, what was measured (mean, spread, seeds), and the verdict."""
+    rows = []
+    for claim in CLAIMS:
+        values = claim.measure(evidence)
+        some = values is not None and len(values.dropna()) > 0
+        rows.append(dict(
+            claim=claim.claim, where=claim.where, reported=claim.reported, quantity=claim.quantity,
+            measured=values.mean() if some else None, spread=values.std() if some else None, seeds=len(values.dropna()) if some else 0,
+            limit=claim.limit, verdict=verdict(values, claim.limit)))
+    return pd.DataFrame(rows)

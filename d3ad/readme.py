@@ -1,0 +1,100 @@
+"""The README's tables: made from results/, never typed.
+
+    python -m d3ad.readme        # write them anew
+"""
+import json
+
+import pandas as pd
+
+from d3ad.experiments import ROOT
+from d3ad.report import ARTIFACTS
+
+MARK, END = "<!-- {}: written by python -m d3ad.readme -->", "<!-- end -->"
+THUMBNAIL = 260  # pixels
+
+
+def gallery() -> str:
+    """Every figure and table of the paper: the picture or file, the notebook that makes it, its minutes."""
+    took = _json("demo", "minutes")["minutes"]
+    lines = ["| | shows | notebook | minutes |", "|---|---|---|---|"]
+    for name, (notebook, shows) in ARTIFACTS.items():
+        number = name.lstrip("figtable").lstrip("0")
+        if name.startswith("fig"):
+            path = f"figures/demo/{name}.png"
+            first = f'Figure {number}<br><a href="{path}"><img src="{path}" width="{THUMBNAIL}"></a>'
+        else:
+            formats = [f"[{kind.upper()}](results/demo/{name}.{kind})" for kind in ("csv", "md", "tex")
+                       if (ROOT / f"results/demo/{name}.{kind}").exists()]
+            first = f"Table {number}: {', '.join(formats)}"
+        lines.append(f"| {first} | {shows} | [{notebook[:2]}](notebooks/{notebook}.ipynb) | {took[notebook]:.1f} |")
+    return "\n".join(lines)
+
+
+def claims() -> str:
+    """The ledger of claims: a row per claim, a column per profile that has measured it."""
+    frames = {profile: pd.read_csv(ROOT / f"results/{profile}/claims.csv") for profile in ("demo", "mtd")
+              if (ROOT / f"results/{profile}/claims.csv").exists()}
+    lines = ["| claim | in the paper | " + " | ".join(f"`{name}`" for name in frames) + " |", "|---|---" + "|---" * len(frames) + "|"]
+    for i, row in frames["demo"].iterrows():
+        cells = [_verdict(frame.iloc[i]) for frame in frames.values()]
+        if any(cell != "not tested" for cell in cells):
+            lines.append(f"| {row['claim']} | {row['where']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _verdict(row: pd.Series) -> str:
+    if row["verdict"] == "not tested":
+        return "not tested"
+    return f"{'**' if row['verdict'] == 'reproduced' else ''}{row['verdict']}{'**' if row['verdict'] == 'reproduced' else ''}: " \
+           f"{row['measured']:+.2f} ± {row['spread']:.2f} {row['quantity']}"
+
+
+def _json(profile: str, name: str):
+    return json.loads((ROOT / f"results/{profile}/{name}.json").read_text(encoding="utf-8"))
+
+
+def results() -> str:
+    """The README's tables of measured numbers, in Markdown, from the committed benchmark.csv files."""
+    parts = []
+    for profile, title in (("demo", "Drawn stand-ins (`demo`)"), ("mtd", "Magnetic tiles, real photographs (`mtd`)")):
+        file = ROOT / "results" / profile / "benchmark.csv"
+        if file.exists():
+            parts.append(f"**{title}**, in percent, from [`{file.relative_to(ROOT).as_posix()}`](results/{profile}/benchmark.csv):\n\n"
+                         + _markdown(pd.read_csv(file), profile))
+    return "\n\n".join(parts)
+
+
+def _markdown(frame: pd.DataFrame, profile: str) -> str:
+    average = frame[frame["category"] == "Average"]
+    if profile == "demo":
+        d3ad = frame[(frame["method"] == "D3AD") & (frame["category"] != "Average")]
+        rows = average[average["dataset"] == "all stand-ins"]
+        shown = [(row.method + ", mean of all categories", row) for row in rows.itertuples()]
+        shown += [(f"D3AD, {row.category} ({row.dataset})", row) for row in d3ad.itertuples()]
+    else:
+        shown = [(f"{row.method}, {row.split.replace('_', ' ')} split", row) for row in average.itertuples()]
+    lines = ["| | I-AUROC | P-AUROC | PRO |", "|---|---|---|---|"]
+    for label, row in shown:
+        cells = []
+        for metric in ("i_auroc", "p_auroc", "pro"):
+            spread = getattr(row, f"spread_{metric}")
+            cells.append(f"{getattr(row, f'measured_{metric}'):.1f}" + ("" if pd.isna(spread) else f" ± {spread:.1f}"))
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+BLOCKS = {"gallery": gallery, "results": results, "claims": claims}
+
+
+def with_blocks(readme: str) -> str:
+    """The README's text with its blocks made anew."""
+    for name, block in BLOCKS.items():
+        mark = MARK.format(name)
+        before, rest = readme.split(mark)
+        readme = f"{before}{mark}\n{block()}\n{END}{rest.split(END, 1)[1]}"
+    return readme
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(with_blocks(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,303 @@
+"""The comparisons that the notebooks draw: which settings they compare, and what was measured, as tables in percent.
+
+A variant is a dict of settings that differ from the profile's; `summary` measures variants on runs.  The columns are
+`measured_*`, and `spread_*` for standard deviations over seeds.
+"""
+import json
+import time
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from d3ad import detector, diffusion, metrics, training
+from d3ad.conditioning import knn_distances, pool_features
+from d3ad.config import Config
+from d3ad.experiments import Run, Workspace, bare, in_parallel, prepare, shared_backbone, train, write_whole
+from d3ad.features import FeatureExtractor
+
+METRICS = ("i_auroc", "p_auroc", "pro")
+SIGHT = "dic-sight.json"
+BENCHMARK = {"D3AD": {}, "D3AD, fully noised": dict(omega=1.0)}
+# Table 5: DS, the input is only scaled (downscaling); DA, the features are adapted (domain adaptation).
+TABLE5 = {"no DS, no DA": dict(omega=1.0, adapt_epochs=0), "DS": dict(adapt_epochs=0), "DA": dict(omega=1.0), "DS + DA": {}}
+OMEGAS = tuple(round(0.1 * i, 1) for i in range(11))  # Eq. 11, Figure 14
+# For sweeps of many settings, the default among them: calibrated on half of the images, at two levels of T-hat.
+LIGHT = dict(calibration_images=20, calibration_levels=2)
+
+
+def table4(config: Config) -> dict[str, dict]:
+    """The settings that Table 4 compares, under the paper's names: fixed quarters of T_max, and the dynamic step."""
+    quarters = {f"{25 * i}% ({20 * i})": dict(dynamic=False, t_max=round(config.t_max * i / 4)) for i in (1, 2, 3, 4)}
+    return {**quarters, "DIC": {}}
+
+
+def seeded(config: Config) -> dict[str, dict]:
+    """What is measured with several seeds, for the ledger of claims."""
+    fixed = {name: changes for name, changes in table4(config).items() if changes.get("t_max") in (config.t_max // 4, config.t_max)}
+    return {**BENCHMARK, "no DA": TABLE5["DS"], "no DS, no DA": TABLE5["no DS, no DA"], **fixed}
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A place where the paper's text and the authors' code differ, or leave something open."""
+
+    name: str
+    paper: str       # what the text says
+    code: str        # what the authors' code does
+    default: str     # what this repository does unless told otherwise
+    setting: str     # the change that is measured, in words
+    changes: dict    # and as settings
+
+    def applies(self, config: Config) -> bool:
+        """Whether it changes anything in a profile."""
+        return any(getattr(config, key) != value for key, value in self.changes.items())
+
+
+SWITCHES = (
+    Switch("spacing of the 10 steps", "t = T-hat, ..., 1", "one step lower: 0.9 T-hat, ..., 0", "the paper's", "the code's grid",
+           dict(spacing="leading")),
+    Switch("a training image among its own neighbours", "not said", "yes, at distance 0", "the code's", "left out",
+           dict(include_self=False)),
+    Switch("latent at test", "E(x)", "a sample of the posterior", "the posterior's mean", "a sample", dict(latent_sample=True)),
+    Switch("guidance eta", "0, or 7-10", "4", "0", "eta = 4", dict(guidance=4.0)),
+    Switch("guidance eta", "0, or 7-10", "4", "0", "eta = 7", dict(guidance=7.0)),
+    Switch("guidance eta", "0, or 7-10", "4", "0", "eta = 10", dict(guidance=10.0)),
+    Switch("loss of the domain adaptation", "Eq. 10, at each location", "cosine of whole flattened blocks", "the paper's",
+           "flattened", dict(adapt_loss="flattened")),
+    Switch("epochs of the domain adaptation", "0-3", "1", "1", "3 epochs", dict(adapt_epochs=3)),
+    Switch("normalisation of the maps", "\"normalized\"", "min-max over the test set", "per profile",
+           "min-max over the test set", dict(normalisation="test")),
+    Switch("normalisation of the maps", "\"normalized\"", "min-max over the test set", "per profile",
+           "ranges of normal training images", dict(normalisation="train")),
+    Switch("standardised maps (ours)", "no", "no", "per profile", "off", dict(standardise=False)),
+    Switch("DDIM steps S", "10", "10", "per profile", "10", dict(num_steps=10)),
+    Switch("smallest bin", "2", "2", "2", "1: no minimum", dict(min_bin=1)),
+)
+
+
+def summary(workspace: Workspace, variants: dict[str, dict], runs: list[Run] | None = None, maps: bool = False,
+            columns: tuple[str, ...] = METRICS) -> pd.DataFrame:
+    """One row per (dataset, category, split, seed, method), metrics in percent; computes what is missing, in parallel.
+
+    maps: keep the maps too, for `Run.outcome`.  columns: which of the numbers.
+    """
+    runs = workspace.runs() if runs is None else runs
+    prepare(runs, list(variants.values()), maps)
+    rows = []
+    for run in runs:
+        for method, changes in variants.items():
+            numbers = run.numbers(**changes)
+            percent = {f"measured_{name}": None if numbers[name] is None else 100 * numbers[name] for name in columns}
+            rows.append(dict(dataset=workspace.title(run.name), category=run.category, split=run.config.split,
+                             seed=run.config.seed, method=method, **percent))
+    return pd.DataFrame(rows)
+
+
+def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `summary` and, behind each dataset and split, its means over categories and seeds as "Average".
+
+    `spread_*` is the standard deviation of the categories' mean over seeds, empty where there is one seed.  Where there
+    are several stand-in datasets, "all stand-ins" averages over all their categories.
+    """
+    values = [c for c in frame if c.startswith("measured_")]
+
+    def average(rows: pd.DataFrame, **names) -> pd.DataFrame:
+        per_seed = rows.groupby(["method", "seed"], sort=False)[values].mean()
+        mean, spread = (getattr(per_seed.groupby("method", sort=False), how)() for how in ("mean", "std"))
+        spread.columns = [c.replace("measured_", "spread_") for c in values]
+        return mean.join(spread).reset_index().assign(category="Average", **names)
+
+    parts = []
+    for (dataset, split), rows in frame.groupby(["dataset", "split"], sort=False):
+        parts += [rows, average(rows, dataset=dataset, split=split)]
+    if frame["dataset"].nunique() > 1:
+        parts.append(average(frame, dataset="all stand-ins", split=frame["split"].iloc[0]))
+    return pd.concat(parts, ignore_index=True).astype({"seed": "Int64"})
+
+
+def benchmark(workspace: Workspace) -> pd.DataFrame:
+    """D3AD against itself with noise.  For the magnetic tiles every seed under both splits, else the profile's seed."""
+    if "mtd" not in workspace.config.datasets:
+        return with_averages(summary(workspace, BENCHMARK))
+    seeds = range(workspace.config.seed, workspace.config.seed + workspace.config.seeds)
+    runs = [run for seed in seeds for split in ("random", "by_tile") for run in workspace.runs(seed=seed, split=split)]
+    return with_averages(summary(workspace, BENCHMARK, runs))
+
+
+def seeds(workspace: Workspace) -> pd.DataFrame:
+    """The variants of `seeded` on the runs that spreads are taken over, with the bins of Algorithm 2 and PRO by size."""
+    columns = (*METRICS, "pro_small", "pro_medium", "pro_large", "distance_auroc")
+    return summary(workspace, seeded(workspace.config), workspace.seed_runs(), columns=columns)
+
+
+def averages_per_seed(workspace: Workspace, frame: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
+    """D3AD's mean over categories per seed, by (dataset, metric), from `seeds`; nothing where the data are drawn."""
+    if workspace.config.source == "drawn" or workspace.config.spread_categories or workspace.config.categories:
+        return {}
+    rows = frame[frame["method"] == "D3AD"].groupby(["dataset", "seed"])
+    return {(dataset, metric): values for metric in METRICS
+            for dataset, values in rows[f"measured_{metric}"].mean().unstack("dataset").items()}
+
+
+def omega_sweep(workspace: Workspace) -> pd.DataFrame:
+    """Figure 14: every omega of Eq. 11 on every run, and every second one with further seeds; with a column `omega`."""
+    further = [run for run in workspace.seed_runs() if run.config.seed != workspace.config.seed]
+    variants = {str(omega): dict(omega=omega, **LIGHT) for omega in OMEGAS}
+    every_second = {str(omega): variants[str(omega)] for omega in OMEGAS[::2]}
+    frame = pd.concat([summary(workspace, variants), summary(workspace, every_second, further)], ignore_index=True)
+    return frame.assign(omega=frame["method"].astype(float), method="D3AD")
+
+
+def switch_effects(workspace: Workspace) -> pd.DataFrame:
+    """The second ledger: what each `Switch` changes, as differences `effect_*` in points from the profile's default.
+
+    Measured on the runs of the profile's own seed that spreads are taken over, averaged over categories, all with `LIGHT`.
+    """
+    runs = [run for run in workspace.seed_runs() if run.config.seed == workspace.config.seed]
+    switches = [switch for switch in SWITCHES if switch.applies(workspace.config)]
+    variants = {"default": LIGHT} | {f"{s.name}: {s.setting}": LIGHT | s.changes for s in switches}
+    frame = summary(workspace, variants, runs, columns=(*METRICS, "pro_200"))
+    means = frame.groupby("method", sort=False)[[c for c in frame if c.startswith("measured_")]].mean()
+    base = means.loc["default"]
+    rows = []
+    for s in switches:
+        found = means.loc[f"{s.name}: {s.setting}"]
+        effects = {f"effect_{m}": found[f"measured_{m}"] - base[f"measured_{m}"] for m in METRICS}
+        rows.append(dict(difference=s.name, paper=s.paper, authors_code=s.code, here=s.default, measured=s.setting, **effects))
+    rows.append(dict(difference="definition of PRO", paper="Bergmann et al. 2019", authors_code="200 thresholds, divided by their largest FPR",
+                     here="exact, official", measured="200 thresholds", effect_pro=base["measured_pro_200"] - base["measured_pro"]))
+    return pd.DataFrame(rows)
+
+
+def method_means(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean over all categories and seeds, a row per method."""
+    single = frame[frame["category"] != "Average"]
+    return single.groupby("method", sort=False)[[c for c in frame if c.startswith("measured_")]].mean()
+
+
+def speed(run: Run) -> dict:
+    """Seconds per image of the detector, median of three batches, and what it was measured on; cached."""
+    file = run.folder / "speed.json"
+    if not file.exists():
+        batch = run.images[:run.config.predict_batch]
+        run.detector.predict(batch)  # the first call is slower
+        seconds = []
+        for _ in range(3):
+            started = time.perf_counter()
+            run.detector.predict(batch)
+            seconds.append((time.perf_counter() - started) / len(batch))
+        write_whole(file, json.dumps(dict(seconds=sorted(seconds)[1], batch_size=len(batch), threads=torch.get_num_threads())))
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list[dict[str, Tensor]]:
+    """Images reconstructed from several fixed levels: a dict of reconstruction, latent_map and disturbed per level (Figure 15).
+
+    images: (N, 3, H, W).  `disturbed` is Eq. 11 on the image itself, for the eye; the method disturbs latents.
+    """
+    found = run.detector
+    generators = [torch.Generator().manual_seed(detector.image_seed(image, run.config.seed)) for image in images]
+    noise = diffusion.image_noise(images, generators)
+    rows = []
+    with torch.no_grad():
+        z0, _ = found.codec.encode(images.to(found.device))
+        for level in levels:
+            generators = [torch.Generator().manual_seed(detector.image_seed(image, run.config.seed)) for image in images]
+            z_hat = diffusion.reconstruct(training.eps_model(found.unet), z0, level, found.alpha_bar, run.config.num_steps,
+                                          run.config.guidance, run.config.spacing, omega, generators)
+            rows.append(dict(disturbed=diffusion.perturb(images, level, found.alpha_bar, omega, noise),
+                             reconstruction=found.codec.decode(z_hat).cpu(),
+                             latent_map=detector.maps.latent_map(z0, z_hat, run.config.image_size).cpu()))
+    return rows
+
+
+def backbones(run: Run) -> dict[str, FeatureExtractor]:
+    """The feature extractor as it started, as the shared training left it, and as Eq. 10 adapted it."""
+    config, shared = run.config, shared_backbone(run, {})
+    found = {"hub weights": shared}
+    if config.backbone_weights == "none":
+        random = detector.fit_backbone(None, config.replace(pretrain_steps=0), None, run.detector.device, {})
+        found = {"random weights": random, "trained on normal images": shared}
+    return found | {"adapted (Eq. 10)": run.detector.backbone}
+
+
+def sight(workspace: Workspace) -> pd.DataFrame:
+    """`dic_sight` of every run of the profile."""
+    runs = workspace.runs()
+    train(runs)
+    in_parallel("sight of DIC", dic_sight, [(bare(run),) for run in runs if not (run.folder / SIGHT).exists()])
+    return pd.DataFrame([row for run in runs for row in dic_sight(run)])
+
+
+def dic_sight(run: Run) -> list[dict]:
+    """How well the distance of Algorithm 2 alone tells anomalous images, with each stage of the features: rows of I-AUROC; cached.
+
+    `block` is the ResNet's; `pooling` "mean" is the authors' 16 x 16 average, "maximum" one maximum per channel.
+    """
+    def features(images: Tensor, backbone: FeatureExtractor) -> dict:
+        found: dict = {(block, pooling): [] for block in (2, 3) for pooling in ("mean", "maximum")}
+        with torch.no_grad():
+            for batch in images.split(run.config.predict_batch):
+                blocks = backbone(batch.to(run.detector.device))
+                for block, pooling in found:
+                    y = blocks[block]
+                    found[block, pooling].append(pool_features(y).cpu() if pooling == "mean" else y.amax((2, 3)).cpu())
+        return {key: torch.cat(parts) for key, parts in found.items()}
+
+    file = run.folder / SIGHT
+    if file.exists():
+        return json.loads(file.read_text(encoding="utf-8"))
+    rows, train_images = [], run.dataset.images("train", run.config.image_size)
+    for name, backbone in backbones(run).items():
+        train, test = features(train_images, backbone), features(run.images, backbone)
+        for block, pooling in train:
+            distance = knn_distances(test[block, pooling], train[block, pooling], run.config.k).mean(1)
+            rows.append(dict(dataset=run.workspace.title(run.name), category=run.category, features=name, block=block,
+                             pooling=pooling, measured_i_auroc=100 * metrics.image_auroc(distance, run.labels)))
+    write_whole(file, json.dumps(rows))
+    return rows
+
+
+def mean_bins(workspace: Workspace) -> pd.DataFrame:
+    """Mean bin of training, good, anomalous and all test images of `seed_runs`: bin_train, bin_good, bin_anomalous, bin_test."""
+    runs = workspace.seed_runs()
+    prepare(runs, [{}])
+    rows = []
+    for run in runs:
+        numbers, anomalous = run.numbers(), float(run.labels.float().mean())
+        rows.append({key: numbers[key] for key in ("bin_train", "bin_good", "bin_anomalous")}
+                    | dict(category=run.category, seed=run.config.seed,
+                           bin_test=(1 - anomalous) * numbers["bin_good"] + anomalous * numbers["bin_anomalous"]))
+    return pd.DataFrame(rows)
+
+
+def high_levels(config: Config) -> list[int]:
+    """Figure 15's levels, as far as the network was trained: T_max and two, three, four times as much."""
+    return [config.t_max * i for i in (1, 2, 3, 4) if config.t_max * i <= config.train_t_max]
+
+
+CHANGE = "change-of-good-images.json"
+
+
+def change_of_good_images(run: Run) -> list[dict]:
+    """Mean |x_hat - x_0| in % of the grey scale over good test images, scaled and noised, at the two highest levels; cached."""
+    file = run.folder / CHANGE
+    if not file.exists():
+        good = run.images[run.labels == 0][:run.config.predict_batch]
+        levels, rows = high_levels(run.config)[-2:], []
+        for method, omega in (("scaled", 0.0), ("noised", 1.0)):
+            for level, found in zip(levels, perturbed(run, good, levels, omega)):
+                change = 50 * float((found["reconstruction"] - good).abs().mean())
+                rows.append(dict(category=run.category, seed=run.config.seed, method=method, level=level, change=change))
+        write_whole(file, json.dumps(rows))
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def changes_of_good_images(workspace: Workspace) -> pd.DataFrame:
+    """`change_of_good_images` of every run of `seed_runs`."""
+    runs = workspace.seed_runs()
+    train(runs)
+    in_parallel("high levels", change_of_good_images, [(bare(run),) for run in runs if not (run.folder / CHANGE).exists()])
+    return pd.DataFrame([row for run in runs for row in change_of_good_images(run)])
