@@ -36,7 +36,8 @@ def test_predict_writes_scores_and_pictures(drawn, model, tmp_path, capsys):
 def test_evaluate_prints_metrics(drawn, model, capsys):
     assert main(["evaluate", str(model), "--dataset", "mvtec", "--data-root", str(drawn), "--category", "weave"]) == 0
     metrics = json.loads(capsys.readouterr().out)
-    assert set(metrics) == {"i_auroc", "p_auroc", "pro"} and all(0 <= v <= 1 for v in metrics.values())
+    assert {"i_auroc", "p_auroc", "pro"} <= set(metrics)
+    assert all(value is None or 0 <= value <= 1 for value in metrics.values())  # None: no region of that size
 
 
 @pytest.mark.parametrize("arguments, message", [

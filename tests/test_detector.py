@@ -100,3 +100,39 @@ def test_refuses_what_it_cannot_train_on(tiny, images, tmp_path):
 
 def test_default_config_is_the_papers():
     assert D3AD().config == Config()
+
+
+def test_statistics_between_two_levels_are_interpolated_by_hand():
+    from d3ad.detector import at_step
+    levels, statistics = torch.tensor([20, 50, 80]), torch.tensor([1.0, 4.0, 10.0]).view(3, 1, 1)
+    assert at_step(levels, statistics, torch.tensor([20, 30, 50, 60, 80])).flatten().tolist() == pytest.approx([1, 2, 4, 6, 10])
+    assert at_step(levels[:1], statistics[:1], torch.tensor([20, 70])).flatten().tolist() == [1, 1]
+
+
+def test_few_calibrated_levels_come_close_to_all(fitted, images):
+    every, few = fitted.variant(standardise=True), fitted.variant(standardise=True, calibration_levels=2)
+    assert few.calibration.levels.tolist() == [20, 80] and len(every.calibration.levels) == 7
+    assert torch.corrcoef(torch.stack([every.predict(images).score, few.predict(images).score]))[0, 1] > 0.9
+
+
+def test_what_is_remembered_changes_nothing(fitted, images):
+    import copy
+    remembering = copy.copy(fitted)
+    remembering.memory = {}
+    first, second = remembering.predict(images), remembering.predict(images)
+    assert remembering.memory and same(first, second, 0) and same(first, fitted.predict(images), 1e-6)
+    noised = remembering.variant(omega=1.0).predict(images)
+    assert same(noised, fitted.variant(omega=1.0).predict(images), 1e-6)
+
+
+def test_adapting_anew_as_before_gives_the_same_detector(tiny, images, fitted):
+    from d3ad import detector
+    backbone = detector.fit_backbone(images, tiny, None, fitted.device, {})
+    assert torch.equal(fitted.readapted(images, backbone).predict(images).score, fitted.predict(images).score)
+    unadapted = fitted.readapted(images, backbone, adapt_epochs=0)
+    assert all(torch.equal(a, b) for a, b in zip(unadapted.backbone.state_dict().values(), backbone.state_dict().values()))
+
+
+def test_a_variant_cannot_change_what_was_trained(fitted):
+    with pytest.raises(ValueError, match="latent_channels"):
+        fitted.variant(latent_channels=8)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from d3ad import experiments, report
+from d3ad import experiments, paper, report, sweeps
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,8 @@ def test_an_outcome_is_computed_once_and_read_back_alike(workspace, monkeypatch)
     monkeypatch.setattr(experiments.D3AD, "predict", None)  # a second prediction would fail
     again = workspace.runs()[0].outcome(omega=1.0)
     assert first.metrics == again.metrics and torch.equal(first.prediction.score, again.prediction.score)
-    assert set(first.metrics) == {"i_auroc", "p_auroc", "pro"}
+    assert {"i_auroc", "p_auroc", "pro", "pro_200", "pro_small", "pro_medium", "pro_large", "seconds"} < set(first.metrics)
+    assert run.numbers(omega=1.0) == first.metrics
 
 
 def test_the_key_follows_settings_and_data(workspace):
@@ -40,15 +41,15 @@ def test_stand_ins_never_carry_a_datasets_name(workspace):
 def test_averages_and_spread_by_hand():
     frame = pd.DataFrame([dict(dataset="A", category=c, split="random", seed=s, method="m", measured_pro=v)
                           for c, s, v in (("x", 0, 80.0), ("y", 0, 90.0), ("x", 1, 82.0), ("y", 1, 92.0))])
-    row = experiments.with_averages(frame).iloc[-1]
+    row = sweeps.with_averages(frame).iloc[-1]
     assert row["category"] == "Average" and row["measured_pro"] == 86 and row["spread_pro"] == pytest.approx(2 ** 0.5)
     assert pd.isna(row["seed"])
 
 
 def test_table4_is_in_quarters_of_t_max():
-    settings = experiments.table4(experiments.Config())
+    settings = sweeps.table4(experiments.Config())
     assert [v.get("t_max") for v in settings.values()] == [20, 40, 60, 80, None]
-    assert list(settings) == report.reported(4)["method"].tolist()
+    assert list(settings) == paper.reported(4)["method"].tolist()
 
 
 def test_reported_and_measured_stay_apart(workspace):
@@ -76,3 +77,29 @@ def test_products_are_written_whole_with_their_provenance(workspace):
     with pytest.raises(AssertionError):
         report.save_table(workspace, frame.assign(measured_pro=120.0), "table4")
         report.written(workspace, "table4")
+
+
+def test_a_table_is_laid_out_as_the_paper_prints_it(workspace):
+    measured = pd.DataFrame([dict(dataset="BTAD", category="01", method="D3AD", measured_i_auroc=90.04, measured_pro=None)])
+    laid_out = report.layout(report.beside_paper(3, measured), "md").set_index(["dataset", "category"])
+    row = laid_out.loc[("BTAD", "01")]
+    assert row["FastFlow"] == "**99.4** / 71.7" and row["D3AD"] == "98.9 / **80.0**" and row["D3AD, measured"] == "90.0"
+    assert laid_out.loc[("BTAD", "Average"), "D3AD, measured"] == ""
+
+
+def test_tables_are_written_in_three_formats(workspace):
+    measured = pd.DataFrame([dict(dataset="MVTec-like", category="weave", method="D3AD", measured_i_auroc=99.0, measured_p_auroc=98.0, measured_pro=95.0)])
+    report.save_layouts(workspace, report.beside_paper(6, measured), "table6", "Table 6: 100 % of it")
+    tex = (workspace.results / "table6.tex").read_text()
+    assert "\\toprule" in tex and "\\textbf{100.0}" in tex and "100 \\% of it" in tex and "metal nut" in tex
+    assert "| MVTec-like | weave |" in (workspace.results / "table6.md").read_text()
+
+
+def test_the_registry_holds_every_average_and_every_claim(workspace):
+    from d3ad import claims
+    measured = pd.DataFrame([dict(dataset="VisA-like", category="Average", method="D3AD", measured_p_auroc=98.0)])
+    report.save_table(workspace, report.beside_paper(7, measured), "table7")
+    ledger = pd.DataFrame([dict(claim=c.claim, reported=c.reported, measured=None, spread=None) for c in claims.CLAIMS])
+    entries = {entry["item"]: entry for entry in report.registry(workspace, ledger)}
+    assert entries["Table 7, VisA, D3AD, p_auroc"]["paper"] == 97.9 and entries["Table 7, VisA-like, D3AD, p_auroc"]["measured"] == 98.0
+    assert sum(item.startswith("claim: ") for item in entries) == len(claims.CLAIMS)

@@ -100,6 +100,19 @@ def test_the_200_threshold_version_moves_under_monotone_changes_the_exact_does_n
     assert pro_200(maps, masks) == pytest.approx(exact, abs=0.05)
 
 
+def test_regions_of_one_size_only():
+    maps, masks = np.zeros((1, 40, 40)), np.zeros((1, 40, 40), dtype=bool)
+    masks[0, :20, :20] = True    # a quarter of the image, not found
+    masks[0, 30, 30] = True      # 1 / 1600, found
+    maps[0, 30, 30] = 1.0
+    assert pro(maps, masks, area=(0, 0.01)) == pytest.approx(1.0)
+    assert pro(maps, masks, area=(0.01, 1)) == pytest.approx(0.15, abs=1e-3)  # a tie with all normal pixels: up to 0.3, half of it
+    both = [pro(maps, masks, area=area) for area in ((0, 0.01), (0.01, 1))]
+    assert pro(maps, masks) == pytest.approx(np.mean(both), abs=1e-3)
+    with pytest.raises(ValueError, match="no region"):
+        pro(maps, masks, area=(0.5, 1))
+
+
 def test_torch_and_numpy_agree_and_perfect_is_one():
     masks = torch.zeros(2, 8, 8); masks[0, 2:4, 2:4] = 1
     assert pro(masks, masks) == pixel_auroc(masks, masks) == pro(masks.numpy(), masks.numpy()) == 1.0

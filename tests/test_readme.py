@@ -2,14 +2,14 @@
 import re
 from pathlib import Path
 
-from d3ad import report
+from d3ad import readme
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_its_numbers_are_those_of_the_committed_results():
-    assert README == report.with_results(README), "type: python -m d3ad.report"
+    assert README == readme.with_blocks(README), "type: python -m d3ad.readme"
 
 
 def test_its_links_lead_to_files():

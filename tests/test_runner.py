@@ -1,5 +1,6 @@
 """The notebook runner: its command line, its clean notebooks, and one tiny notebook run for real."""
 import io
+import json
 import re
 import subprocess
 import sys
@@ -194,7 +195,7 @@ def test_a_failing_notebook_says_where_and_keeps_its_copy(tmp_path, monkeypatch)
 
 def test_a_whole_run_lists_what_was_written(folder, capsys):
     nbformat.write(notebook(
-        "from pathlib import Path\nresults = Path(out, 'results', profile)\nresults.mkdir(parents=True)",
+        "from pathlib import Path\nresults = Path(out, 'results', profile)\nresults.mkdir(parents=True, exist_ok=True)",
         "_ = (results / 'table1.csv').write_text('a,b')"), folder / "02_second.ipynb")
     out = folder / "out"
     kept = out / "cache" / "demo" / "old.txt"
@@ -216,3 +217,13 @@ def test_a_log_gets_finished_lines_only():
     for piece in ("\r 10%|#", "\r 90%|###", "\r100%|####\n", "\rdone"):
         progress.write(piece)
     assert log.getvalue() == "\n100%|####\n"
+
+
+def test_of_several_runs_the_longest_is_kept(tmp_path):
+    file = tmp_path / "results" / "minutes.json"
+    for minutes in (3.04, 0.2, 1.0):
+        runner.keep_minutes(file, "smoke", "01_background", minutes)
+    assert json.loads(file.read_text())["minutes"] == {"01_background": 3.0}
+    runner.keep_minutes(file, "demo", "01_background", 0.5)  # other settings: the old times say nothing
+    assert json.loads(file.read_text())["minutes"] == {"01_background": 0.5}
+    assert not list(tmp_path.rglob("*.part"))

@@ -1,0 +1,71 @@
+"""The ledger: the rule by hand, and each kind of claim on made-up evidence whose answer is known."""
+import numpy as np
+import pandas as pd
+import pytest
+
+from d3ad import claims
+
+METHODS = ("D3AD", "D3AD, fully noised", "no DA", "no DS, no DA", "25% (20)", "100% (80)")
+
+
+def evidence(lead: float, num_seeds: int = 3, slope: float = -10.0) -> claims.Evidence:
+    """D3AD ahead of all others by `lead` points in every metric; metrics change by `slope` from omega 0 to 1."""
+    metrics = ("i_auroc", "p_auroc", "pro", "pro_small", "pro_medium", "pro_large")
+    jitter = np.linspace(-0.2, 0.2, num_seeds)
+    seeds = pd.DataFrame([dict(method=m, seed=s, category="x", **{f"measured_{k}": 90 + jitter[s] + lead * (m == "D3AD") for k in metrics})
+                          for m in METHODS for s in range(num_seeds)])
+    omega = pd.DataFrame([dict(category="x", seed=s, omega=o, measured_i_auroc=90 + slope * o, measured_pro=80 + slope * o)
+                          for s in range(num_seeds) for o in (0, 0.5, 1)])
+    change = pd.DataFrame([dict(seed=s, method=m, change=v + jitter[s]) for s in range(num_seeds) for m, v in (("scaled", 2.0), ("noised", 3.0))])
+    bins = pd.DataFrame([dict(seed=s, bin_train=3.0, bin_good=4.0, bin_anomalous=6.0, bin_test=5.0) for s in range(num_seeds)])
+    return claims.Evidence(seeds, omega, change, bins)
+
+
+@pytest.mark.parametrize("values, limit, expected", [
+    ([1.0, 1.2, 0.8], 0.0, "reproduced"),        # mean 1.0, deviation 0.2
+    ([1.0, 1.2, 0.8], 0.79, "reproduced"),       # 0.21 above the limit
+    ([1.0, 1.2, 0.8], 0.81, "not reproduced"),   # 0.19 above it
+    ([1.0, -1.0, 0.5], 0.0, "not reproduced"),
+    ([-1.0, -1.0, -1.0], 0.0, "not reproduced"),
+    ([0.0, 0.0, 0.0], 0.0, "not reproduced"),    # no lead at all
+    ([5.0, 5.0], 0.0, "not tested"),
+    ([5.0, 5.0, float("nan")], 0.0, "not tested"),
+    (None, 0.0, "not tested"),
+])
+def test_the_rule_by_hand(values, limit, expected):
+    assert claims.verdict(None if values is None else pd.Series(values), limit) == expected
+
+
+def verdicts(found: claims.Evidence) -> dict[str, str]:
+    return claims.ledger(found).set_index("claim")["verdict"].to_dict()
+
+
+def test_a_clear_lead_is_reproduced_and_a_deficit_is_not():
+    ahead, behind = verdicts(evidence(+3.0)), verdicts(evidence(-3.0))
+    for claim in ("an only scaled input detects better than a noised one", "domain adaptation helps a scaled input", "both together are best",
+                  "the dynamic step beats fixed steps in P-AUROC"):
+        assert ahead[claim] == "reproduced" and behind[claim] == "not reproduced", claim
+
+
+def test_omega_hallucination_bins_and_sizes():
+    found = claims.ledger(evidence(1.0)).set_index("claim")
+    assert found.loc["PRO falls as omega rises", "measured"] == pytest.approx(1.0)
+    assert verdicts(evidence(1.0, slope=+5))["PRO falls as omega rises"] == "not reproduced"
+    assert found.loc["reconstructions of noised inputs hallucinate at high levels", "measured"] == pytest.approx(1.0)
+    assert found.loc["test images lie in higher bins than training images", "measured"] == pytest.approx(2.0)
+    assert found.loc["anomalies are localised regardless of their scale", "measured"] == pytest.approx(0.0)
+
+
+def test_too_few_seeds_and_missing_datasets_are_not_tested():
+    assert set(verdicts(evidence(3.0, num_seeds=2)).values()) == {"not tested"}
+    found = evidence(3.0)
+    assert verdicts(found)["PRO on VisA"] == "not tested"
+    found.averages = {("VisA", "pro"): pd.Series([94.0, 93.9, 94.2])}
+    assert verdicts(found)["PRO on VisA"] == "reproduced"
+    found.averages = {("VisA", "pro"): pd.Series([90.0, 89.9, 90.2])}
+    assert verdicts(found)["PRO on VisA"] == "not reproduced"
+
+
+def test_every_claim_says_where_it_stands():
+    assert len(claims.CLAIMS) >= 10 and len({claim.claim for claim in claims.CLAIMS}) == len(claims.CLAIMS)
+    assert all(claim.where and claim.quantity for claim in claims.CLAIMS)
