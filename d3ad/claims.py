@@ -4,6 +4,7 @@ The rule, for all claims alike: what the claim says is measured as one number pe
 stated limit).  "reproduced": over at least three seeds, the mean exceeds the limit by more than the seeds' standard
 deviation.  "not reproduced": it doesn't.  "not tested": fewer seeds, or something that this run doesn't hold.
 """
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -111,14 +112,14 @@ CLAIMS = (
     Claim("PRO falls as omega rises", "Figure 14, A.2.1", "declining", "minus the rank correlation", _falls_with_omega("pro"), 0.8),
     Claim("test images lie in higher bins than training images", "Figures 5, 16", "a shift to larger values", "bins",
           _bins("test", "train")),
-    Claim("anomalous test images lie in higher bins than good ones", "implied by Section 4.1", "", "bins", _bins("anomalous", "good")),
+    Claim("anomalous test images lie in higher bins than good ones", "implied by Section 4.1, Figure 2", "", "bins", _bins("anomalous", "good")),
     Claim("the dynamic step beats fixed steps in P-AUROC", "Table 4", "97.9 against 96.7", "points of P-AUROC, over the better of 20 and 80",
           _over_fixed("p_auroc")),
     Claim("the dynamic step beats fixed steps in I-AUROC", "Table 4", "96.0 against 95.4", "points of I-AUROC, over the better of 20 and 80",
           _over_fixed("i_auroc")),
     Claim("in PRO the dynamic step is close to 20 fixed steps", "Table 4", "94.1 against 94.3", "points of PRO, at least -0.5",
           _gain("D3AD", FIXED_20, "pro"), -0.5),
-    Claim("the dynamic step finds large anomalies better than 80 fixed steps", "Section 5", "", "points of PRO, large regions",
+    Claim("the dynamic step finds large anomalies better than 80 fixed steps", "Section 5, Figure 6", "", "points of PRO, large regions",
           _gain("D3AD", FIXED_80, "pro_large")),
     Claim("domain adaptation helps a scaled input", "Table 5", "94.1 against 92.0", "points of PRO", _gain("D3AD", "no DA", "pro")),
     Claim("domain adaptation helps a noised input", "Table 5", "83.8 against 82.0", "points of PRO",
@@ -126,7 +127,7 @@ CLAIMS = (
     Claim("downscaling helps more than domain adaptation", "Table 5", "10.0 against 1.8", "points of PRO",
           lambda e: e.gain("no DA", "no DS, no DA", "pro") - e.gain("D3AD, fully noised", "no DS, no DA", "pro")),
     Claim("both together are best", "Table 5", "in all three metrics", "points, metric with the least lead", _least_of_four),
-    Claim("anomalies are localised regardless of their scale", "Abstract", "", "points of PRO, worst minus best size, at least -5",
+    Claim("anomalies are localised regardless of their scale", "Abstract, Figures 1, 7, 10", "", "points of PRO, worst minus best size, at least -5",
           _evenness, -5.0),
     Claim("reconstructions of noised inputs hallucinate at high levels", "Figure 15, A.2.1", "",
           "% of grey scale that good images change more when noised", _hallucination),
@@ -137,9 +138,19 @@ CLAIMS = (
     Claim("PRO on BTAD", "Table 3", "83.2", "points from the paper, at least -1", _average("BTAD", "pro", 83.2), -1.0),
     Claim("I-AUROC on MVTec AD", "Table 6", "97.2", "points from the paper, at least -1", _average("MVTec AD", "i_auroc", 97.2), -1.0),
     Claim("PRO on MVTec AD", "Table 6", "93.3", "points from the paper, at least -1", _average("MVTec AD", "pro", 93.3), -1.0),
-    Claim("better localisation than each rival", "Tables 1-3", "2.9 points of PRO ahead of PatchCore on VisA", "rivals", _nothing),
+    Claim("better localisation than each rival", "Tables 1-3, Figures 8, 9", "2.9 points of PRO ahead of PatchCore on VisA", "rivals", _nothing),
     Claim("slower than RD4AD, PatchCore and DRAEM", "Table 8", "0.34 s an image against 0.21-0.23 s", "rivals", _nothing),
 )
+
+
+def mentions(where: str, artifact: str) -> bool:
+    """Whether a claim's `where` names an artifact: "Figures 5, 16" names "fig05", "Tables 1-3" names "table2"."""
+    kind, number = ("Figure", artifact[3:]) if artifact.startswith("fig") else ("Table", artifact[5:])
+    listed: set[int] = set()
+    for numbers in re.findall(rf"{kind}s? ((?:\d+(?:-\d+)?(?:, )?)+)", where):
+        for first, last in re.findall(r"(\d+)(?:-(\d+))?", numbers):
+            listed |= set(range(int(first), int(last or first) + 1))
+    return int(number) in listed
 
 
 def verdict(values: pd.Series | None, limit: float) -> str:

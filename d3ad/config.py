@@ -15,7 +15,8 @@ PROFILES = ("smoke", "demo", "mtd", "visa", "btad", "mvtec")
 
 CHOICES = {
     "source": ("drawn", "disk"), "split": ("random", "by_tile"), "autoencoder": ("kl", "tiny", "small", "smooth"),
-    "spacing": ("trailing", "leading"), "adapt_loss": ("location", "flattened"), "device": ("auto", "cpu", "cuda", "mps"),
+    "spacing": ("trailing", "leading"), "adapt_loss": ("location", "flattened"),
+    "adapt_batch_norm": ("batch", "running"), "device": ("auto", "cpu", "cuda", "mps"),
     "learning_schedule": ("constant", "cosine"),
     "normalisation": ("test", "train"),
 }
@@ -77,6 +78,7 @@ class Config:
     adapt_epochs: int = 1                      # gamma
     adapt_loss: str = "location"               # Eq. 10; "flattened" is the authors' code
     adapt_learning_rate: float = 1.0e-4
+    adapt_batch_norm: str = "batch"            # statistics of each batch (authors' code), or the "running" ones that are used later
     # dynamic implicit conditioning (Algorithm 2)
     dynamic: bool = True                       # False: every image gets t_max
     k: int = 20

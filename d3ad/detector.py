@@ -291,7 +291,8 @@ class D3AD:
         self = cls(Config.from_dict(settings["config"]).replace(device=device))
         self.losses = settings["losses"]
         self.codec = load_autoencoder(settings["autoencoder"], str(folder / "autoencoder")).to(self.device).eval()
-        self.unet = training.UNet2DModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False).to(self.device).eval()
+        self.unet = training.UNet2DModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False)
+        self.unet = self.unet.to(self.device, memory_format=torch.channels_last).eval()
         self.backbone = FeatureExtractor(self.config.backbone, "none").to(self.device).eval()
         self.backbone.load_state_dict(load_part(folder / "features"))
         self.conditioning = self._conditioning().fit(load_part(folder / "conditioning")["reference"])

@@ -39,7 +39,7 @@ VERSION = 2  # raised when the model code computes something else, so that older
 ROOT = Path(__file__).resolve().parent.parent
 STAND_IN = {"visa": "VisA-like", "btad": "BTAD-like", "mvtec": "MVTec-like"}
 PUBLISHED = {"visa": "VisA", "btad": "BTAD", "mvtec": "MVTec AD", "mtd": "Magnetic tiles"}
-RETRAINED = {"adapt_epochs", "adapt_loss", "adapt_learning_rate"}  # what an outcome may change by adapting the features anew
+RETRAINED = {"adapt_epochs", "adapt_loss", "adapt_learning_rate", "adapt_batch_norm"}  # what an outcome may change by adapting the features anew
 SIZES = {"small": (0.0, synthetic.SMALL), "medium": (synthetic.SMALL, synthetic.MEDIUM), "large": (synthetic.MEDIUM, 1.0)}
 WORKER_MEMORY = 2e9  # bytes that a worker process needs
 

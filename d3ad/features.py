@@ -41,6 +41,7 @@ class FeatureExtractor(nn.Module):
                 raise FileNotFoundError(
                     f"the weights of {name} can't be had ({type(error).__name__}). Without a network, put the hub's "
                     f"timm/{name}/model.safetensors into a folder and set backbone_weights to that folder") from error
+        self.net.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
 

@@ -6,6 +6,7 @@ import json
 
 import pandas as pd
 
+from d3ad.claims import mentions
 from d3ad.experiments import ROOT
 from d3ad.report import ARTIFACTS
 
@@ -14,9 +15,10 @@ THUMBNAIL = 260  # pixels
 
 
 def gallery() -> str:
-    """Every figure and table of the paper: the picture or file, the notebook that makes it, its minutes."""
+    """Every figure and table of the paper: the picture or file, the notebook that makes it, its minutes, the claims on it."""
     took = _json("demo", "minutes")["minutes"]
-    lines = ["| | shows | notebook | minutes |", "|---|---|---|---|"]
+    ledger = pd.read_csv(ROOT / "results/demo/claims.csv")
+    lines = ["| | shows | claims that rest on it | notebook | minutes |", "|---|---|---|---|---|"]
     for name, (notebook, shows) in ARTIFACTS.items():
         number = name.lstrip("figtable").lstrip("0")
         if name.startswith("fig"):
@@ -26,7 +28,8 @@ def gallery() -> str:
             formats = [f"[{kind.upper()}](results/demo/{name}.{kind})" for kind in ("csv", "md", "tex")
                        if (ROOT / f"results/demo/{name}.{kind}").exists()]
             first = f"Table {number}: {', '.join(formats)}"
-        lines.append(f"| {first} | {shows} | [{notebook[:2]}](notebooks/{notebook}.ipynb) | {took[notebook]:.1f} |")
+        claimed = "<br>".join(f"{row.claim}: {_bold(row.verdict)}" for row in ledger.itertuples() if mentions(row.where, name))
+        lines.append(f"| {first} | {shows} | {claimed} | [{notebook[:2]}](notebooks/{notebook}.ipynb) | {took[notebook]:.1f} |")
     return "\n".join(lines)
 
 
@@ -45,8 +48,11 @@ def claims() -> str:
 def _verdict(row: pd.Series) -> str:
     if row["verdict"] == "not tested":
         return "not tested"
-    return f"{'**' if row['verdict'] == 'reproduced' else ''}{row['verdict']}{'**' if row['verdict'] == 'reproduced' else ''}: " \
-           f"{row['measured']:+.2f} ± {row['spread']:.2f} {row['quantity']}"
+    return f"{_bold(row['verdict'])}: {row['measured']:+.2f} ± {row['spread']:.2f} {row['quantity']}"
+
+
+def _bold(verdict: str) -> str:
+    return f"**{verdict}**" if verdict == "reproduced" else verdict
 
 
 def _json(profile: str, name: str):

@@ -23,8 +23,6 @@ BENCHMARK = {"D3AD": {}, "D3AD, fully noised": dict(omega=1.0)}
 # Table 5: DS, the input is only scaled (downscaling); DA, the features are adapted (domain adaptation).
 TABLE5 = {"no DS, no DA": dict(omega=1.0, adapt_epochs=0), "DS": dict(adapt_epochs=0), "DA": dict(omega=1.0), "DS + DA": {}}
 OMEGAS = tuple(round(0.1 * i, 1) for i in range(11))  # Eq. 11, Figure 14
-# For sweeps of many settings, the default among them: calibrated on half of the images, at two levels of T-hat.
-LIGHT = dict(calibration_images=20, calibration_levels=2)
 
 
 def table4(config: Config) -> dict[str, dict]:
@@ -66,6 +64,8 @@ SWITCHES = (
     Switch("guidance eta", "0, or 7-10", "4", "0", "eta = 10", dict(guidance=10.0)),
     Switch("loss of the domain adaptation", "Eq. 10, at each location", "cosine of whole flattened blocks", "the paper's",
            "flattened", dict(adapt_loss="flattened")),
+    Switch("batch normalisation in the adaptation", "not said", "statistics of each batch", "the code's", "the running statistics, fixed",
+           dict(adapt_batch_norm="running")),
     Switch("epochs of the domain adaptation", "0-3", "1", "1", "3 epochs", dict(adapt_epochs=3)),
     Switch("normalisation of the maps", "\"normalized\"", "min-max over the test set", "per profile",
            "min-max over the test set", dict(normalisation="test")),
@@ -144,7 +144,7 @@ def averages_per_seed(workspace: Workspace, frame: pd.DataFrame) -> dict[tuple[s
 def omega_sweep(workspace: Workspace) -> pd.DataFrame:
     """Figure 14: every omega of Eq. 11 on every run, and every second one with further seeds; with a column `omega`."""
     further = [run for run in workspace.seed_runs() if run.config.seed != workspace.config.seed]
-    variants = {str(omega): dict(omega=omega, **LIGHT) for omega in OMEGAS}
+    variants = {str(omega): dict(omega=omega) for omega in OMEGAS}
     every_second = {str(omega): variants[str(omega)] for omega in OMEGAS[::2]}
     frame = pd.concat([summary(workspace, variants), summary(workspace, every_second, further)], ignore_index=True)
     return frame.assign(omega=frame["method"].astype(float), method="D3AD")
@@ -153,11 +153,11 @@ def omega_sweep(workspace: Workspace) -> pd.DataFrame:
 def switch_effects(workspace: Workspace) -> pd.DataFrame:
     """The second ledger: what each `Switch` changes, as differences `effect_*` in points from the profile's default.
 
-    Measured on the runs of the profile's own seed that spreads are taken over, averaged over categories, all with `LIGHT`.
+    Measured on the runs of the profile's own seed that spreads are taken over, averaged over categories.
     """
     runs = [run for run in workspace.seed_runs() if run.config.seed == workspace.config.seed]
     switches = [switch for switch in SWITCHES if switch.applies(workspace.config)]
-    variants = {"default": LIGHT} | {f"{s.name}: {s.setting}": LIGHT | s.changes for s in switches}
+    variants = {"default": {}} | {f"{s.name}: {s.setting}": s.changes for s in switches}
     frame = summary(workspace, variants, runs, columns=(*METRICS, "pro_200"))
     means = frame.groupby("method", sort=False)[[c for c in frame if c.startswith("measured_")]].mean()
     base = means.loc["default"]

@@ -31,7 +31,7 @@ def make_unet(config: Config) -> UNet2DModel:
         block_out_channels=config.unet_channels, layers_per_block=config.unet_layers,
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in has_attention),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(has_attention)),
-        attention_head_dim=config.unet_head_dim, norm_num_groups=16)
+        attention_head_dim=config.unet_head_dim, norm_num_groups=16).to(memory_format=torch.channels_last)
 
 
 def eps_model(unet: UNet2DModel) -> diffusion.EpsModel:
@@ -263,6 +263,8 @@ def adapt(backbone: FeatureExtractor, codec: LatentCodec, unet: UNet2DModel, ima
     backbone.requires_grad_(True)
 
     def loss_of_step(step: int) -> Tensor:
+        if config.adapt_batch_norm == "running":
+            backbone.eval()  # its statistics stay as they are; its weights learn
         generator = step_generator(config.seed, step)
         index = batch_indices(len(images), config.batch_size, step, config.seed)
         t_hat = adaptation_levels(len(index), config.t_max, generator).to(device)

@@ -69,3 +69,12 @@ def test_too_few_seeds_and_missing_datasets_are_not_tested():
 def test_every_claim_says_where_it_stands():
     assert len(claims.CLAIMS) >= 10 and len({claim.claim for claim in claims.CLAIMS}) == len(claims.CLAIMS)
     assert all(claim.where and claim.quantity for claim in claims.CLAIMS)
+
+
+@pytest.mark.parametrize("where, artifact, expected", [
+    ("Figures 5, 16", "fig05", True), ("Figures 5, 16", "fig16", True), ("Figures 5, 16", "fig01", False),
+    ("Table 5, A.2.1", "table5", True), ("Table 5, A.2.1", "table2", False), ("Table 5", "fig05", False),
+    ("Tables 1-3, Figures 8, 9", "table2", True), ("Tables 1-3, Figures 8, 9", "fig09", True), ("Figure 15, A.2.1", "fig02", False),
+    ("Abstract", "table1", False)])
+def test_the_artifacts_that_a_claim_rests_on(where, artifact, expected):
+    assert claims.mentions(where, artifact) is expected
