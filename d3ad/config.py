@@ -26,7 +26,9 @@ RANGES = {  # lowest and highest value allowed
     "k": (1, 10_000), "num_bins": (1, 1000), "t_max": (1, 10_000), "round_to": (1, 1000), "num_steps": (1, 1000),
     "guidance": (-100.0, 100.0), "omega": (0.0, 1.0), "weight": (0.0, 1.0), "sigma": (0.0, 100.0),
     "threshold_quantile": (0.5, 1.0), "calibration_images": (1, 100_000), "calibration_levels": (0, 100), "seeds": (1, 100), "dic_block": (1, 4), "predict_batch": (1, 4096),
+    "rival_steps": (0, 10_000_000), "rival_width": (0.01, 1.0),
 }
+NOT_D3AD = ("name", "device", "rivals", "rival_steps", "rival_width")  # fields that don't touch what D3AD computes
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,10 @@ class Config:
     calibration_levels: int = 0                # of T-hat with statistics of their own, the others in between; 0: all
     threshold_quantile: float = 0.99           # of the calibration images' scores
     predict_batch: int = 16
+    # rivals (d3ad/baselines)
+    rivals: tuple[str, ...] = ()               # which are measured
+    rival_steps: int = 0                       # at most so many training steps each; 0: what each one's paper asks for
+    rival_width: float = 1.0                   # of the channels of their own networks
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -142,9 +148,9 @@ class Config:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
     def hash(self, *fields: str) -> str:
-        """12 hex digits of the given fields (of all but `name` and `device` where none is given)."""
+        """12 hex digits of the given fields (of all but `NOT_D3AD` where none is given)."""
         values = self.to_dict()
-        chosen = fields or tuple(k for k in values if k not in ("name", "device"))
+        chosen = fields or tuple(k for k in values if k not in NOT_D3AD)
         return hashlib.sha256(json.dumps({k: values[k] for k in sorted(chosen)}).encode()).hexdigest()[:12]
 
 

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from d3ad import data, detector, metrics
 from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.conditioning import assign_bins
-from d3ad.config import Config
+from d3ad.config import NOT_D3AD, Config
 from d3ad.data import synthetic
 from d3ad.detector import D3AD, Prediction
 from d3ad.features import FeatureExtractor
@@ -160,7 +160,7 @@ class Run:
     @cached_property
     def key(self) -> str:
         """Of everything that the trained detector depends on."""
-        unrelated = {"name", "device", "seeds", "spread_categories", "categories", "datasets", "predict_batch", "normalisation"}
+        unrelated = {*NOT_D3AD, "seeds", "spread_categories", "categories", "datasets", "predict_batch", "normalisation"}
         names = [f.name for f in dataclasses.fields(Config) if f.name not in unrelated]
         parts = [str(VERSION), self.config.hash(*names), self.dataset.fingerprint(), *map(str, self.workspace.targets())]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]

@@ -106,7 +106,7 @@ def dynamic_conditioning(images: Tensor, scaled: Tensor, distances: Tensor, t_ha
 
 
 def architecture(x0: Tensor, z0: Tensor, z_scaled: Tensor, z_hat: Tensor, x_hat: Tensor, t_hat: int, distance: float,
-                 train_distances: Tensor, edges: Tensor):
+                 train_distances: Tensor, edges: Tensor, num_steps: int):
     """Figure 3: the way of one image through the detector, every panel computed by it."""
     fig, ax = plt.subplots(figsize=(WIDTH, 3.5), layout="none")
     ax.set(xlim=(0, 100), ylim=(0, 48))
@@ -134,7 +134,7 @@ def architecture(x0: Tensor, z0: Tensor, z_scaled: Tensor, z_hat: Tensor, x_hat:
     arrow(35, 11, 42, 11, r"$\times\sqrt{\bar\alpha_{\hat T}}$")
     panel(42.4, 5.5, latent_picture(z_scaled), r"only scaled, $z_{\hat T}$", 11)
     arrow(54, 11, 56, 11)
-    box(56.5, 8, "denoise\n10 steps", GOOD, 8)
+    box(56.5, 8, f"denoise\n{num_steps} steps", GOOD, 8)
     arrow(65.2, 11, 67.2, 11)
     panel(67.4, 5.5, latent_picture(z_hat), r"$\hat z_0$", 11)
     arrow(78.8, 11, 80.4, 11)
@@ -230,7 +230,8 @@ def metric_bars(frame, metrics: dict[str, str], order: list[str]):
     options = dict(data=long, x="metric", y="percent", hue="method", hue_order=order, ax=ax)
     sns.barplot(**options, errorbar=None, alpha=0.75)
     sns.stripplot(**options, dodge=True, size=2.5, palette=["#333333"] * len(order), legend=False, jitter=False)
-    ax.set(xlabel="", ylabel="%", ylim=(max(0, np.floor(long["percent"].min() / 10) * 10 - 5), 101))
+    low = max(0, np.floor(long["percent"].min() / 10) * 10 - 5)
+    ax.set(xlabel="", ylabel=f"% (axis from {low:.0f})", ylim=(low, 101))
     ax.yaxis.grid(True)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4)
     return fig
@@ -240,7 +241,8 @@ def omega_curves(frame, seed: int, metrics: dict[str, str]):
     """Figure 14: each metric over the share of noise omega.
 
     frame: columns omega, category, seed and the metrics.  Thin: the categories of `seed`; thick: their mean; the band is the
-    standard deviation over seeds of the mean over those categories that were measured with every seed, at those omegas.
+    standard deviation over seeds of the mean over those categories that were measured with every seed, at those omegas, drawn
+    around their own mean (dashed) over all seeds.
     """
     own = frame[frame["seed"] == seed]
     several = frame[frame.groupby(["category", "omega"])["seed"].transform("nunique") == frame["seed"].nunique()]
@@ -249,9 +251,10 @@ def omega_curves(frame, seed: int, metrics: dict[str, str]):
         for _, rows in own.groupby("category", sort=False):
             ax.plot(rows["omega"], rows[column], color="#999999", lw=0.6)
         mean = own.groupby("omega")[column].mean()
-        spread = several.groupby(["omega", "seed"])[column].mean().groupby("omega").std()
-        at = mean[spread.index]
-        ax.fill_between(spread.index, at - spread, at + spread, color=TRAIN, alpha=0.25, lw=0)
+        per_seed = several.groupby(["omega", "seed"])[column].mean().groupby("omega")
+        at, spread = per_seed.mean(), per_seed.std()
+        ax.fill_between(at.index, at - spread, at + spread, color=BAD, alpha=0.25, lw=0)
+        ax.plot(at.index, at, color=BAD, lw=1.2, ls="--")
         ax.plot(mean.index, mean, color=TRAIN, lw=2, marker="o", ms=3)
         ax.set(title=f"{title}, %", xlabel=r"share of noise $\omega$", xlim=(-0.02, 1.02))
         ax.yaxis.grid(True)
@@ -312,7 +315,8 @@ def size_bars(frame, methods: list[str]):
     options = dict(data=frame, x="size", y="pro", hue="method", hue_order=methods, ax=ax)
     sns.barplot(**options, errorbar=None, alpha=0.75)
     sns.stripplot(**options, dodge=True, size=3, palette=["#333333"] * len(methods), legend=False, jitter=False)
-    ax.set(xlabel="size of the region", ylabel="PRO, %", ylim=(max(0, np.floor(frame["pro"].min() / 10) * 10 - 10), 101))
+    low = max(0, np.floor(frame["pro"].min() / 10) * 10 - 10)
+    ax.set(xlabel="size of the region", ylabel=f"PRO, % (axis from {low:.0f})", ylim=(low, 101))
     ax.yaxis.grid(True)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4)
     return fig
@@ -320,8 +324,8 @@ def size_bars(frame, methods: list[str]):
 
 def effects(frame, metrics: dict[str, str]):
     """What each switch between text and code changes, in points: a row per switch, a panel per metric."""
-    labels = [f"{row.difference}: {row.measured}" for row in frame.itertuples()]
-    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.24 * len(frame) + 0.7), sharey=True)
+    labels = [f"{row.difference}: {row.changed_to}" for row in frame.itertuples()]
+    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.24 * len(frame) + 0.7), sharex=True, sharey=True)
     for ax, (column, title) in zip(axes, metrics.items()):
         values = frame[column].astype(float)
         ax.barh(labels, values, color=[GOOD if v >= 0 else BAD for v in values.fillna(0)], height=0.7)

@@ -48,7 +48,11 @@ def claims() -> str:
 def _verdict(row: pd.Series) -> str:
     if row["verdict"] == "not tested":
         return "not tested"
-    return f"{_bold(row['verdict'])}: {row['measured']:+.2f} ± {row['spread']:.2f} {row['quantity']}"
+    return f"{_bold(row['verdict'])}: {_signed(row['measured'])} ± {row['spread']:.2f} {row['quantity']}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}" if abs(value) >= 0.005 else "0.00"
 
 
 def _bold(verdict: str) -> str:

@@ -102,8 +102,8 @@ def save_figure(workspace: Workspace, fig, name: str, fingerprint: str = "") -> 
              fontsize=5, color="#888888")
     drawn, buffer = io.BytesIO(), io.BytesIO()
     fig.savefig(drawn, format="png", dpi=DPI, bbox_inches="tight")
-    with Image.open(drawn) as picture:  # 256 colours: a third of the bytes, and no eye can tell
-        picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT).save(buffer, format="png", optimize=True)
+    with Image.open(drawn) as picture:  # 256 colours, rare ones among them: a fifth of the bytes
+        picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1).save(buffer, format="png", optimize=True)
     _write(workspace, f"figures/{workspace.name}/{name}.png", buffer.getvalue(), fingerprint)
 
 
@@ -137,8 +137,9 @@ def beside_paper(table: int, measured: pd.DataFrame) -> pd.DataFrame:
 
     A cell that was not measured, or that the paper doesn't give, is empty.
     """
-    measured = measured[paper.KEYS + [c for c in measured if c.startswith("measured_")]]
     known = paper.reported(table)
+    order = [f"measured_{c.removeprefix('reported_')}" for c in known if c.startswith("reported_")]  # the paper's own
+    measured = measured[paper.KEYS + [c for c in order if c in measured]]
     of_paper = pd.MultiIndex.from_frame(measured[paper.KEYS]).isin(pd.MultiIndex.from_frame(known[paper.KEYS]))
     return pd.concat([known.merge(measured, on=paper.KEYS, how="left"), measured[~of_paper]], ignore_index=True)
 

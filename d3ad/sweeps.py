@@ -165,9 +165,9 @@ def switch_effects(workspace: Workspace) -> pd.DataFrame:
     for s in switches:
         found = means.loc[f"{s.name}: {s.setting}"]
         effects = {f"effect_{m}": found[f"measured_{m}"] - base[f"measured_{m}"] for m in METRICS}
-        rows.append(dict(difference=s.name, paper=s.paper, authors_code=s.code, here=s.default, measured=s.setting, **effects))
+        rows.append(dict(difference=s.name, paper=s.paper, authors_code=s.code, here=s.default, changed_to=s.setting, **effects))
     rows.append(dict(difference="definition of PRO", paper="Bergmann et al. 2019", authors_code="200 thresholds, divided by their largest FPR",
-                     here="exact, official", measured="200 thresholds", effect_pro=base["measured_pro_200"] - base["measured_pro"]))
+                     here="exact, official", changed_to="200 thresholds", effect_pro=base["measured_pro_200"] - base["measured_pro"]))
     return pd.DataFrame(rows)
 
 
