@@ -51,7 +51,7 @@ def test_omega_hallucination_bins_and_sizes():
     found = claims.ledger(evidence(1.0)).set_index("claim")
     assert found.loc["PRO falls as omega rises", "measured"] == pytest.approx(1.0)
     assert verdicts(evidence(1.0, slope=+5))["PRO falls as omega rises"] == "not reproduced"
-    assert found.loc["reconstructions of noised inputs hallucinate at high levels", "measured"] == pytest.approx(1.0)
+    assert found.loc["at high levels noise changes good images more (hallucination)", "measured"] == pytest.approx(1.0)
     assert found.loc["test images lie in higher bins than training images", "measured"] == pytest.approx(2.0)
     assert found.loc["anomalies are localised regardless of their scale", "measured"] == pytest.approx(0.0)
 
