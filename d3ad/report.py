@@ -102,9 +102,16 @@ def save_figure(workspace: Workspace, fig, name: str, fingerprint: str = "") -> 
              fontsize=5, color="#888888")
     drawn, buffer = io.BytesIO(), io.BytesIO()
     fig.savefig(drawn, format="png", dpi=DPI, bbox_inches="tight")
-    with Image.open(drawn) as picture:  # 256 colours, rare ones among them: a fifth of the bytes
-        picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1).save(buffer, format="png", optimize=True)
+    with Image.open(drawn) as picture:
+        _in_256_colours(picture.convert("RGB")).save(buffer, format="png", optimize=True)
     _write(workspace, f"figures/{workspace.name}/{name}.png", buffer.getvalue(), fingerprint)
+
+
+def _in_256_colours(picture: Image.Image) -> Image.Image:
+    """The picture with a palette that keeps rare colours too: a fifth of the bytes.  Every second pixel chooses it, for speed."""
+    sample = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.NEAREST)
+    palette = sample.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def save_table(workspace: Workspace, frame: pd.DataFrame, name: str, fingerprint: str = "") -> None:

@@ -54,7 +54,7 @@ class Switch:
 
 
 SWITCHES = (
-    Switch("spacing of the 10 steps", "t = T-hat, ..., 1", "one step lower: 0.9 T-hat, ..., 0", "the paper's", "the code's grid",
+    Switch("spacing of the steps", "t = T-hat, ..., 1", "one step lower: 0.9 T-hat, ..., 0", "the paper's", "the code's grid",
            dict(spacing="leading")),
     Switch("a training image among its own neighbours", "not said", "yes, at distance 0", "the code's", "left out",
            dict(include_self=False)),
