@@ -1,0 +1,33 @@
+"""PatchCore (Roth et al. 2022, arXiv 2106.08265): a coreset of normal patches, distance to the nearest; anomalib's torch model.
+
+Kept: blocks 2 and 3, averaged over 3 x 3; greedy k-center coreset; 9 neighbours that reweight the image score.
+Simplified: the coreset holds 10 % of the patches, but at most 2000 (the paper compares 25 %, 10 % and 1 % and finds them
+close), because the greedy choice takes as many passes over all patches.
+Reported there (WideResNet-50): I-AUROC 99.1, P-AUROC 98.1, PRO 93.5 on MVTec AD.
+"""
+from anomalib.models.components import KCenterGreedy
+from anomalib.models.image.patchcore.anomaly_map import AnomalyMapGenerator
+from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+from torch import Tensor, vstack
+
+from d3ad.baselines.base import Blocks, Rival
+
+SHARE, MOST = 0.10, 2000
+
+
+class PatchCore(Rival):
+    name = "PatchCore"
+
+    def _fit(self, train: Tensor) -> None:
+        self.model = PatchcoreModel(["layer2", "layer3"], self.backbone.name.split(".")[0], pre_trained=False)
+        self.model.feature_extractor = Blocks(self.backbone, (2, 3))
+        self.model.anomaly_map_generator = AnomalyMapGenerator(sigma=self.sigma)
+        self.model.to(self.device).train()
+        patches = vstack([self.model(batch.to(self.device)) for batch in train.split(self.config.predict_batch)])
+        self.model.embedding_store.clear()
+        self.model.memory_bank = KCenterGreedy(patches, min(SHARE, MOST / len(patches))).sample_coreset()
+        self.model.eval()
+
+    def _look(self, images: Tensor) -> tuple[Tensor, Tensor, None]:
+        found = self.model(images)
+        return found.pred_score.flatten(), found.anomaly_map.squeeze(1), None
