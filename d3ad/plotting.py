@@ -339,7 +339,7 @@ def effects(frame, metrics: dict[str, str]):
 
 
 def verdicts(frame):
-    """The ledger at a glance: each claim's measured value minus its limit, in standard deviations over seeds, by verdict."""
+    """The ledger at a glance: how many claims have which verdict."""
     colours = {"reproduced": GOOD, "not reproduced": BAD, "not tested": "#999999"}
     counts = frame["verdict"].value_counts()
     fig, ax = plt.subplots(figsize=(WIDTH, 0.7))

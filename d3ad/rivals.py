@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from d3ad.baselines import RIVALS, Resources, RivalPrediction, make, rival_class
 from d3ad.experiments import Run, Workspace, bare, evaluate, in_parallel, shared_backbone, train, write_whole
+from d3ad.sweeps import METRICS
 
 VERSION = 1  # raised when a rival computes something else
-METRICS = ("i_auroc", "p_auroc", "pro")
 
 
 @dataclass

@@ -23,9 +23,7 @@ STEP, SAMPLING_STEPS = 250, 25
 
 class AnoDDPM(Rival):
     name = "AnoDDPM"
-
-    def steps_asked(self, num_images: int) -> int:
-        return EPOCHS * max(num_images // BATCH, 1)
+    epochs, batch_size = EPOCHS, BATCH
 
     def _fit(self, train: Tensor) -> None:
         self.alpha_bar = diffusion.alpha_bar(self.config.beta_start, self.config.beta_end, self.config.num_timesteps)

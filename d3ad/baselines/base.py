@@ -43,10 +43,12 @@ class RivalPrediction:
 class Rival:
     """A method that learns from normal images (N, 3, H, W) in [-1, 1] and scores others.
 
-    A subclass sets `name` and `steps_asked`, and implements `_fit` and `_look`.
+    A subclass sets `name` and, where it is trained by gradient, `epochs` and `batch_size` of its paper; it implements `_fit`
+    and `_look`.
     """
 
     name = ""
+    epochs, batch_size = 0, 1
 
     def __init__(self, resources: Resources):
         self.config, self.backbone, self.detector = resources.config, resources.backbone, resources.detector
@@ -56,7 +58,7 @@ class Rival:
 
     def steps_asked(self, num_images: int) -> int:
         """How many training steps the method's paper asks for; 0 where nothing is trained by gradient."""
-        return 0
+        return self.epochs * max(num_images // self.batch_size, 1)
 
     def num_steps(self, num_images: int) -> int:
         """How many are done: what the paper asks for, or the profile's `rival_steps` where that is less."""

@@ -20,9 +20,7 @@ NEIGHBOURS, HARD, RADIUS = 3, 3, 1e-5
 
 class CFA(Rival):
     name = "CFA"
-
-    def steps_asked(self, num_images: int) -> int:
-        return EPOCHS * max(num_images // BATCH, 1)
+    epochs, batch_size = EPOCHS, BATCH
 
     def _fit(self, train: Tensor) -> None:
         self.blocks = Blocks(self.backbone, as_list=True)

@@ -25,9 +25,7 @@ WEAK, STRONG = 0.25, 1.0  # both noise levels, as shares of the last step that t
 
 class DiffusionAD(Rival):
     name = "DiffusionAD"
-
-    def steps_asked(self, num_images: int) -> int:
-        return EPOCHS * max(num_images // BATCH, 1)
+    epochs, batch_size = EPOCHS, BATCH
 
     def _fit(self, train: Tensor) -> None:
         if self.detector is None:

@@ -22,9 +22,7 @@ EPOCHS, BATCH = 700, 8
 
 class Draem(Rival):
     name = "DRAEM"
-
-    def steps_asked(self, num_images: int) -> int:
-        return EPOCHS * max(num_images // BATCH, 1)
+    epochs, batch_size = EPOCHS, BATCH
 
     def _fit(self, train: Tensor) -> None:
         self.repair = ReconstructiveSubNetwork(base_width=self.width(128))

@@ -16,9 +16,7 @@ EPOCHS, BATCH = 500, 32
 
 class FastFlow(Rival):
     name = "FastFlow"
-
-    def steps_asked(self, num_images: int) -> int:
-        return EPOCHS * max(num_images // BATCH, 1)
+    epochs, batch_size = EPOCHS, BATCH
 
     def _fit(self, train: Tensor) -> None:
         size = (self.config.image_size,) * 2

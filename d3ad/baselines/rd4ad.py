@@ -18,9 +18,7 @@ EPOCHS, BATCH = 200, 16
 
 class RD4AD(Rival):
     name = "RD4AD"
-
-    def steps_asked(self, num_images: int) -> int:
-        return EPOCHS * max(num_images // BATCH, 1)
+    epochs, batch_size = EPOCHS, BATCH
 
     def _build(self) -> None:
         size = (self.config.image_size,) * 2

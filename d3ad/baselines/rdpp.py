@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from anomalib.models.image.reverse_distillation.loss import ReverseDistillationLoss
 from torch import Tensor
 
+from d3ad import maps
 from d3ad.baselines.noise import octave_noise
 from d3ad.baselines.rd4ad import RD4AD, BATCH
 from d3ad.training import step_generator
@@ -53,7 +54,7 @@ class RDPlusPlus(RD4AD):
         features = list(self.model.encoder(images).values())
         decoded = self.model.decoder(self.model.bottleneck(self._project(features)))
         anomaly_map = self.model.anomaly_map_generator(features, decoded).squeeze(1)
-        return anomaly_map.flatten(1).amax(1), anomaly_map, None
+        return maps.image_score(anomaly_map), anomaly_map, None
 
 
 def _projection(channels: int) -> nn.Module:

@@ -20,9 +20,7 @@ NOISE, MARGIN = 0.1, 0.5
 
 class SimpleNet(Rival):
     name = "SimpleNet"
-
-    def steps_asked(self, num_images: int) -> int:
-        return EPOCHS * max(num_images // BATCH, 1)
+    epochs, batch_size = EPOCHS, BATCH
 
     def _fit(self, train: Tensor) -> None:
         features = torch.cat([self._features(batch.to(self.device)) for batch in train.split(self.config.predict_batch)])

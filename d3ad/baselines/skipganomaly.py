@@ -18,14 +18,24 @@ EPOCHS, BATCH, LEVELS = 15, 32, 5
 WEIGHT = 0.9  # of the reconstruction in the score
 
 
+def _channels(width: int) -> list[int]:
+    """Of the image and of each halving of it."""
+    return [3] + [width * min(2 ** i, 8) for i in range(LEVELS)]
+
+
+def _halvings(channels: list[int]) -> list[nn.Module]:
+    """A block per level, each halving the image."""
+    return [nn.Sequential(nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2))
+            for a, b in zip(channels[:-1], channels[1:])]
+
+
 class _Generator(nn.Module):
     """Halves the image LEVELS times and doubles it again; each level sees its twin."""
 
     def __init__(self, width: int):
         super().__init__()
-        channels = [3] + [width * min(2 ** i, 8) for i in range(LEVELS)]
-        self.down = nn.ModuleList(nn.Sequential(nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2))
-                                  for a, b in zip(channels[:-1], channels[1:]))
+        channels = _channels(width)
+        self.down = nn.ModuleList(_halvings(channels))
         self.up = nn.ModuleList()
         for i in range(LEVELS, 0, -1):
             wide = channels[i] * (1 if i == LEVELS else 2)
@@ -47,9 +57,8 @@ class _Discriminator(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        channels = [3] + [width * min(2 ** i, 8) for i in range(LEVELS)]
-        self.features = nn.Sequential(*[nn.Sequential(nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2))
-                                        for a, b in zip(channels[:-1], channels[1:])])
+        channels = _channels(width)
+        self.features = nn.Sequential(*_halvings(channels))
         self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], 1), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
