@@ -35,7 +35,7 @@ from d3ad.data import synthetic
 from d3ad.detector import D3AD, Prediction
 from d3ad.features import FeatureExtractor
 
-VERSION = 2  # raised when the model code computes something else, so that older caches are not used
+VERSION = 3  # raised when the model code computes something else, so that older caches are not used
 ROOT = Path(__file__).resolve().parent.parent
 STAND_IN = {"visa": "VisA-like", "btad": "BTAD-like", "mvtec": "MVTec-like"}
 PUBLISHED = {"visa": "VisA", "btad": "BTAD", "mvtec": "MVTec AD", "mtd": "Magnetic tiles"}

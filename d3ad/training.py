@@ -71,7 +71,7 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
     folder: weights, optimizer and step are kept there, and a run that finds them goes on from them.
     Raises FloatingPointError when the loss is no longer finite.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()} if ema_decay else None
     losses = _restore(folder, model, optimizer, average) if folder else []
     model.train()
@@ -138,6 +138,8 @@ def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, a
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    for parameter, moments in optimizer.state.items():  # fused steps walk memory: moments must lie as their parameter does
+        moments.update({k: torch.empty_like(parameter).copy_(v) for k, v in moments.items() if v.shape == parameter.shape})
     return losses
 
 
