@@ -28,7 +28,7 @@ RANGES = {  # lowest and highest value allowed
     "threshold_quantile": (0.5, 1.0), "calibration_images": (1, 100_000), "calibration_levels": (0, 100), "seeds": (1, 100), "dic_block": (1, 4), "predict_batch": (1, 4096),
     "rival_steps": (0, 10_000_000), "rival_width": (0.01, 1.0),
 }
-NOT_D3AD = ("name", "device", "rivals", "rival_steps", "rival_width")  # fields that don't touch what D3AD computes
+NOT_D3AD = ("name", "device", "rivals", "rival_steps", "rival_width", "rival_spread_categories")  # fields that don't touch what D3AD computes
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,9 @@ class Config:
     predict_batch: int = 16
     # rivals (d3ad/baselines)
     rivals: tuple[str, ...] = ()               # which are measured
-    rival_steps: int = 0                       # at most so many training steps each; 0: what each one's paper asks for
+    rival_steps: int = 0                       # budget of training steps each, times its pace; 0: what its paper asks for
     rival_width: float = 1.0                   # of the channels of their own networks
+    rival_spread_categories: tuple[str, ...] = ()  # those of `spread_categories` on which rivals get further seeds; empty: all
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -225,15 +225,62 @@ def mask_comparison(rows: list[dict], columns: list[str]):
 def metric_bars(frame, metrics: dict[str, str], order: list[str]):
     """Grouped bars of metrics in percent, one group per metric; the points are the categories or the seeds."""
     long = frame.melt(id_vars=["method"], value_vars=list(metrics), var_name="metric", value_name="percent")
-    long["metric"] = long["metric"].map(metrics)
+    return _grouped_bars(long.assign(metric=long["metric"].map(metrics)), "metric", "percent", order, "", "%")
+
+
+def size_bars(frame, methods: list[str]):
+    """PRO of small, medium and large regions; the points are the seeds.  frame: columns method, size, seed, pro."""
+    return _grouped_bars(frame, "size", "pro", methods, "size of the region", "PRO, %")
+
+
+def _grouped_bars(frame, x: str, y: str, methods: list[str], xlabel: str, ylabel: str):
+    """Means as bars, a group per `x` and a colour per method, with each row of the frame as a point."""
     fig, ax = plt.subplots(figsize=(WIDTH, 2.8))
-    options = dict(data=long, x="metric", y="percent", hue="method", hue_order=order, ax=ax)
+    options = dict(data=frame, x=x, y=y, hue="method", hue_order=methods, ax=ax)
     sns.barplot(**options, errorbar=None, alpha=0.75)
-    sns.stripplot(**options, dodge=True, size=2.5, palette=["#333333"] * len(order), legend=False, jitter=False)
-    low = max(0, np.floor(long["percent"].min() / 10) * 10 - 5)
-    ax.set(xlabel="", ylabel=f"% (axis from {low:.0f})", ylim=(low, 101))
+    sns.stripplot(**options, dodge=True, size=2.5, palette=["#333333"] * len(methods), legend=False, jitter=False)
+    low = max(0, np.floor(frame[y].min() / 10) * 10 - 5)
+    ax.set(xlabel=xlabel, ylabel=f"{ylabel} (axis from {low:.0f})", ylim=(low, 101))
     ax.yaxis.grid(True)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2 if xlabel else -0.12), ncols=4)
+    return fig
+
+
+def method_dots(frame, metrics: dict[str, str], own: str = "D3AD"):
+    """Every method's mean of each metric, best on top of the last one; lines are standard deviations over seeds, where there are any.
+
+    frame: a row per method, columns measured_* and spread_*; `own` is drawn in another colour.
+    """
+    last = list(metrics)[-1]
+    frame = frame.sort_values(f"measured_{last}")
+    colours = [BAD if method.startswith(own) else TRAIN for method in frame["method"]]
+    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.19 * len(frame) + 0.8), sharey=True)
+    for ax, (name, title) in zip(axes, metrics.items()):
+        values, spread = frame[f"measured_{name}"].astype(float), frame[f"spread_{name}"].astype(float).fillna(0)
+        ax.hlines(frame["method"], values - spread, values + spread, color=colours, lw=1.5)
+        ax.scatter(values, frame["method"], color=colours, s=18, zorder=3)
+        ax.set(title=f"{title}, %")
+        ax.xaxis.grid(True)
+        ax.yaxis.grid(True, color="#eeeeee")
+    axes[0].tick_params(axis="y", labelsize=7.5)
+    return fig
+
+
+def rank_plot(ranks, critical: float, metrics: dict[str, str], own: str = "D3AD"):
+    """Mean ranks of all methods, best on top; methods inside the band around `own` differ from it by less than chance explains.
+
+    ranks: of `rivals.mean_ranks`.  critical: the critical difference of two mean ranks.
+    """
+    ranks = ranks.sort_values(list(metrics)[-1], ascending=False)
+    colours = [BAD if method.startswith(own) else TRAIN for method in ranks.index]
+    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.19 * len(ranks) + 0.8), sharey=True)
+    for ax, (name, title) in zip(axes, metrics.items()):
+        centre = float(ranks.loc[own, name])
+        ax.axvspan(centre - critical, centre + critical, color=BAD, alpha=0.12, lw=0)
+        ax.scatter(ranks[name], ranks.index, color=colours, s=18, zorder=3)
+        ax.set(title=title, xlabel="mean rank, 1 is best", xlim=(0.5, len(ranks) + 0.5))
+        ax.yaxis.grid(True, color="#eeeeee")
+    axes[0].tick_params(axis="y", labelsize=7.5)
     return fig
 
 
@@ -307,19 +354,6 @@ def _show_cell(ax, c: Cell, title: str) -> None:
         outline(ax, c.outline, "#ffffff" if c.picture.ndim == 2 else "#ffe119")
     if c.note:
         ax.set_xlabel(c.note, fontsize=7, labelpad=1)
-
-
-def size_bars(frame, methods: list[str]):
-    """PRO of small, medium and large regions; the points are the seeds.  frame: columns method, size, seed, pro."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 2.6))
-    options = dict(data=frame, x="size", y="pro", hue="method", hue_order=methods, ax=ax)
-    sns.barplot(**options, errorbar=None, alpha=0.75)
-    sns.stripplot(**options, dodge=True, size=3, palette=["#333333"] * len(methods), legend=False, jitter=False)
-    low = max(0, np.floor(frame["pro"].min() / 10) * 10 - 10)
-    ax.set(xlabel="size of the region", ylabel=f"PRO, % (axis from {low:.0f})", ylim=(low, 101))
-    ax.yaxis.grid(True)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4)
-    return fig
 
 
 def effects(frame, metrics: dict[str, str]):

@@ -9,9 +9,13 @@ import pandas as pd
 from d3ad.claims import mentions
 from d3ad.experiments import ROOT
 from d3ad.report import ARTIFACTS
+from d3ad.rivals import overall, with_spread
+from d3ad.sweeps import BENCHMARK
 
 MARK, END = "<!-- {}: written by python -m d3ad.readme -->", "<!-- end -->"
 THUMBNAIL = 260  # pixels
+TITLES = {"demo": "Drawn stand-ins (`demo`)", "mtd": "Magnetic tiles, real photographs (`mtd`)"}
+METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
 
 
 def gallery() -> str:
@@ -66,7 +70,7 @@ def _json(profile: str, name: str):
 def results() -> str:
     """The README's tables of measured numbers, in Markdown, from the committed benchmark.csv files."""
     parts = []
-    for profile, title in (("demo", "Drawn stand-ins (`demo`)"), ("mtd", "Magnetic tiles, real photographs (`mtd`)")):
+    for profile, title in TITLES.items():
         file = ROOT / "results" / profile / "benchmark.csv"
         if file.exists():
             parts.append(f"**{title}**, in percent, from [`{file.relative_to(ROOT).as_posix()}`](results/{profile}/benchmark.csv):\n\n"
@@ -74,7 +78,27 @@ def results() -> str:
     return "\n\n".join(parts)
 
 
+def rivals() -> str:
+    """Fifteen methods on the stand-ins and on the tiles: mean and spread, best PRO on the stand-ins first, best numbers bold."""
+    columns: dict[tuple[str, str], dict[str, str]] = {}
+    order: list[str] = []
+    for profile in TITLES:
+        if not (ROOT / f"results/{profile}/benchmark_seeds.csv").exists():
+            continue
+        found = overall(*(pd.read_csv(ROOT / f"results/{profile}/{name}.csv") for name in ("benchmark", "benchmark_seeds")))
+        best = found.set_index("method").filter(like="measured_").round(1).max()
+        text = with_spread(found, METRICS).set_index("method")
+        order = order or list(text.index)
+        for metric, title in METRICS.items():
+            columns[profile, title] = {method: f"**{cell}**" if cell.split(" ")[0] == f"{best[f'measured_{metric}']:.1f}" else cell
+                                       for method, cell in text[title].items()}
+    lines = ["| | " + " | ".join(f"`{profile}`, {title}" for profile, title in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += [f"| {method} | " + " | ".join(cells.get(method, "") for cells in columns.values()) + " |" for method in order]
+    return "\n".join(lines)
+
+
 def _markdown(frame: pd.DataFrame, profile: str) -> str:
+    frame = frame[frame["method"].isin(BENCHMARK)]
     average = frame[frame["category"] == "Average"]
     if profile == "demo":
         d3ad = frame[(frame["method"] == "D3AD") & (frame["category"] != "Average")]
@@ -93,7 +117,7 @@ def _markdown(frame: pd.DataFrame, profile: str) -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"gallery": gallery, "results": results, "claims": claims}
+BLOCKS = {"gallery": gallery, "results": results, "rivals": rivals, "claims": claims}
 
 
 def with_blocks(readme: str) -> str:

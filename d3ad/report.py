@@ -42,7 +42,7 @@ ARTIFACTS = {
     "table7": ("07_benchmark_tables", "VisA: P-AUROC"),
     "table8": ("07_benchmark_tables", "time per image"),
 }
-PACKAGES = ("torch", "diffusers", "timm", "faiss-cpu", "scikit-learn", "numpy", "matplotlib")
+PACKAGES = ("torch", "diffusers", "timm", "anomalib", "faiss-cpu", "scikit-learn", "numpy", "matplotlib")
 DPI = 150
 
 
@@ -114,9 +114,9 @@ def _in_256_colours(picture: Image.Image) -> Image.Image:
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-def save_table(workspace: Workspace, frame: pd.DataFrame, name: str, fingerprint: str = "") -> None:
-    """Write results/<profile>/<name>.csv with two decimals, empty cells where nothing was measured, and note its source."""
-    text = frame.assign(profile=workspace.name).to_csv(index=False, float_format="%.2f", lineterminator="\n")
+def save_table(workspace: Workspace, frame: pd.DataFrame, name: str, fingerprint: str = "", decimals: int = 2) -> None:
+    """Write results/<profile>/<name>.csv, rounded, with empty cells where nothing was measured, and note its source."""
+    text = frame.assign(profile=workspace.name).to_csv(index=False, float_format=f"%.{decimals}f", lineterminator="\n")
     _write(workspace, f"results/{workspace.name}/{name}.csv", text.encode(), fingerprint)
 
 
@@ -139,14 +139,14 @@ def _write(workspace: Workspace, path: str, content: bytes, fingerprint: str) ->
     part.replace(note)
 
 
-def beside_paper(table: int, measured: pd.DataFrame) -> pd.DataFrame:
+def beside_paper(table: int, measured: pd.DataFrame, more: tuple[str, ...] = ()) -> pd.DataFrame:
     """The paper's rows with what was measured on the same dataset, category and method, then all other measured rows.
 
-    A cell that was not measured, or that the paper doesn't give, is empty.
+    A cell that was not measured, or that the paper doesn't give, is empty.  more: measured columns that the paper lacks.
     """
     known = paper.reported(table)
     order = [f"measured_{c.removeprefix('reported_')}" for c in known if c.startswith("reported_")]  # the paper's own
-    measured = measured[paper.KEYS + [c for c in order if c in measured]]
+    measured = measured[paper.KEYS + [c for c in (*order, *more) if c in measured]]
     of_paper = pd.MultiIndex.from_frame(measured[paper.KEYS]).isin(pd.MultiIndex.from_frame(known[paper.KEYS]))
     return pd.concat([known.merge(measured, on=paper.KEYS, how="left"), measured[~of_paper]], ignore_index=True)
 
@@ -170,7 +170,7 @@ def layout(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
         table["dataset"].append(dataset)
         table["category"].append(category.replace("_", " "))
         for method, prefix in columns:
-            values = here.filter(regex=f"^{prefix}_(i_auroc|p_auroc|pro|fps|seconds)$").dropna(axis=1, how="all")
+            values = here.filter(regex=f"^{prefix}_(i_auroc|p_auroc|pro|fps|seconds|megabytes)$").dropna(axis=1, how="all")
             cell = [] if method not in here.index else [_cell(values[c], method, kind) for c in values]
             text = " / ".join(cell)
             table[method + (", measured" if prefix == "measured" else "")].append(text if text.strip("— /") else "")
@@ -178,19 +178,18 @@ def layout(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
 
 
 def _cell(column: pd.Series, method: str, kind: str) -> str:
-    """One number as text, bold where it is the best of its row; the fastest is the best where it is a time."""
+    """One number as text, bold where it is the best of its row; the lowest is the best where it is a time or memory."""
     value = column[method]
     if pd.isna(value):
         return "—"
-    decimals = 2 if column.name.endswith("seconds") else 1
-    best = column.min() if column.name.endswith("seconds") else column.max()
-    text = f"{value:.{decimals}f}"
+    best = column.min() if column.name.endswith(("seconds", "megabytes")) else column.max()
+    text = f"{value:.2g}" if column.name.endswith("seconds") else f"{value:.0f}" if column.name.endswith("megabytes") else f"{value:.1f}"
     return BOLD[kind].format(text) if value == best and column.notna().sum() > 1 else text
 
 
-def save_layouts(workspace: Workspace, frame: pd.DataFrame, name: str, caption: str, fingerprint: str = "") -> None:
+def save_layouts(workspace: Workspace, frame: pd.DataFrame, name: str, caption: str, fingerprint: str = "", decimals: int = 2) -> None:
     """Write results/<profile>/<name>.csv, and the same as the paper lays it out: .md (Markdown) and .tex (LaTeX, booktabs)."""
-    save_table(workspace, frame, name, fingerprint)
+    save_table(workspace, frame, name, fingerprint, decimals)
     markdown = layout(frame, "md")
     lines = ["| " + " | ".join(row) + " |" for row in [list(markdown.columns), ["---"] * markdown.shape[1], *markdown.to_numpy().tolist()]]
     _write(workspace, f"results/{workspace.name}/{name}.md", ("\n".join([caption, "", *lines]) + "\n").encode(), fingerprint)

@@ -4,23 +4,31 @@ They share the run's data, image size, metrics and feature extractor; the diffus
 """
 import json
 import os
-import time
+import statistics
+import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pandas as pd
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from scipy.stats import studentized_range
+from tqdm import tqdm
 
-from d3ad.baselines import RIVALS, Resources, RivalPrediction, make, rival_class
+from d3ad import sweeps
+from d3ad.baselines import RIVALS, Resources, Rival, RivalPrediction, make, rival_class
+from d3ad.detector import D3AD
 from d3ad.experiments import Run, Workspace, bare, evaluate, in_parallel, shared_backbone, train, write_whole
-from d3ad.sweeps import METRICS
+from d3ad.speed import timed
 
+STEPS = ("steps", "steps_asked")
 VERSION = 1  # raised when a rival computes something else
 
 
 @dataclass
 class RivalOutcome:
-    """What a rival said of a run's test images, and the numbers of `evaluate` with steps, seconds_fit and seconds an image."""
+    """What a rival said of a run's test images, and the numbers of `evaluate` with steps and steps_asked."""
 
     prediction: RivalPrediction
     metrics: dict[str, float | None]
@@ -39,33 +47,34 @@ def available(workspace: Workspace) -> list[str]:
 
 
 def _file(run: Run, name: str):
-    slug = RIVALS[name][0]
-    return run.folder / f"rival-{slug}-{VERSION}-{run.config.hash('rival_steps', 'rival_width', 'normalisation')}.safetensors"
+    settings = run.config.hash("rival_steps", "rival_width", "normalisation")
+    return run.folder / f"rival-{RIVALS[name][0]}-{VERSION}-{settings}.safetensors"
+
+
+def build(run: Run, name: str, **changes) -> Rival:
+    """A rival on the run's shared networks, not yet fitted."""
+    return make(name, Resources(run.config.replace(**changes), shared_backbone(run, {}), run.detector))
 
 
 def _measure(run: Run, name: str) -> None:
-    rival = make(name, Resources(run.config, shared_backbone(run, {}), run.detector))
-    images = run.dataset.images("train", run.config.image_size)
-    started = time.perf_counter()
+    rival, images = build(run, name), run.dataset.images("train", run.config.image_size)
     rival.fit(images)
-    fitted = time.perf_counter()
     prediction = rival.predict(run.images)
-    numbers = evaluate(prediction, run.labels, run.masks) | dict(
-        steps=rival.num_steps(len(images)), steps_asked=rival.steps_asked(len(images)), seconds_fit=fitted - started,
-        seconds=(time.perf_counter() - fitted) / len(run.images))
+    numbers = evaluate(prediction, run.labels, run.masks) | dict(steps=rival.num_steps(len(images)),
+                                                                 steps_asked=rival.steps_asked(len(images)))
     tensors = dict(score=prediction.score, anomaly_map=prediction.anomaly_map.half())
     if prediction.reconstruction is not None:
         tensors["reconstruction"] = ((prediction.reconstruction + 1) * 127.5).round().byte()
-    file = _file(run, name)
+    file, about = _file(run, name), dict(metrics=numbers, threshold=prediction.threshold)
     part = file.with_suffix(f".{os.getpid()}.part")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"about": json.dumps(dict(metrics=numbers, threshold=prediction.threshold))})
+    save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"about": json.dumps(about)})
     part.rename(file)
     write_whole(file.with_suffix(".json"), json.dumps(numbers))
 
 
 def prepare(runs: list[Run], names: list[str]) -> None:
     """Measure what the cache lacks, in parallel."""
-    jobs = [(run, name) for name in names for run in runs if not _file(run, name).with_suffix(".json").exists()]
+    jobs = [(run, name) for run in runs for name in names if not _file(run, name).with_suffix(".json").exists()]
     train(list({id(run): run for run, _ in jobs}.values()))
     in_parallel("rivals", _measure, [(bare(run), name) for run, name in jobs])
 
@@ -82,17 +91,108 @@ def outcome(run: Run, name: str) -> RivalOutcome:
     return RivalOutcome(RivalPrediction(**tensors, threshold=about["threshold"]), about["metrics"])
 
 
-def summary(workspace: Workspace, names: list[str], runs: list[Run] | None = None) -> pd.DataFrame:
+def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
     """A row per (dataset, category, split, seed, rival) as `sweeps.summary` has them, in percent, with the training steps
     that were done and those that the rival's paper asks for.
     """
-    runs = workspace.runs() if runs is None else runs
     prepare(runs, names)
     rows = []
     for run in runs:
         for name in names:
             numbers = json.loads(_file(run, name).with_suffix(".json").read_text(encoding="utf-8"))
-            rows.append(dict(dataset=workspace.title(run.name), category=run.category, split=run.config.split, seed=run.config.seed,
-                             method=name, **{f"measured_{m}": None if numbers[m] is None else 100 * numbers[m] for m in METRICS},
-                             steps=numbers["steps"], steps_asked=numbers["steps_asked"]))
+            rows.append(sweeps.row(run, name, numbers) | {key: numbers[key] for key in STEPS})
+    return pd.DataFrame(rows, columns=None if rows else STEPS)
+
+
+def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.DataFrame:
+    """D3AD, D3AD with noise and the rivals on these runs, with averages and their spread over seeds.
+
+    Where a dataset is split in two ways, the rivals are measured under the profile's own split only, for the time it takes.
+    """
+    own_split = [run for run in runs if run.config.split == workspace.config.split]
+    frame = pd.concat([sweeps.summary(workspace, sweeps.BENCHMARK, runs), summary(own_split, names)], ignore_index=True)
+    return sweeps.with_averages(frame).astype({c: "Int64" for c in STEPS})
+
+
+def seed_runs(workspace: Workspace) -> list[Run]:
+    """The runs that the rivals' spreads are taken over: those of D3AD, or of fewer categories where the profile says so."""
+    chosen = workspace.config.rival_spread_categories
+    return [run for run in workspace.seed_runs() if not chosen or run.category in chosen]
+
+
+def overall(frame: pd.DataFrame, seeds: pd.DataFrame, split: str = "random") -> pd.DataFrame:
+    """One row per method: its mean over all categories under one split, and its spread over seeds.
+
+    frame, seeds: of `compared`, on all categories and on those that were run with several seeds.
+    """
+    means = sweeps.method_means(frame[frame["split"] == split])
+    single = seeds[seeds["category"] != "Average"]
+    per_seed = single.groupby(["method", "seed"])[list(means)].mean().groupby("method").std()
+    return means.join(per_seed.rename(columns=lambda c: c.replace("measured_", "spread_"))).reset_index()
+
+
+def with_spread(frame: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
+    """The rows of `overall` as text, "93.1 ± 0.4", best first by the last metric."""
+    frame = frame.sort_values(f"measured_{list(metrics)[-1]}", ascending=False)
+
+    def text(row: pd.Series, metric: str) -> str:
+        spread = row[f"spread_{metric}"]
+        return f"{row[f'measured_{metric}']:.1f}" + ("" if pd.isna(spread) else f" ± {spread:.1f}")
+
+    return pd.DataFrame([{"method": row["method"]} | {title: text(row, metric) for metric, title in metrics.items()}
+                         for _, row in frame.iterrows()])
+
+
+def mean_ranks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean rank of each method over blocks, 1 = best: a row per method, a column per metric, and `blocks`, their number.
+
+    frame: rows of `compared`.  A block is one run: a category, a split, a seed.  Only blocks that hold all methods count;
+    ties share their mean rank.
+    """
+    single, block = frame[frame["category"] != "Average"], ["dataset", "category", "split", "seed"]
+    whole = single.groupby(block)["method"].transform("nunique") == single["method"].nunique()
+    columns = {f"measured_{metric}": metric for metric in sweeps.METRICS}
+    ranks = single[whole].groupby(block)[list(columns)].rank(ascending=False).rename(columns=columns)
+    by_method = ranks.groupby(single["method"], sort=False)
+    return by_method.mean().assign(blocks=by_method.size())
+
+
+@lru_cache
+def critical_difference(num_methods: int, num_blocks: int, alpha: float = 0.05) -> float:
+    """How far two mean ranks must be apart to differ beyond chance (Nemenyi's test, Demsar 2006)."""
+    q = studentized_range.ppf(1 - alpha, num_methods, 1e6) / 2 ** 0.5  # 1e6 stands for infinity, where scipy's takes a minute
+    return float(q * (num_methods * (num_methods + 1) / (6 * num_blocks)) ** 0.5)
+
+
+def speed(run: Run, names: list[str]) -> pd.DataFrame:
+    """What D3AD and the rivals cost on one batch of the run's test images, one after the other in this process; cached.
+
+    A row per method and round: method, round, seconds (per image), megabytes, batch_size, threads.  The rivals are trained
+    for one step only, which changes nothing in what a prediction costs.
+    """
+    methods = ["D3AD", *names]
+    key = zlib.crc32("|".join([str(VERSION), run.config.hash("rival_width", "predict_batch"), *methods]).encode())
+    file = run.folder / f"speed-{key:08x}.json"
+    if not file.exists():
+        images, batch = run.dataset.images("train", run.config.image_size), run.images[:run.config.predict_batch]
+        run.detector  # trained where the cache lacks it
+        builders = {"D3AD": lambda: D3AD.load(run.folder / "detector", run.config.device).predict}
+        for name in names:
+            rival_class(name)  # imported before memory is counted
+            builders[name] = lambda name=name: build(run, name, rival_steps=1, calibration_images=2).fit(images).predict
+        about, rows = dict(batch_size=len(batch), threads=torch.get_num_threads()), []
+        for name in tqdm(methods, "time per image"):
+            cost = timed(builders[name], batch)
+            rows += [dict(method=name, round=i, seconds=s, megabytes=cost["megabytes"], **about) for i, s in enumerate(cost["seconds"])]
+        write_whole(file, json.dumps(rows))
+    return pd.DataFrame(json.loads(file.read_text(encoding="utf-8")))
+
+
+def table8(workspace: Workspace, measured: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Rows of Table 8 from `speed`: the median of the rounds as seconds per image, its inverse, memory."""
+    rows = []
+    for method, rounds in measured.groupby("method", sort=False):
+        seconds = statistics.median(rounds["seconds"])
+        rows.append(dict(dataset=workspace.title(dataset), category="Average", method=method, measured_fps=1 / seconds,
+                         measured_seconds=seconds, measured_megabytes=rounds["megabytes"].iloc[0]))
     return pd.DataFrame(rows)

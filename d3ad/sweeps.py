@@ -3,8 +3,8 @@
 A variant is a dict of settings that differ from the profile's; `summary` measures variants on runs.  The columns are
 `measured_*`, and `spread_*` for standard deviations over seeds.
 """
+import copy
 import json
-import time
 from dataclasses import dataclass
 
 import pandas as pd
@@ -15,7 +15,7 @@ from d3ad import detector, diffusion, metrics, training
 from d3ad.conditioning import knn_distances, pool_features
 from d3ad.config import Config
 from d3ad.experiments import Run, Workspace, bare, in_parallel, prepare, shared_backbone, train, write_whole
-from d3ad.features import FeatureExtractor
+from d3ad.features import FeatureExtractor, adaptation_loss
 
 METRICS = ("i_auroc", "p_auroc", "pro")
 SIGHT = "dic-sight.json"
@@ -87,12 +87,15 @@ def summary(workspace: Workspace, variants: dict[str, dict], runs: list[Run] | N
     prepare(runs, list(variants.values()), maps)
     rows = []
     for run in runs:
-        for method, changes in variants.items():
-            numbers = run.numbers(**changes)
-            percent = {f"measured_{name}": None if numbers[name] is None else 100 * numbers[name] for name in columns}
-            rows.append(dict(dataset=workspace.title(run.name), category=run.category, split=run.config.split,
-                             seed=run.config.seed, method=method, **percent))
+        rows += [row(run, method, run.numbers(**changes), columns) for method, changes in variants.items()]
     return pd.DataFrame(rows)
+
+
+def row(run: Run, method: str, numbers: dict, columns: tuple[str, ...] = METRICS) -> dict:
+    """One row of `summary`: whose numbers these are, and the numbers in percent."""
+    percent = {f"measured_{name}": None if numbers[name] is None else 100 * numbers[name] for name in columns}
+    return dict(dataset=run.workspace.title(run.name), category=run.category, split=run.config.split, seed=run.config.seed,
+                method=method, **percent)
 
 
 def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
@@ -117,13 +120,17 @@ def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).astype({"seed": "Int64"})
 
 
-def benchmark(workspace: Workspace) -> pd.DataFrame:
-    """D3AD against itself with noise.  For the magnetic tiles every seed under both splits, else the profile's seed."""
+def benchmark_runs(workspace: Workspace) -> list[Run]:
+    """The runs of the large comparisons: of the magnetic tiles every seed under both splits, else the profile's seed."""
     if "mtd" not in workspace.config.datasets:
-        return with_averages(summary(workspace, BENCHMARK))
+        return workspace.runs()
     seeds = range(workspace.config.seed, workspace.config.seed + workspace.config.seeds)
-    runs = [run for seed in seeds for split in ("random", "by_tile") for run in workspace.runs(seed=seed, split=split)]
-    return with_averages(summary(workspace, BENCHMARK, runs))
+    return [run for split in ("random", "by_tile") for seed in seeds for run in workspace.runs(seed=seed, split=split)]
+
+
+def against_noise(workspace: Workspace) -> pd.DataFrame:
+    """D3AD against itself with noise, on `benchmark_runs`."""
+    return with_averages(summary(workspace, BENCHMARK, benchmark_runs(workspace)))
 
 
 def seeds(workspace: Workspace) -> pd.DataFrame:
@@ -177,21 +184,6 @@ def method_means(frame: pd.DataFrame) -> pd.DataFrame:
     return single.groupby("method", sort=False)[[c for c in frame if c.startswith("measured_")]].mean()
 
 
-def speed(run: Run) -> dict:
-    """Seconds per image of the detector, median of three batches, and what it was measured on; cached."""
-    file = run.folder / "speed.json"
-    if not file.exists():
-        batch = run.images[:run.config.predict_batch]
-        run.detector.predict(batch)  # the first call is slower
-        seconds = []
-        for _ in range(3):
-            started = time.perf_counter()
-            run.detector.predict(batch)
-            seconds.append((time.perf_counter() - started) / len(batch))
-        write_whole(file, json.dumps(dict(seconds=sorted(seconds)[1], batch_size=len(batch), threads=torch.get_num_threads())))
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
 def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list[dict[str, Tensor]]:
     """Images reconstructed from several fixed levels: a dict of reconstruction, latent_map and disturbed per level (Figure 15).
 
@@ -225,10 +217,7 @@ def backbones(run: Run) -> dict[str, FeatureExtractor]:
 
 def sight(workspace: Workspace) -> pd.DataFrame:
     """`dic_sight` of every run of the profile."""
-    runs = workspace.runs()
-    train(runs)
-    in_parallel("sight of DIC", dic_sight, [(bare(run),) for run in runs if not (run.folder / SIGHT).exists()])
-    return pd.DataFrame([row for run in runs for row in dic_sight(run)])
+    return _each(workspace.runs(), "sight of DIC", dic_sight, SIGHT)
 
 
 def dic_sight(run: Run) -> list[dict]:
@@ -297,7 +286,40 @@ def change_of_good_images(run: Run) -> list[dict]:
 
 def changes_of_good_images(workspace: Workspace) -> pd.DataFrame:
     """`change_of_good_images` of every run of `seed_runs`."""
-    runs = workspace.seed_runs()
+    return _each(workspace.seed_runs(), "high levels", change_of_good_images, CHANGE)
+
+
+def _each(runs: list[Run], title: str, function, file: str) -> pd.DataFrame:
+    """The rows that function(run), which caches them as `file`, gives for each run; what is missing is computed in parallel."""
     train(runs)
-    in_parallel("high levels", change_of_good_images, [(bare(run),) for run in runs if not (run.folder / CHANGE).exists()])
-    return pd.DataFrame([row for run in runs for row in change_of_good_images(run)])
+    in_parallel(title, function, [(bare(run),) for run in runs if not (run.folder / file).exists()])
+    return pd.DataFrame([row for run in runs for row in function(run)])
+
+
+LOSSES = "adaptation-losses.json"
+
+
+def adaptation_loss_of(run: Run) -> list[dict]:
+    """Eq. 10 of good test images and their reconstructions, before and after the adaptation; cached.
+
+    Taken with the batch statistics of the training ("as in training") and with the running ones ("as in use").
+    """
+    file = run.folder / LOSSES
+    if not file.exists():
+        config, found = run.config, run.detector
+        good = run.images[run.labels == 0][:config.predict_batch]
+        pair = [x.to(found.device) for x in (good, found.predict(good).reconstruction)]
+        row = dict(category=str(run))
+        for how in ("as in training", "as in use"):
+            for when, backbone in (("before", shared_backbone(run, {})), ("after", found.backbone)):
+                backbone = copy.deepcopy(backbone).train(how == "as in training")
+                with torch.no_grad():
+                    blocks = [[features[j] for j in config.adapt_blocks] for features in map(backbone, pair)]
+                row[f"{how}, {when}"] = float(adaptation_loss(*blocks, config.adapt_loss))
+        write_whole(file, json.dumps([row]))
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def adaptation_losses(workspace: Workspace) -> pd.DataFrame:
+    """`adaptation_loss_of` every run of the profile."""
+    return _each(workspace.runs(), "losses of Eq. 10", adaptation_loss_of, LOSSES)

@@ -10,7 +10,7 @@ from d3ad.baselines.noise import octave_noise, pasted
 from d3ad.detector import fit_backbone
 
 # Training steps that suffice on the toy set; nothing is trained by the others.
-STEPS = {"RD4AD": 12, "RD++": 12, "DRAEM": 80, "DiffusionAD": 60, "AnoDDPM": 300, "FastFlow": 10, "CFA": 10, "SimpleNet": 30,
+STEPS = {"RD4AD": 16, "RD++": 16, "DRAEM": 80, "DiffusionAD": 60, "AnoDDPM": 600, "FastFlow": 16, "CFA": 10, "SimpleNet": 30,
          "GANomaly": 120, "SkipGANomaly": 40}
 SIZE = 32
 
@@ -38,7 +38,7 @@ def toy():
 @pytest.mark.parametrize("name", RIVALS)
 def test_finds_a_planted_square(name, toy):
     train, test, masks, shared = toy
-    rival = make(name, Resources(shared.config.replace(rival_steps=STEPS.get(name, 0)), shared.backbone, shared.detector)).fit(train)
+    rival = make(name, Resources(shared.config.replace(rival_steps=round(STEPS.get(name, 0) / rival_class(name).pace)), shared.backbone, shared.detector)).fit(train)
     found = rival.predict(test)
     assert found.score.shape == (10,) and found.anomaly_map.shape == (10, SIZE, SIZE)
     assert found.reconstruction is None or found.reconstruction.shape == test.shape
@@ -54,7 +54,11 @@ def test_budget_is_what_the_paper_asks_for_or_the_profiles_limit(toy):
     train, _, _, shared = toy
     asked = make("DRAEM", Resources(shared.config.replace(rival_steps=0), shared.backbone))
     assert asked.num_steps(80) == asked.steps_asked(80) == 700 * 10
-    assert make("DRAEM", Resources(shared.config.replace(rival_steps=50), shared.backbone)).num_steps(80) == 50
+    limited = make("DRAEM", Resources(shared.config.replace(rival_steps=50), shared.backbone))
+    assert limited.num_steps(80) == 50 * limited.pace and limited.steps_asked(80) == 700 * 10
+    assert len(limited.batch(train, 0)) == 8 and limited.crop(0, train)[0].shape == train.shape
+    parts = make("DRAEM", Resources(shared.config.replace(crop_size=16), shared.backbone)).crop(3, train, train[:, :1])
+    assert torch.equal(parts[0][:, :1], parts[1]) and parts[0].shape[-2:] == (16, 16)
     assert make("SPADE", shared).num_steps(80) == 0
 
 

@@ -1,7 +1,8 @@
 """Rivals on a run of the smoke profile: measured once, by the same metrics as D3AD, and left out with a line where they can't be."""
+import pandas as pd
 import pytest
 
-from d3ad import baselines, experiments, metrics, rivals
+from d3ad import baselines, experiments, metrics, rivals, sweeps
 
 
 @pytest.fixture(scope="module")
@@ -11,7 +12,7 @@ def workspace(tmp_path_factory):
 
 
 def test_a_rival_is_measured_once_and_by_the_same_metrics(workspace, monkeypatch):
-    frame = rivals.summary(workspace, rivals.available(workspace))
+    frame = rivals.summary(workspace.runs(), rivals.available(workspace))
     assert frame["method"].tolist() == ["SPADE", "DDAD"] and set(frame["dataset"]) == {"MVTec-like"}
     monkeypatch.setattr(rivals, "make", None)  # a second fit would fail
     run = workspace.runs()[0]
@@ -19,7 +20,7 @@ def test_a_rival_is_measured_once_and_by_the_same_metrics(workspace, monkeypatch
     assert found.metrics["i_auroc"] == metrics.image_auroc(found.prediction.score, run.labels)
     assert frame["measured_i_auroc"].iloc[1] == pytest.approx(100 * found.metrics["i_auroc"])
     assert found.prediction.reconstruction.shape == run.images.shape and found.prediction.threshold > 0
-    assert rivals.summary(workspace, ["SPADE", "DDAD"]).equals(frame)
+    assert rivals.summary(workspace.runs(), ["SPADE", "DDAD"]).equals(frame)
 
 
 def test_rivals_leave_the_detectors_cache_alone(workspace):
@@ -36,3 +37,53 @@ def test_a_missing_package_leaves_a_line(workspace, monkeypatch, capsys):
     monkeypatch.setattr(rivals, "rival_class", missing)
     assert rivals.available(workspace) == ["SPADE"]
     assert "DDAD is not measured: DDAD rests on something" in capsys.readouterr().out
+
+
+def test_what_is_compared_holds_d3ad_with_and_without_noise_too(workspace):
+    names = rivals.available(workspace)
+    frame = rivals.compared(workspace, workspace.runs(), names)
+    single = frame[frame["category"] != "Average"]
+    assert single["method"].tolist() == [*sweeps.BENCHMARK, *names]
+    assert single.set_index("method").loc["DDAD", "steps_asked"] == 0 and single["steps"].isna().sum() == 2
+    assert rivals.compared(workspace, workspace.runs(), [])["method"].isin(sweeps.BENCHMARK).all()
+
+
+def made_up(values: dict[str, list[float]]) -> pd.DataFrame:
+    """Rows of `compared`: for each method a value per category, the same in every metric."""
+    return pd.DataFrame([dict(dataset="d", category=str(i), split="random", seed=0, method=method, **{f"measured_{m}": v for m in sweeps.METRICS})
+                         for method, row in values.items() for i, v in enumerate(row)])
+
+
+def test_mean_ranks_by_hand():
+    frame = made_up({"A": [90, 80, 70], "B": [80, 80, 90], "C": [70, 60, 80]})
+    ranks = rivals.mean_ranks(frame)
+    assert ranks["pro"].to_dict() == pytest.approx({"A": (1 + 1.5 + 3) / 3, "B": (2 + 1.5 + 1) / 3, "C": (3 + 3 + 2) / 3})
+    assert ranks["blocks"].eq(3).all()
+    lacking = frame.drop(frame[(frame["method"] == "C") & (frame["category"] == "2")].index)
+    assert rivals.mean_ranks(lacking)["blocks"].eq(2).all()  # a block without one method ranks nobody
+
+
+def test_critical_difference_is_the_published_one():
+    # Demsar 2006, Table 5: q at 5 % is 2.343 for 3 methods, 3.164 for 10; his example: 4 methods, 14 data sets, 1.25
+    assert rivals.critical_difference(3, 1) == pytest.approx(2.343 * 2 ** 0.5, rel=1e-3)
+    assert rivals.critical_difference(10, 10) == pytest.approx(3.164 * (110 / 60) ** 0.5, rel=1e-3)
+    assert rivals.critical_difference(4, 14) == pytest.approx(1.25, abs=0.01)
+
+
+def test_overall_means_are_of_all_categories_and_spreads_of_seeds():
+    frame = made_up({"A": [90, 80], "B": [70, 60]})
+    seeds = pd.concat([made_up({"A": [90 + s], "B": [70 - 2 * s]}).assign(seed=s) for s in range(3)])
+    found = rivals.overall(frame, seeds).set_index("method")
+    assert found.loc["A", "measured_pro"] == 85 and found.loc["B", "measured_pro"] == 65
+    assert found.loc["A", "spread_pro"] == pytest.approx(1.0) and found.loc["B", "spread_pro"] == pytest.approx(2.0)
+    text = rivals.with_spread(found.reset_index(), {"i_auroc": "I-AUROC", "pro": "PRO"})
+    assert text.to_dict("records")[0] == {"method": "A", "I-AUROC": "85.0 ± 1.0", "PRO": "85.0 ± 1.0"}
+
+
+def test_costs_are_measured_once_for_all_methods(workspace):
+    run, names = workspace.runs()[0], rivals.available(workspace)
+    found = rivals.speed(run, names)
+    assert found.groupby("method", sort=False).size().to_dict() == {"D3AD": 3, "SPADE": 3, "DDAD": 3} and (found["seconds"] > 0).all()
+    assert rivals.speed(run, names).equals(found)
+    table = rivals.table8(workspace, found, run.name)
+    assert table["measured_fps"].tolist() == pytest.approx((1 / table["measured_seconds"]).tolist())

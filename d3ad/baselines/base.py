@@ -15,6 +15,8 @@ from d3ad.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()  # anomalib imports torchvision
 
+BUDGET_BATCH = 8  # with few steps, small batches learn more for the same work
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -45,10 +47,12 @@ class Rival:
 
     A subclass sets `name` and, where it is trained by gradient, `epochs` and `batch_size` of its paper; it implements `_fit`
     and `_look`.
+
+    pace: under a budget it gets so many times the profile's `rival_steps`: more where a step is cheap or much has to be learnt.
     """
 
     name = ""
-    epochs, batch_size = 0, 1
+    epochs, batch_size, pace = 0, 1, 1.0
 
     def __init__(self, resources: Resources):
         self.config, self.backbone, self.detector = resources.config, resources.backbone, resources.detector
@@ -61,9 +65,9 @@ class Rival:
         return self.epochs * max(num_images // self.batch_size, 1)
 
     def num_steps(self, num_images: int) -> int:
-        """How many are done: what the paper asks for, or the profile's `rival_steps` where that is less."""
+        """How many are done: what the paper asks for, or the profile's budget where that is less."""
         asked = self.steps_asked(num_images)
-        return min(asked, self.config.rival_steps) if self.config.rival_steps else asked
+        return min(asked, round(self.pace * self.config.rival_steps)) if self.config.rival_steps else asked
 
     def width(self, channels: int, multiple: int = 8) -> int:
         """A layer's channels under the profile's `rival_width`, a multiple of `multiple`."""
@@ -100,9 +104,14 @@ class Rival:
         self.losses = training.optimise(self.name, model, loss_of_step, self.num_steps(num_images), learning_rate=learning_rate,
                                         weight_decay=weight_decay, schedule="cosine")
 
-    def batch(self, train: Tensor, step: int, size: int) -> Tensor:
-        """The images of a training step."""
+    def batch(self, train: Tensor, step: int) -> Tensor:
+        """The images of a training step: as many as the paper takes, under a budget at most `BUDGET_BATCH`, for more steps."""
+        size = min(self.batch_size, BUDGET_BATCH) if self.config.rival_steps else self.batch_size
         return train[training.batch_indices(len(train), size, step, self.config.seed)].to(self.device)
+
+    def crop(self, step: int, *images: Tensor) -> list[Tensor]:
+        """A window of the profile's `crop_size`, at the same place of each (B, C, H, W): convolutions learn from parts as well."""
+        return [training.random_crop(x, step, self.config) for x in images]
 
     @property
     def sigma(self) -> float:

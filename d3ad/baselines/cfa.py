@@ -14,13 +14,12 @@ from torch import Tensor
 from d3ad import maps
 from d3ad.baselines.base import Blocks, Rival
 
-EPOCHS, BATCH = 30, 4
 NEIGHBOURS, HARD, RADIUS = 3, 3, 1e-5
 
 
 class CFA(Rival):
     name = "CFA"
-    epochs, batch_size = EPOCHS, BATCH
+    epochs, batch_size = 30, 4
 
     def _fit(self, train: Tensor) -> None:
         self.blocks = Blocks(self.backbone, as_list=True)
@@ -30,7 +29,7 @@ class CFA(Rival):
         self.centres = (sum(parts) / len(train)).flatten(1)  # (C, h w): the mean image in features, its places the memory
         loss = CfaLoss(NEIGHBOURS, HARD, RADIUS)
         loss.radius = loss.radius.detach()  # else its graph is walked twice
-        self.optimise(self.descriptor, lambda step: loss(self._distances(self.batch(train, step, BATCH))[0]), len(train),
+        self.optimise(self.descriptor, lambda step: loss(self._distances(self.batch(train, step))[0]), len(train),
                       learning_rate=1e-3, weight_decay=5e-4)
         self.map = AnomalyMapGenerator(NEIGHBOURS, sigma=self.sigma)
 

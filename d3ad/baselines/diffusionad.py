@@ -19,24 +19,25 @@ from d3ad.baselines.noise import pasted
 from d3ad.detector import image_seed
 from d3ad.training import eps_model, step_generator
 
-EPOCHS, BATCH = 3000, 8
 WEAK, STRONG = 0.25, 1.0  # both noise levels, as shares of the last step that the diffusion model was trained for
 
 
 class DiffusionAD(Rival):
     name = "DiffusionAD"
-    epochs, batch_size = EPOCHS, BATCH
+    epochs, batch_size, pace = 3000, 8, 2.0  # a network learns all it knows here
 
     def _fit(self, train: Tensor) -> None:
         if self.detector is None:
             raise ValueError("DiffusionAD takes over the diffusion model of a trained D3AD: give one in Resources.detector")
-        self.segment = DiscriminativeSubNetwork(in_channels=6, out_channels=2, base_width=self.width(64)).to(self.device)
+        self.segment = DiscriminativeSubNetwork(in_channels=6, out_channels=2, base_width=self.width(64))
+        self.segment.to(self.device, memory_format=torch.channels_last)
         focal = FocalLoss(alpha=1, reduction="mean")
 
         def loss_of_step(step: int) -> Tensor:
             generator = step_generator(self.config.seed, step)
-            broken, where = pasted(self.batch(train, step, BATCH), generator)
-            told = self.segment(torch.cat([broken, self._repaired(broken, [generator] * len(broken))], 1))
+            broken, where = pasted(self.batch(train, step), generator)
+            broken, repaired, where = self.crop(step, broken, self._repaired(broken, [generator] * len(broken)), where)
+            told = self.segment(torch.cat([broken, repaired], 1))
             return focal(told, where.long()) + smooth_l1_loss(told.softmax(1)[:, 1], where)
 
         self.optimise(self.segment, loss_of_step, len(train), learning_rate=1e-3)

@@ -17,22 +17,22 @@ from d3ad.baselines.base import Rival
 from d3ad.baselines.noise import pasted
 from d3ad.training import step_generator
 
-EPOCHS, BATCH = 700, 8
 
 
 class Draem(Rival):
     name = "DRAEM"
-    epochs, batch_size = EPOCHS, BATCH
+    epochs, batch_size, pace = 700, 8, 4.0  # two networks learn all they know here
 
     def _fit(self, train: Tensor) -> None:
         self.repair = ReconstructiveSubNetwork(base_width=self.width(128))
         self.segment = DiscriminativeSubNetwork(in_channels=6, out_channels=2, base_width=self.width(64))
-        both = nn.ModuleList([self.repair, self.segment]).to(self.device)
+        both = nn.ModuleList([self.repair, self.segment]).to(self.device, memory_format=torch.channels_last)
         loss = DraemLoss()
 
         def loss_of_step(step: int) -> Tensor:
-            images = self.batch(train, step, BATCH)
+            images = self.batch(train, step)
             broken, where = pasted(images, step_generator(self.config.seed, step))
+            images, broken, where = self.crop(step, images, broken, where)
             images, broken = (images + 1) / 2, (broken + 1) / 2  # these networks work in [0, 1]
             repaired = self.repair(broken)
             return loss(images, repaired, where.unsqueeze(1), self.segment(torch.cat([broken, repaired], 1)))

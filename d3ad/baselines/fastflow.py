@@ -11,12 +11,11 @@ from torch import Tensor
 from d3ad import maps
 from d3ad.baselines.base import Blocks, Rival
 
-EPOCHS, BATCH = 500, 32
 
 
 class FastFlow(Rival):
     name = "FastFlow"
-    epochs, batch_size = EPOCHS, BATCH
+    epochs, batch_size = 500, 32
 
     def _fit(self, train: Tensor) -> None:
         size = (self.config.image_size,) * 2
@@ -24,7 +23,7 @@ class FastFlow(Rival):
         self.model.feature_extractor = Blocks(self.backbone, as_list=True)
         self.model.to(self.device)
         loss = FastflowLoss()
-        self.optimise(self.model, lambda step: loss(*self.model(self.batch(train, step, BATCH))), len(train), learning_rate=1e-3,
+        self.optimise(self.model, lambda step: loss(*self.model(self.batch(train, step))), len(train), learning_rate=1e-3,
                       weight_decay=1e-5)
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, None]:

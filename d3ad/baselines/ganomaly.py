@@ -13,15 +13,15 @@ from d3ad import maps
 from d3ad.baselines.adversarial import train_in_turn
 from d3ad.baselines.base import Rival
 
-EPOCHS, BATCH = 15, 32
 CODE = 100
 
 
 class GANomaly(Rival):
     name = "GANomaly"
+    epochs, batch_size, pace = 15, 32, 2.0  # two networks learn all they know here
 
     def steps_asked(self, num_images: int) -> int:
-        return 100 * EPOCHS  # 15 epochs of datasets of some thousand images: few epochs of few images teach a GAN nothing
+        return 100 * self.epochs  # 15 epochs of datasets of some thousand images: few epochs of few images teach a GAN nothing
 
     def _fit(self, train: Tensor) -> None:
         size = (self.config.image_size,) * 2
@@ -34,7 +34,7 @@ class GANomaly(Rival):
             return loss(code, code_again, images, fake, real_features, fake_features)
 
         self.losses = train_in_turn(self.name, self.model.generator, self.model.discriminator, self.num_steps(len(train)),
-                                    lambda step: self.batch(train, step, BATCH), generator_loss, self.model.generator,
+                                    lambda step: self.batch(train, step), generator_loss, self.model.generator,
                                     lambda images: self.model.discriminator(images)[0])
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

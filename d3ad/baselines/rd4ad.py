@@ -13,12 +13,11 @@ from torch import Tensor
 from d3ad import maps
 from d3ad.baselines.base import Blocks, Rival
 
-EPOCHS, BATCH = 200, 16
 
 
 class RD4AD(Rival):
     name = "RD4AD"
-    epochs, batch_size = EPOCHS, BATCH
+    epochs, batch_size = 200, 16
 
     def _build(self) -> None:
         size = (self.config.image_size,) * 2
@@ -32,7 +31,7 @@ class RD4AD(Rival):
     def _fit(self, train: Tensor) -> None:
         self._build()
         loss = ReverseDistillationLoss()
-        self.optimise(self.model, lambda step: loss(*self.model(self.batch(train, step, BATCH))), len(train), learning_rate=5e-3)
+        self.optimise(self.model, lambda step: loss(*self.model(self.batch(train, step))), len(train), learning_rate=5e-3)
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, None]:
         anomaly_map = self.model(images).anomaly_map.squeeze(1)

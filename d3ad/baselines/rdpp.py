@@ -15,7 +15,7 @@ from torch import Tensor
 
 from d3ad import maps
 from d3ad.baselines.noise import octave_noise
-from d3ad.baselines.rd4ad import RD4AD, BATCH
+from d3ad.baselines.rd4ad import RD4AD
 from d3ad.training import step_generator
 
 STRENGTH = 0.4  # of the noise, in the images' [-1, 1]
@@ -33,7 +33,7 @@ class RDPlusPlus(RD4AD):
         distillation = ReverseDistillationLoss()
 
         def loss_of_step(step: int) -> Tensor:
-            images = self.batch(train, step, BATCH)
+            images = self.batch(train, step)
             noise = octave_noise(images.shape[0], images.shape[-1], step_generator(self.config.seed, step)).to(images)
             noisy = (images + STRENGTH * noise.unsqueeze(1)).clamp(-1, 1)
             clean, broken = (list(self.model.encoder(x).values()) for x in (images, noisy))

@@ -14,13 +14,12 @@ from d3ad import maps
 from d3ad.baselines.base import Rival, patch_features
 from d3ad.training import step_generator
 
-EPOCHS, BATCH = 160, 8
 NOISE, MARGIN = 0.1, 0.5
 
 
 class SimpleNet(Rival):
     name = "SimpleNet"
-    epochs, batch_size = EPOCHS, BATCH
+    epochs, batch_size, pace = 160, 8, 5.0  # its features never change and are kept
 
     def _fit(self, train: Tensor) -> None:
         features = torch.cat([self._features(batch.to(self.device)) for batch in train.split(self.config.predict_batch)])
@@ -33,7 +32,7 @@ class SimpleNet(Rival):
         self.model = nn.Sequential(self.adaptor, self.discriminator).to(self.device)
 
         def loss_of_step(step: int) -> Tensor:
-            normal = self.adaptor(self.batch(features, step, BATCH))
+            normal = self.adaptor(self.batch(features, step))
             noise = torch.randn(normal.shape, generator=step_generator(self.config.seed, step)).to(normal)
             good, bad = self.discriminator(torch.cat([normal, normal + NOISE * noise])).chunk(2)
             return (MARGIN - good).clamp_min(0).mean() + (MARGIN + bad).clamp_min(0).mean()

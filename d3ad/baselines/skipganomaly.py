@@ -14,7 +14,7 @@ from d3ad import maps
 from d3ad.baselines.adversarial import train_in_turn
 from d3ad.baselines.base import Rival
 
-EPOCHS, BATCH, LEVELS = 15, 32, 5
+LEVELS = 5
 WEIGHT = 0.9  # of the reconstruction in the score
 
 
@@ -68,9 +68,10 @@ class _Discriminator(nn.Module):
 
 class SkipGANomaly(Rival):
     name = "SkipGANomaly"
+    epochs, batch_size, pace = 15, 32, 5.0  # two networks learn all they know here
 
     def steps_asked(self, num_images: int) -> int:
-        return 100 * EPOCHS
+        return 100 * self.epochs
 
     def _fit(self, train: Tensor) -> None:
         self.generator, self.discriminator = _Generator(self.width(64)).to(self.device), _Discriminator(self.width(64)).to(self.device)
@@ -82,7 +83,7 @@ class SkipGANomaly(Rival):
             return adversarial + 40 * (images - given[0]).abs().mean() + (real_features - fake_features).square().mean()
 
         self.losses = train_in_turn(self.name, self.generator, self.discriminator, self.num_steps(len(train)),
-                                    lambda step: self.batch(train, step, BATCH), generator_loss,
+                                    lambda step: self.crop(step, self.batch(train, step))[0], generator_loss,
                                     lambda images: (self.generator(images),), lambda images: self.discriminator(images)[0])
         with torch.no_grad():
             parts = [self._parts(batch.to(self.device))[:2] for batch in train.split(self.config.predict_batch)]
