@@ -2,30 +2,18 @@
 
 Everything expensive is kept in the cache under a key of what it depends on: settings, data and `VERSION`.  So a notebook
 asks for what it needs, and it is computed only once, by whichever notebook comes first.
-
-On a CPU each process computes with one thread, and categories, seeds and settings are spread over processes: that is faster
-than many threads, and the numbers don't depend on how many cores there are.
 """
-import contextlib
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import os
-import shutil
 import time
-import warnings
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-import joblib
-import psutil
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from d3ad import data, detector, metrics
 from d3ad.autoencoders import LatentCodec, load_autoencoder
@@ -34,6 +22,8 @@ from d3ad.config import NOT_D3AD, Config
 from d3ad.data import synthetic
 from d3ad.detector import D3AD, Prediction
 from d3ad.features import FeatureExtractor
+from d3ad.files import appearing, load_tensors, save_tensors, write_whole
+from d3ad.parallel import in_parallel
 
 VERSION = 3  # raised when the model code computes something else, so that older caches are not used
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +31,6 @@ STAND_IN = {"visa": "VisA-like", "btad": "BTAD-like", "mvtec": "MVTec-like"}
 PUBLISHED = {"visa": "VisA", "btad": "BTAD", "mvtec": "MVTec AD", "mtd": "Magnetic tiles"}
 RETRAINED = {"adapt_epochs", "adapt_loss", "adapt_learning_rate", "adapt_batch_norm"}  # what an outcome may change by adapting the features anew
 SIZES = {"small": (0.0, synthetic.SMALL), "medium": (synthetic.SMALL, synthetic.MEDIUM), "large": (synthetic.MEDIUM, 1.0)}
-WORKER_MEMORY = 2e9  # bytes that a worker process needs
 
 
 @dataclass(frozen=True)
@@ -238,28 +227,14 @@ class Outcome:
         tensors["reconstruction"] = ((tensors["reconstruction"] + 1) * 127.5).round().byte()
         for name in ("anomaly_map", "latent_map", "feature_map"):
             tensors[name] = tensors[name].half()
-        about = dict(metrics=self.metrics, threshold=self.prediction.threshold)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.part")
-        save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"about": json.dumps(about)})
-        part.rename(file)
+        save_tensors(file, tensors, dict(metrics=self.metrics, threshold=self.prediction.threshold))
 
     @classmethod
     def load(cls, file: Path) -> "Outcome":
-        with safe_open(file, "pt") as stored:
-            about = json.loads(stored.metadata()["about"])
-            tensors = {key: stored.get_tensor(key) for key in stored.keys()}
+        tensors, about = load_tensors(file)
         tensors["reconstruction"] = tensors["reconstruction"].float() / 127.5 - 1
         tensors = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
         return cls(Prediction(threshold=about["threshold"], **tensors), about["metrics"])
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file in one go."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
 
 
 def evaluate(prediction: Prediction, labels: Tensor, masks: Tensor) -> dict[str, float | None]:
@@ -305,7 +280,7 @@ def shared_codec(run: Run, losses: dict) -> LatentCodec:
     if not (folder / "codec").exists():
         found: dict = {}
         codec = detector.fit_codec(_training_images(siblings), config, folder / "autoencoder", device, found)
-        with _appearing(folder / "codec") as part:
+        with appearing(folder / "codec") as part:
             codec.model.save_pretrained(part / "autoencoder")
             write_whole(part / "losses.json", json.dumps(found))
     losses |= json.loads((folder / "codec" / "losses.json").read_text(encoding="utf-8"))
@@ -321,26 +296,13 @@ def shared_backbone(run: Run, losses: dict) -> FeatureExtractor:
     if not (folder / "backbone").exists():
         found: dict = {}
         backbone = detector.fit_backbone(_training_images(siblings), config, folder / "features", device, found)
-        with _appearing(folder / "backbone") as part:
+        with appearing(folder / "backbone") as part:
             detector.save_part(part / "features", backbone.state_dict(), {"name": backbone.name})
             write_whole(part / "losses.json", json.dumps(found))
     losses |= json.loads((folder / "backbone" / "losses.json").read_text(encoding="utf-8"))
     backbone = FeatureExtractor(config.backbone, "none").to(device)
     backbone.load_state_dict(detector.load_part(folder / "backbone" / "features"))
     return backbone.eval().requires_grad_(False)
-
-
-@contextlib.contextmanager
-def _appearing(folder: Path):
-    """A new folder to write into, which takes its name only once all is written; another process may have been first."""
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    yield part
-    if folder.exists():
-        shutil.rmtree(part)
-    else:
-        part.rename(folder)
 
 
 def _shared(run: Run) -> tuple[Config, Path, tuple[Run, ...]]:
@@ -398,39 +360,3 @@ def _train(run: Run) -> None:
 
 def _measure(run: Run, changes: dict, maps: bool) -> None:
     run._measure(changes, keep_maps=maps)
-
-
-def in_parallel(title: str, function, jobs: list[tuple]) -> None:
-    """Call function(*job) for every job: on a CPU in worker processes of one thread each, else one after the other."""
-    if not jobs:
-        return
-    workers = min(len(jobs), num_workers(jobs[0][0].config))
-    calls = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(joblib.delayed(_alone)(function, job) for job in jobs)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "A worker stopped")  # joblib replaces a process that has grown: here by what it remembers
-        for _ in tqdm(calls, title, total=len(jobs)):
-            pass
-
-
-def _alone(function, job: tuple):
-    """One job, in a worker process or, where there is one worker only, in this."""
-    if detector.pick_device(job[0].config.device).type == "cpu":
-        torch.set_num_threads(1)
-    with contextlib.ExitStack() as stack:
-        if multiprocessing.parent_process() is not None:  # several processes' bars would be drawn over each other
-            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
-        return function(_loaded(job[0]), *job[1:])
-
-
-@lru_cache(maxsize=1)
-def _loaded(run: Run) -> Run:
-    """The run of this process's last job with all it has loaded, where this is the same."""
-    return run
-
-
-def num_workers(config: Config) -> int:
-    """Processes to compute with: the cores, at most 8, as far as memory allows; one where there is a GPU."""
-    if detector.pick_device(config.device).type != "cpu":
-        return 1
-    fitting = int(psutil.virtual_memory().available // WORKER_MEMORY)
-    return max(1, min(joblib.cpu_count(), 8, fitting))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from d3ad import paper
 from d3ad.experiments import ROOT, Workspace
+from d3ad.files import write_whole
 
 # Every figure and table of the paper: the notebook that makes it, and what it shows.
 ARTIFACTS = {
@@ -122,21 +123,14 @@ def save_table(workspace: Workspace, frame: pd.DataFrame, name: str, fingerprint
 
 def _write(workspace: Workspace, path: str, content: bytes, fingerprint: str) -> None:
     """Write one product in one go, and its entry in provenance.json."""
-    file = (workspace.out or ROOT) / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    part.write_bytes(content)
-    part.replace(file)
+    write_whole((workspace.out or ROOT) / path, content)
     note = workspace.results / "provenance.json"
     entries = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
     entries[path] = dict(
         commit=commit(), config=workspace.config.hash(), data=fingerprint, seed=workspace.config.seed,
         packages={name: version(name) for name in PACKAGES}, machine=machine(),
         seconds=round(time.monotonic() - workspace.opened, 1))
-    note.parent.mkdir(parents=True, exist_ok=True)
-    part = note.with_suffix(".part")
-    part.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    part.replace(note)
+    write_whole(note, json.dumps(entries, indent=1, sort_keys=True) + "\n")
 
 
 def beside_paper(table: int, measured: pd.DataFrame, more: tuple[str, ...] = ()) -> pd.DataFrame:

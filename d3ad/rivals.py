@@ -3,7 +3,6 @@
 They share the run's data, image size, metrics and feature extractor; the diffusion rivals share its trained networks too.
 """
 import json
-import os
 import statistics
 import zlib
 from dataclasses import dataclass
@@ -11,15 +10,15 @@ from functools import lru_cache
 
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from scipy.stats import studentized_range
 from tqdm import tqdm
 
 from d3ad import sweeps
-from d3ad.baselines import RIVALS, Resources, Rival, RivalPrediction, make, rival_class
+from d3ad.baselines import RIVALS, Resources, Rival, RivalPrediction, check_installed, make, rival_class
 from d3ad.detector import D3AD
-from d3ad.experiments import Run, Workspace, bare, evaluate, in_parallel, shared_backbone, train, write_whole
+from d3ad.experiments import Run, Workspace, bare, evaluate, shared_backbone, train
+from d3ad.files import load_tensors, save_tensors, write_whole
+from d3ad.parallel import in_parallel
 from d3ad.speed import timed
 
 STEPS = ("steps", "steps_asked")
@@ -35,11 +34,11 @@ class RivalOutcome:
 
 
 def available(workspace: Workspace) -> list[str]:
-    """The rivals of the profile that can be imported; prints a line for each one that can't."""
+    """The rivals of the profile whose packages are installed; prints a line for each one whose aren't."""
     found = []
     for name in workspace.config.rivals:
         try:
-            rival_class(name)
+            check_installed(name)
             found.append(name)
         except ImportError as error:
             print(f"{name} is not measured: {error}")
@@ -65,10 +64,8 @@ def _measure(run: Run, name: str) -> None:
     tensors = dict(score=prediction.score, anomaly_map=prediction.anomaly_map.half())
     if prediction.reconstruction is not None:
         tensors["reconstruction"] = ((prediction.reconstruction + 1) * 127.5).round().byte()
-    file, about = _file(run, name), dict(metrics=numbers, threshold=prediction.threshold)
-    part = file.with_suffix(f".{os.getpid()}.part")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"about": json.dumps(about)})
-    part.rename(file)
+    file = _file(run, name)
+    save_tensors(file, tensors, dict(metrics=numbers, threshold=prediction.threshold))
     write_whole(file.with_suffix(".json"), json.dumps(numbers))
 
 
@@ -82,9 +79,7 @@ def prepare(runs: list[Run], names: list[str]) -> None:
 def outcome(run: Run, name: str) -> RivalOutcome:
     """A rival's scores, maps and metrics on the run's test images; cached."""
     prepare([run], [name])
-    with safe_open(_file(run, name), "pt") as stored:
-        about = json.loads(stored.metadata()["about"])
-        tensors = {key: stored.get_tensor(key) for key in stored.keys()}
+    tensors, about = load_tensors(_file(run, name))
     tensors["anomaly_map"] = tensors["anomaly_map"].float()
     if "reconstruction" in tensors:
         tensors["reconstruction"] = tensors["reconstruction"].float() / 127.5 - 1

@@ -24,6 +24,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from .config import PROFILES, Config
+from .files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -126,9 +127,7 @@ def to_text(notebook: nbformat.NotebookNode) -> str:
 
 def write_clean(notebook: nbformat.NotebookNode, path: Path) -> None:
     """Write a notebook, normalised, in one go: a reader never sees half of it."""
-    part = path.with_suffix(".part")
-    part.write_text(to_text(normalise(notebook)), encoding="utf-8")
-    part.replace(path)
+    write_whole(path, to_text(normalise(notebook)))
 
 
 # ---- the command ----
@@ -270,10 +269,7 @@ def keep_minutes(file: Path, profile: str, notebook: str, took: float) -> None:
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     minutes = kept["minutes"] if kept.get("settings") == settings else {}
     minutes[notebook] = max(minutes.get(notebook, 0.0), round(took, 1))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps({"minutes": minutes, "settings": settings}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    part.replace(file)
+    write_whole(file, json.dumps({"minutes": minutes, "settings": settings}, indent=1, sort_keys=True) + "\n")
 
 
 def run_one(source: Path, target: Path, values: dict, line: str) -> nbformat.NotebookNode:

@@ -14,8 +14,10 @@ from torch import Tensor
 from d3ad import detector, diffusion, metrics, training
 from d3ad.conditioning import knn_distances, pool_features
 from d3ad.config import Config
-from d3ad.experiments import Run, Workspace, bare, in_parallel, prepare, shared_backbone, train, write_whole
+from d3ad.experiments import Run, Workspace, bare, prepare, shared_backbone, train
 from d3ad.features import FeatureExtractor, adaptation_loss
+from d3ad.files import write_whole
+from d3ad.parallel import in_parallel
 
 METRICS = ("i_auroc", "p_auroc", "pro")
 SIGHT = "dic-sight.json"

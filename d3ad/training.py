@@ -3,14 +3,12 @@
 Every random draw of a step comes from a generator seeded by (seed, step), so a run that was stopped and resumed ends
 with the same weights as one that never stopped.
 """
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -18,6 +16,7 @@ from d3ad import diffusion
 from d3ad.autoencoders import LatentCodec, autoencoder_loss, make_torchvision_importable
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_levels, adaptation_loss
+from d3ad.files import load_tensors, save_tensors
 
 make_torchvision_importable()
 from diffusers import UNet2DModel  # noqa: E402
@@ -111,11 +110,7 @@ def _keep(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, aver
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in (average or {}).items()}
     tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.state_dict()["state"].items() for k, v in state.items()}
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "training.safetensors.part"
-    save_file(tensors, part, metadata={"losses": json.dumps(losses)})
-    part.rename(folder / "training.safetensors")
+    save_tensors(folder / "training.safetensors", tensors, {"losses": losses})
 
 
 def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict | None) -> list[float]:
@@ -123,11 +118,9 @@ def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, a
     file = folder / "training.safetensors"
     if not file.exists():
         return []
-    from safetensors import safe_open
-    with safe_open(file, "pt") as stored:
-        losses = json.loads(stored.metadata()["losses"])
+    tensors, about = load_tensors(file)
     parts: dict[str, dict] = {"model": {}, "average": {}, "optimizer": {}}
-    for key, value in load_file(file).items():
+    for key, value in tensors.items():
         part, name = key.split(".", 1)
         parts[part][name] = value
     model.load_state_dict(parts["model"])
@@ -140,7 +133,7 @@ def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, a
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     for parameter, moments in optimizer.state.items():  # fused steps walk memory: moments must lie as their parameter does
         moments.update({k: torch.empty_like(parameter).copy_(v) for k, v in moments.items() if v.shape == parameter.shape})
-    return losses
+    return about["losses"]
 
 
 def train_autoencoder(codec: LatentCodec, images: Tensor, config: Config, folder: Path | None = None) -> list[float]:

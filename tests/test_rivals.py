@@ -32,9 +32,9 @@ def test_a_missing_package_leaves_a_line(workspace, monkeypatch, capsys):
     def missing(name):
         if name == "DDAD":
             raise ImportError("DDAD rests on something")
-        return baselines.rival_class(name)
+        return baselines.check_installed(name)
 
-    monkeypatch.setattr(rivals, "rival_class", missing)
+    monkeypatch.setattr(rivals, "check_installed", missing)
     assert rivals.available(workspace) == ["SPADE"]
     assert "DDAD is not measured: DDAD rests on something" in capsys.readouterr().out
 

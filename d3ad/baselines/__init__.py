@@ -4,6 +4,7 @@
 that rest on anomalib need that optional package (`pip install "d3ad[rivals]"`).
 """
 from importlib import import_module
+from importlib.util import find_spec
 
 from d3ad.baselines.base import Rival, RivalPrediction, Resources
 
@@ -26,17 +27,19 @@ RIVALS = {
 }
 
 
-def rival_class(name: str) -> type[Rival]:
-    """The class of a rival.  Raises ValueError for an unknown name, ImportError saying what to install."""
+def check_installed(name: str) -> None:
+    """Raise ValueError for an unknown name, ImportError where a rival's package is missing; imports nothing heavy."""
     if name not in RIVALS:
         raise ValueError(f"unknown rival {name!r}; there are {', '.join(RIVALS)}")
-    module, class_name, needs_anomalib = RIVALS[name]
-    try:
-        return getattr(import_module(f"d3ad.baselines.{module}"), class_name)
-    except ImportError as error:
-        if needs_anomalib and "anomalib" in str(error):
-            raise ImportError(f'{name} rests on anomalib, which is not installed: pip install "d3ad[rivals]"') from error
-        raise
+    if RIVALS[name][2] and find_spec("anomalib") is None:
+        raise ImportError(f'{name} rests on anomalib, which is not installed: pip install "d3ad[rivals]"')
+
+
+def rival_class(name: str) -> type[Rival]:
+    """The class of a rival.  Raises as `check_installed` does."""
+    check_installed(name)
+    module, class_name, _ = RIVALS[name]
+    return getattr(import_module(f"d3ad.baselines.{module}"), class_name)
 
 
 def make(name: str, resources: Resources) -> Rival:
@@ -44,4 +47,4 @@ def make(name: str, resources: Resources) -> Rival:
     return rival_class(name)(resources)
 
 
-__all__ = ["RIVALS", "Resources", "Rival", "RivalPrediction", "make", "rival_class"]
+__all__ = ["RIVALS", "Resources", "Rival", "RivalPrediction", "check_installed", "make", "rival_class"]

@@ -1,0 +1,57 @@
+"""Work spread over processes: on a CPU each computes with one thread, which is faster than many threads on small networks,
+and the numbers don't depend on how many cores there are.
+"""
+import contextlib
+import multiprocessing
+import os
+import warnings
+from functools import lru_cache
+
+import joblib
+import psutil
+import torch
+from tqdm import tqdm
+
+from d3ad import detector
+from d3ad.config import Config
+
+WORKER_MEMORY = 2e9  # bytes that a worker process needs
+
+
+def in_parallel(title: str, function, jobs: list[tuple]) -> None:
+    """Call function(*job) for every job: on a CPU in worker processes of one thread each, else one after the other.
+
+    The first of a job is a Run; a worker keeps what its last one has loaded, so jobs of one run should stand together.
+    """
+    if not jobs:
+        return
+    workers = min(len(jobs), num_workers(jobs[0][0].config))
+    calls = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(joblib.delayed(_alone)(function, job) for job in jobs)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A worker stopped")  # joblib replaces a process that has grown: here by what it remembers
+        for _ in tqdm(calls, title, total=len(jobs)):
+            pass
+
+
+def _alone(function, job: tuple):
+    """One job, in a worker process or, where there is one worker only, in this."""
+    if detector.pick_device(job[0].config.device).type == "cpu":
+        torch.set_num_threads(1)
+    with contextlib.ExitStack() as stack:
+        if multiprocessing.parent_process() is not None:  # several processes' bars would be drawn over each other
+            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
+        return function(_loaded(job[0]), *job[1:])
+
+
+@lru_cache(maxsize=1)
+def _loaded(run):
+    """The run of this process's last job with all it has loaded, where this is the same."""
+    return run
+
+
+def num_workers(config: Config) -> int:
+    """Processes to compute with: the cores, at most 8, as far as memory allows; one where there is a GPU."""
+    if detector.pick_device(config.device).type != "cpu":
+        return 1
+    fitting = int(psutil.virtual_memory().available // WORKER_MEMORY)
+    return max(1, min(joblib.cpu_count(), 8, fitting))
