@@ -1,4 +1,4 @@
-"""The command line: python -m d3ad fit | predict | evaluate | synthesize."""
+"""The command line: python -m d3ad check | fit | predict | evaluate | synthesize."""
 import argparse
 import json
 import sys
@@ -9,6 +9,7 @@ from d3ad.config import PROFILES, Config
 
 EXAMPLES = """examples:
   python -m d3ad synthesize drawn
+  python -m d3ad check --dataset mvtec --data-root drawn
   python -m d3ad fit drawn/mvtec_anomaly_detection/weave/train/good --out model
   python -m d3ad predict model drawn/mvtec_anomaly_detection/weave/test/good --out out
   python -m d3ad evaluate model --dataset mvtec --data-root drawn --category weave"""
@@ -24,6 +25,11 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="python -m d3ad", description="Train and use the D3AD anomaly detector.", allow_abbrev=False,
                   epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    check = commands.add_parser("check", help="decode every image and mask of a folder or dataset, and list all that is wrong")
+    check.add_argument("folder", nargs="?", help="folder of images (instead of --dataset)")
+    _dataset_options(check)
+    check.set_defaults(run=run_check)
 
     fit = commands.add_parser("fit", help="train on a folder of good images, or on a dataset's training images")
     fit.add_argument("folder", nargs="?", help="folder of good images (instead of --dataset)")
@@ -64,9 +70,34 @@ def _dataset_options(command: argparse.ArgumentParser) -> None:
 def _dataset(options):
     from d3ad import data
     if not options.dataset or not options.data_root:
-        raise ValueError("give --dataset and --data-root" + (", or a folder" if options.command == "fit" else ""))
+        raise ValueError("give --dataset and --data-root" + (", or a folder" if options.command in ("check", "fit") else ""))
     more = dict(split=options.split, seed=options.split_seed) if options.dataset == "mtd" else {}
     return data.load(options.dataset, options.data_root, options.category, **more)
+
+
+def run_check(options) -> None:
+    """Print what is unusual, and raise DataError with every problem of every category."""
+    from tqdm import tqdm
+
+    from d3ad import data
+    if options.folder:
+        options.dataset, options.data_root = "folder", options.folder
+    if not options.dataset or not options.data_root:
+        raise ValueError("give a folder, or --dataset and --data-root")
+    names = [options.category] if options.category else data.categories(options.dataset, options.data_root)
+    problems, images = [], 0
+    for options.category in tqdm(names, "check", disable=len(names) == 1):
+        try:
+            dataset = _dataset(options)
+        except data.DataError as error:
+            problems += str(error).splitlines()
+            continue
+        images += len(dataset.train) + len(dataset.test)
+        print(dataset, *dataset.notes, sep="\n  ")
+        problems += dataset.check() + dataset.duplicates()
+    if problems:
+        raise data.DataError("\n".join([f"{len(problems)} problems:", *problems]))
+    print(f"{images} images in {len(names)} categories: nothing to mend")
 
 
 def run_fit(options) -> None:

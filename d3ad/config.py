@@ -21,11 +21,17 @@ CHOICES = {
     "normalisation": ("test", "train"),
 }
 RANGES = {  # lowest and highest value allowed
-    "image_size": (16, 4096), "latent_channels": (1, 64), "num_timesteps": (1, 10_000), "train_t_max": (1, 10_000),
-    "batch_size": (1, 4096), "learning_rate": (1e-8, 1.0), "weight_decay": (0.0, 1.0), "ema_decay": (0.0, 0.99999),
-    "k": (1, 10_000), "num_bins": (1, 1000), "t_max": (1, 10_000), "round_to": (1, 1000), "num_steps": (1, 1000),
-    "guidance": (-100.0, 100.0), "omega": (0.0, 1.0), "weight": (0.0, 1.0), "sigma": (0.0, 100.0),
-    "threshold_quantile": (0.5, 1.0), "calibration_images": (1, 100_000), "calibration_levels": (0, 100), "seeds": (1, 100), "dic_block": (1, 4), "predict_batch": (1, 4096),
+    "drawn_counts": (0, 100_000), "image_size": (16, 4096), "seed": (0, 2 ** 31 - 1), "seeds": (1, 100),
+    "autoencoder_steps": (0, 10_000_000), "crop_size": (0, 4096), "latent_channels": (1, 64),
+    "beta_start": (1e-9, 0.999), "beta_end": (1e-9, 0.999), "num_timesteps": (1, 10_000), "train_t_max": (1, 10_000),
+    "unet_channels": (16, 8192), "unet_layers": (1, 16), "unet_attention": (0, 15), "unet_head_dim": (1, 8192),
+    "train_epochs": (1, 100_000), "train_steps": (0, 100_000_000), "batch_size": (1, 4096), "learning_rate": (1e-8, 1.0),
+    "weight_decay": (0.0, 1.0), "ema_decay": (0.0, 0.99999),
+    "pretrain_steps": (0, 10_000_000), "dic_block": (1, 3), "map_blocks": (1, 3), "adapt_blocks": (1, 3), "adapt_epochs": (0, 1000),
+    "adapt_learning_rate": (1e-8, 1.0),
+    "k": (1, 10_000), "num_bins": (1, 1000), "t_max": (1, 10_000), "min_bin": (0, 1000), "round_to": (1, 1000),
+    "num_steps": (1, 1000), "guidance": (-100.0, 100.0), "omega": (0.0, 1.0), "weight": (0.0, 1.0), "sigma": (0.0, 100.0),
+    "calibration_images": (1, 100_000), "calibration_levels": (0, 100), "threshold_quantile": (0.5, 1.0), "predict_batch": (1, 4096),
     "rival_steps": (0, 10_000_000), "rival_width": (0.01, 1.0),
 }
 NOT_D3AD = ("name", "device", "rivals", "rival_steps", "rival_width", "rival_spread_categories")  # fields that don't touch what D3AD computes
@@ -115,14 +121,37 @@ class Config:
             object.__setattr__(self, field.name, value)
             if field.name in CHOICES and value not in CHOICES[field.name]:
                 raise ValueError(f"{field.name} must be one of {', '.join(CHOICES[field.name])}; got {value!r}")
-            low, high = RANGES.get(field.name, (value, value))
-            if not low <= value <= high:
+            low, high = RANGES.get(field.name, (None, None))
+            items = value if isinstance(value, tuple) else (value,)
+            if low is not None and not all(low <= item <= high for item in items):
                 raise ValueError(f"{field.name} must lie in {low}..{high}; got {value!r}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise ValueError for fields that are fine alone and impossible together."""
         if self.t_max > self.num_timesteps or self.train_t_max > self.num_timesteps:
             raise ValueError(f"t_max ({self.t_max}) and train_t_max ({self.train_t_max}) can't exceed num_timesteps "
                              f"({self.num_timesteps})")
         if self.t_max > self.train_t_max:
             raise ValueError(f"t_max ({self.t_max}) exceeds train_t_max ({self.train_t_max}): the network wouldn't know it")
+        if self.beta_start > self.beta_end:
+            raise ValueError(f"beta_start ({self.beta_start}) exceeds beta_end ({self.beta_end})")
+        if self.min_bin > self.num_bins:
+            raise ValueError(f"min_bin ({self.min_bin}) exceeds num_bins ({self.num_bins})")
+        if self.image_size % 8 or self.crop_size % 8:
+            raise ValueError(f"image_size ({self.image_size}) and crop_size ({self.crop_size}) must be multiples of 8, "
+                             "the autoencoder's factor")
+        if self.crop_size > self.image_size:
+            raise ValueError(f"crop_size ({self.crop_size}) exceeds image_size ({self.image_size})")
+        if not self.unet_channels or any(width % 16 for width in self.unet_channels):
+            raise ValueError(f"unet_channels ({list(self.unet_channels)}) must be multiples of 16, the groups of its normalisation")
+        if self.image_size // 8 % 2 ** (len(self.unet_channels) - 1):
+            raise ValueError(f"image_size ({self.image_size}) can't be halved often enough: 8 for the autoencoder times "
+                             f"{2 ** (len(self.unet_channels) - 1)} for the {len(self.unet_channels)} levels of unet_channels must divide it")
+        if any(level >= len(self.unet_channels) for level in self.unet_attention):
+            raise ValueError(f"unet_attention ({list(self.unet_attention)}) names a level that unet_channels doesn't have")
+        if self.drawn_counts and len(self.drawn_counts) != 3:
+            raise ValueError("drawn_counts must have three numbers: training normal, test normal, test anomalous")
 
     @classmethod
     def profile(cls, name: str, **changes) -> "Config":

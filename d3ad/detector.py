@@ -363,9 +363,7 @@ def _describe(images) -> str:
 
 
 def check_training_images(images: Tensor, config: Config) -> None:
-    """Raise ValueError where there are too few images for Algorithm 2, or the autoencoder can't divide their size."""
-    if config.image_size % 8:
-        raise ValueError(f"image_size = {config.image_size} must be a multiple of 8, the autoencoder's factor")
+    """Raise ValueError where there are too few images for Algorithm 2."""
     needed = config.k + (not config.include_self)
     if len(images) < needed:
         raise ValueError(f"{len(images)} training images are too few for k = {config.k} neighbours: give at least {needed}, "

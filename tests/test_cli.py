@@ -1,5 +1,6 @@
 """python -m d3ad: draw, fit, predict, evaluate; one clear line for what goes wrong."""
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -61,3 +62,24 @@ def test_usage_errors_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2 and len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_check_passes_what_is_whole(drawn, capsys):
+    assert main(["check", "--dataset", "mvtec", "--data-root", str(drawn)]) == 0
+    said = capsys.readouterr().out
+    assert "mvtec/weave: 6 training, 3 normal test, 6 anomalous test images" in said and "nothing to mend" in said
+
+
+def test_check_lists_every_problem_of_every_category(drawn, tmp_path, capsys):
+    root = tmp_path / "mvtec_anomaly_detection"
+    shutil.copytree(drawn / "mvtec_anomaly_detection", root)
+    first, second = sorted((root / "weave" / "train" / "good").iterdir())[:2]
+    first.write_bytes(first.read_bytes()[:500])                                        # cut off
+    shutil.copy(second, sorted((root / "weave" / "test" / "good").iterdir())[0])       # trained on and tested with
+    sorted((root / "gear" / "ground_truth").glob("*/*"))[0].unlink()                   # a mask is missing
+    assert main(["check", "--dataset", "mvtec", "--data-root", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert any("no images in it" in line and "gear" in line for line in lines)  # it was the only one of its kind
+    assert any(f"{first}: cannot be read as an image" in line for line in lines)
+    assert any("which is trained on" in line and str(second) in line for line in lines)
+    assert main(["check", str(tmp_path / "nowhere")]) == 2 and "not a folder" in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """The profiles and what Config refuses."""
+import dataclasses
+
 import pytest
 
-from d3ad.config import PROFILES, Config
+from d3ad.config import PROFILES, RANGES, Config
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -22,6 +24,10 @@ def test_defaults_are_the_papers():
     (dict(omega=1.5), "omega"), (dict(k=0), "k must"), (dict(k="20"), "k must be of type int"), (dict(k=True), "k must"),
     (dict(autoencoder="vq"), "autoencoder"), (dict(t_max=2000), "t_max"), (dict(train_t_max=50), "train_t_max"),
     (dict(map_blocks=[2.5]), "map_blocks"), (dict(nonsense=1), "nonsense"), (dict(learning_rate="1e-4"), "learning_rate"),
+    (dict(beta_start=0.5), "beta_start"), (dict(min_bin=11), "min_bin"), (dict(image_size=100), "multiples of 8"),
+    (dict(image_size=136), "halved"), (dict(crop_size=512), "crop_size"), (dict(unet_channels=[20, 40]), "unet_channels"),
+    (dict(unet_channels=[]), "unet_channels"), (dict(unet_attention=[5]), "unet_attention"), (dict(drawn_counts=[80, 20]), "drawn_counts"),
+    (dict(map_blocks=[2, 4]), "map_blocks must lie in 1..3"), (dict(seed=-1), "seed must lie"), (dict(omega=float("nan")), "omega"),
 ])
 def test_refuses_and_names_the_field(change, message):
     with pytest.raises(ValueError, match=message):
@@ -37,3 +43,8 @@ def test_hash_follows_the_settings_and_not_the_device():
     c = Config.profile("demo")
     assert c.hash() == Config.profile("demo", device="cpu").hash() != c.replace(omega=1.0).hash()
     assert c.hash("k") == c.replace(omega=1.0).hash("k")
+
+
+def test_every_number_has_a_range():
+    numbers = [field.name for field in dataclasses.fields(Config) if any(kind in str(field.type) for kind in ("int", "float"))]
+    assert set(numbers) == set(RANGES)

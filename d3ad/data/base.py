@@ -101,6 +101,13 @@ class Dataset:
                 problems.append(f"{sample.mask}: empty mask of an anomalous image; draw it or drop the image")
         return problems
 
+    def duplicates(self) -> list[str]:
+        """A line for each test image whose file is, byte for byte, that of a training image."""
+        trained = {hashlib.sha256(sample.image.read_bytes()).digest(): sample.image for sample in self.train if sample.image.is_file()}
+        same = ((sample.image, trained.get(hashlib.sha256(sample.image.read_bytes()).digest())) for sample in self.test
+                if sample.image.is_file())
+        return [f"{image}: the same image as {other}, which is trained on; remove one of the two" for image, other in same if other]
+
     def _samples(self, split):
         if split not in ("train", "test"):
             raise ValueError(f"unknown split {split!r}; allowed: train, test")
