@@ -36,13 +36,18 @@ def parser() -> argparse.ArgumentParser:
     _dataset_options(fit)
     fit.add_argument("--out", required=True, type=Path, help="folder for the trained detector")
     fit.add_argument("--profile", default="demo", choices=PROFILES, metavar="P", help=f"settings: {', '.join(PROFILES)}")
+    fit.add_argument("--held-out", type=_share, default=0.2, metavar="SHARE",
+                     help="share of the good images that is not trained on and sets the threshold; by default %(default)s")
+    fit.add_argument("--false-alarms", type=_share, default=0.01, metavar="RATE",
+                     help="share of good parts that may be flagged; by default %(default)s")
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting, as in TOML")
     fit.set_defaults(run=run_fit)
 
     predict = commands.add_parser("predict", help="scores and heat maps of a folder of images")
     predict.add_argument("model", type=Path)
     predict.add_argument("folder", help="folder of images")
-    predict.add_argument("--out", required=True, type=Path, help="gets scores.csv and a heat map per image")
+    predict.add_argument("--out", required=True, type=Path, help="gets report.html, scores.csv, and a heat map, an overlay and a mask per image")
+    predict.add_argument("--raw", action="store_true", help="write each anomaly map as NPY, too")
     predict.set_defaults(run=run_predict)
 
     evaluate = commands.add_parser("evaluate", help="I-AUROC, P-AUROC and PRO on a dataset's test images, as JSON")
@@ -57,6 +62,14 @@ def parser() -> argparse.ArgumentParser:
         synthesize.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"by default {default}")
     synthesize.set_defaults(run=run_synthesize)
     return top
+
+
+def _share(text: str) -> float:
+    """A number between 0 and 0.5, without 0."""
+    value = float(text)
+    if not 0 < value <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text} must lie above 0 and at most at 0.5")
+    return value
 
 
 def _dataset_options(command: argparse.ArgumentParser) -> None:
@@ -101,8 +114,10 @@ def run_check(options) -> None:
 
 
 def run_fit(options) -> None:
-    """Train and save; a training that was stopped goes on from where it was."""
-    from d3ad import D3AD
+    """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on."""
+    from d3ad import D3AD, data
+    from d3ad.detector import as_images
+    from d3ad.own import split_off
     changes = {}
     for setting in options.set:
         name, _, value = setting.partition("=")
@@ -111,34 +126,47 @@ def run_fit(options) -> None:
         except tomllib.TOMLDecodeError:
             changes[name] = value
     config = Config.profile(options.profile, **changes)
-    images = options.folder if options.folder else _dataset(options)
+    dataset = data.load("folder", options.folder) if options.folder else _dataset(options)
+    images = as_images(dataset, config.image_size, "train")
+    train, held_out = split_off(images, options.held_out, config.seed)
     training = options.out.with_name(options.out.name + ".training")
-    detector = D3AD(config).fit(images, folder=training / config.hash())
-    detector.save(options.out)
-    print(f"saved to {options.out}; threshold {float(detector.calibration.threshold):.4f}")
+    detector = D3AD(config).fit(train, folder=training / config.hash())
+    promise = detector.set_threshold(held_out, options.false_alarms)
+    detector.save(options.out, model_card(detector, dataset, len(train)))
+    print(f"saved to {options.out}; {promise}")
+
+
+def model_card(detector, dataset, num_trained: int) -> str:
+    """What a person who finds the model folder wants to know, as Markdown."""
+    from d3ad import report
+    settings = {name: value for name, value in detector.config.to_dict().items() if value != getattr(Config(), name)}
+    return "\n".join([
+        "# A D3AD anomaly detector", "",
+        f"Trained on {num_trained} good images of {dataset} (fingerprint {dataset.fingerprint()}).", "",
+        f"{str(detector.promise).capitalize()}.", "",
+        "Use: `python -m d3ad predict THIS_FOLDER NEW_IMAGES --out OUT`, or `from d3ad import D3AD; D3AD.load(folder)`.", "",
+        "Versions: " + ", ".join(f"{name} {report.version(name)}" for name in report.PACKAGES) + f"; d3ad commit {report.commit()}.", "",
+        "Settings that differ from the paper's:", "",
+        *(f"- `{name}` = {json.dumps(list(value) if isinstance(value, tuple) else value)}" for name, value in settings.items()), ""])
 
 
 def run_predict(options) -> None:
-    """Write scores.csv and, for each image, input beside reconstruction and map."""
-    import pandas as pd
+    """Write scores.csv, report.html and pictures."""
+    import time
 
-    from d3ad import D3AD, data, plotting
+    from d3ad import D3AD, data, inspection
     detector = D3AD.load(options.model)
     dataset = data.load("folder", options.folder)
     split = "test" if dataset.test else "train"
     samples = getattr(dataset, split)
     images = dataset.images(split, detector.config.image_size)
+    started = time.monotonic()
     prediction = detector.predict(images, progress=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(dict(path=[str(sample.image) for sample in samples], score=prediction.score.numpy(),
-                              t_hat=prediction.t_hat.numpy(), is_anomalous=prediction.is_anomalous.numpy(),
-                              threshold=prediction.threshold))
-    table.to_csv(options.out / "scores.csv", index=False, float_format="%.6f")
-    for i, sample in enumerate(samples):
-        figure = plotting.heat_map(images[i], prediction.reconstruction[i], prediction.anomaly_map[i], prediction.threshold)
-        figure.savefig(options.out / f"{i:04d}_{sample.image.stem}.png", dpi=110)
-        plotting.close(figure)
-    print(f"{int(prediction.is_anomalous.sum())} of {len(samples)} images flagged; {options.out / 'scores.csv'}")
+    rate = len(images) / (time.monotonic() - started)
+    names = [sample.image.relative_to(dataset.root).as_posix() for sample in samples]
+    promise = str(detector.promise or f"threshold {prediction.threshold:.4g}, a quantile of training images: new good images exceed it more often")
+    inspection.write_results(options.out, names, images, prediction, promise[0].upper() + promise[1:] + ".", options.raw)
+    print(f"{int(prediction.is_anomalous.sum())} of {len(samples)} images flagged, {rate:.1f} images a second; {options.out / 'report.html'}")
 
 
 def run_evaluate(options) -> None:

@@ -7,7 +7,7 @@ import copy
 import json
 import shutil
 import zlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor
+from d3ad.thresholds import Threshold, threshold_for
 
 
 # The settings that a trained detector can change: of Algorithms 1 and 2 and of the maps.
@@ -73,6 +74,7 @@ class D3AD:
         self.device = pick_device(self.config.device)
         self.alpha_bar = diffusion.alpha_bar(self.config.beta_start, self.config.beta_end, self.config.num_timesteps)
         self.losses: dict[str, list[float]] = {}
+        self.promise: Threshold | None = None  # of the threshold, where good images that were not trained on have set it
         self.memory: dict | None = None  # a dict keeps features and latents of each batch, for the variants that follow
 
     def fit(self, images, folder: Path | str | None = None, codec: LatentCodec | None = None,
@@ -102,7 +104,7 @@ class D3AD:
 
     def _fit_features(self, images: Tensor, mean: Tensor, backbone: FeatureExtractor, folder: Path | None) -> None:
         """Adapt a copy of the feature extractor (Eq. 10); then what rests on it: the bins and the calibration."""
-        self.backbone, self.memory = copy.deepcopy(backbone), None
+        self.backbone, self.memory, self.promise = copy.deepcopy(backbone), None, None
         if self.config.adapt_epochs:
             self.losses["adaptation"] = training.adapt(self.backbone, self.codec, self.unet, images, mean, self.config, folder)
         self.backbone.eval()
@@ -140,6 +142,15 @@ class D3AD:
         raw = dict(latent=prediction.latent_map, feature=prediction.feature_map, t_hat=prediction.t_hat)
         return replace(prediction, **self._fuse(raw, normalisation))
 
+    def set_threshold(self, good_images, false_alarm_rate: float = 0.01) -> Threshold:
+        """Set the threshold on good images that were *not* trained on, for this rate of false alarms; returns what it promises.
+
+        good_images: as in `predict`.  `fit` alone takes a quantile of training images, which score lower than new ones.
+        """
+        self.promise = threshold_for(self.predict(good_images).score, false_alarm_rate)
+        self.calibration = replace(self.calibration, threshold=torch.tensor(self.promise.value, dtype=torch.float64))
+        return self.promise
+
     def variant(self, **changes) -> "D3AD":
         """This detector with other settings of conditioning, reconstruction or maps: same weights, calibrated anew.
 
@@ -149,7 +160,7 @@ class D3AD:
         if fixed:
             raise ValueError(f"{', '.join(fixed)} can't change without training; what can: {', '.join(sorted(VARIABLE))}")
         other = copy.copy(self)
-        other.config = self.config.replace(**changes)
+        other.config, other.promise = self.config.replace(**changes), None
         other.conditioning = other._conditioning()
         if other.conditioning.settings() == self.conditioning.settings():
             other.conditioning = self.conditioning
@@ -260,9 +271,10 @@ class D3AD:
         return torch.cat([conditioning.pool_features(self.backbone(batch.to(self.device))[block]).cpu()
                           for batch in images.split(self.config.predict_batch)])
 
-    def save(self, folder: Path | str) -> Path:
+    def save(self, folder: Path | str, card: str = "") -> Path:
         """Write the detector in diffusers' convention, a folder per part with config.json and safetensors.
 
+        card: a text for a person, written beside them as README.md.
         The folder appears only when it is complete; an older one of that name is replaced.
         """
         folder = Path(folder)
@@ -274,8 +286,11 @@ class D3AD:
         save_part(part / "features", self.backbone.state_dict(), {"name": self.backbone.name})
         save_part(part / "conditioning", {"reference": self.conditioning.reference}, {})
         save_part(part / "calibration", vars(self.calibration) | {"images": self.calibration_images}, {})
-        settings = {"format": 1, "autoencoder": self.codec.kind, "config": self.config.to_dict(), "losses": self.losses}
+        settings = {"format": 1, "autoencoder": self.codec.kind, "config": self.config.to_dict(), "losses": self.losses,
+                    "threshold": asdict(self.promise) if self.promise else None}
         (part / "config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        if card:
+            (part / "README.md").write_text(card, encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         part.rename(folder)
@@ -290,6 +305,8 @@ class D3AD:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self = cls(Config.from_dict(settings["config"]).replace(device=device))
         self.losses = settings["losses"]
+        if settings.get("threshold"):
+            self.promise = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
         self.codec = load_autoencoder(settings["autoencoder"], str(folder / "autoencoder")).to(self.device).eval()
         self.unet = training.UNet2DModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False)
         self.unet = self.unet.to(self.device, memory_format=torch.channels_last).eval()

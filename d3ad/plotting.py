@@ -391,18 +391,3 @@ def verdicts(frame):
 def pairs(rows: dict[str, Tensor], count: int = 8):
     """Rows of images, such as inputs above their reconstructions."""
     return image_grid([list(images[:count]) for images in rows.values()], list(rows), [""] * count)
-
-
-def heat_map(image: Tensor, reconstruction: Tensor, anomaly_map: Tensor, threshold: float):
-    """What an inspector looks at: the image with what lies above the threshold, its reconstruction, the map."""
-    fig, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.6))
-    show(axes[0], image, "image")
-    outline(axes[0], anomaly_map > threshold, "#ff2d2d")
-    show(axes[1], reconstruction, "reconstruction")
-    show(axes[2], anomaly_map, "anomaly map", vmin=0, vmax=max(2 * threshold, 1e-6), cmap="magma")
-    return fig
-
-
-def close(fig) -> None:
-    """Free a figure's memory."""
-    plt.close(fig)

@@ -54,7 +54,7 @@ def test_budget_is_what_the_paper_asks_for_or_the_profiles_limit(toy):
     assert asked.num_steps(80) == asked.steps_asked(80) == 700 * 10
     limited = make("DRAEM", Resources(shared.config.replace(rival_steps=50), shared.backbone))
     assert limited.num_steps(80) == 50 * limited.pace and limited.steps_asked(80) == 700 * 10
-    assert len(limited.batch(train, 0)) == 8 and limited.crop(0, train)[0].shape == train.shape
+    assert len(limited.batch(train, 0)) == 4 and limited.crop(0, train)[0].shape == train.shape
     parts = make("DRAEM", Resources(shared.config.replace(crop_size=16), shared.backbone)).crop(3, train, train[:, :1])
     assert torch.equal(parts[0][:, :1], parts[1]) and parts[0].shape[-2:] == (16, 16)
     assert make("SPADE", shared).num_steps(80) == 0
@@ -91,3 +91,14 @@ def test_pasted_changes_only_what_it_marks():
     assert where.unique().tolist() == [0, 1] and 0 < where.flatten(1).any(1).sum() < 8
     assert torch.equal(broken[(where == 0).unsqueeze(1).expand_as(images)], images[(where == 0).unsqueeze(1).expand_as(images)])
     assert not torch.equal(broken, images)
+
+
+def test_greedy_coreset_takes_the_farthest_each_time():
+    from d3ad.baselines.patchcore import greedy_coreset
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(60, 5, generator=generator)
+    chosen = greedy_coreset(points, 20).tolist()
+    for i in range(1, 20):
+        distance = torch.cdist(points, points[chosen[:i]]).amin(1)
+        assert distance[chosen[i]] == pytest.approx(float(distance.max()), rel=1e-4)
+    assert len(set(chosen)) == 20 and len(set(greedy_coreset(points, 60).tolist())) == 60

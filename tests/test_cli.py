@@ -2,10 +2,13 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from d3ad.cli import main
+from d3ad.own import split_off
 
 QUICK = ["--profile", "smoke", "--set", "train_steps=2", "--set", "autoencoder_steps=2", "--set", "pretrain_steps=1"]
 
@@ -30,8 +33,31 @@ def test_predict_writes_scores_and_pictures(drawn, model, tmp_path, capsys):
     assert main(["predict", str(model), str(folder), "--out", str(tmp_path)]) == 0
     table = pd.read_csv(tmp_path / "scores.csv")
     assert list(table) == ["path", "score", "t_hat", "is_anomalous", "threshold"]
-    assert len(table) == len(list(tmp_path.glob("*.png"))) == len(list(folder.iterdir()))
-    assert "flagged" in capsys.readouterr().out
+    for kind in ("heat_maps", "overlays", "masks"):
+        assert len(table) == len(list((tmp_path / kind).glob("*.png"))) == len(list(folder.iterdir()))
+    assert table["path"].tolist() == sorted(path.name for path in folder.iterdir()) and not (tmp_path / "maps").exists()
+    assert (table["is_anomalous"] == (table["score"] > table["threshold"])).all()
+    assert "flagged" in capsys.readouterr().out and "</html>" in (tmp_path / "report.html").read_text()
+
+
+def test_the_model_says_where_its_threshold_comes_from(model, drawn, tmp_path):
+    card, settings = (model / "README.md").read_text(), json.loads((model / "config.json").read_text())
+    assert "Trained on 5 good images" in card and "from 1 good images that were not trained on" in card and "fingerprint" in card
+    assert settings["threshold"]["num_images"] == 1 and settings["threshold"]["expected_rate"] == 0.5
+    folder = drawn / "mvtec_anomaly_detection" / "weave" / "train" / "good"
+    assert main(["predict", str(model), str(folder), "--out", str(tmp_path), "--raw"]) == 0
+    maps = sorted((tmp_path / "maps").iterdir())
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert [np.load(path).max() for path in maps] == pytest.approx(table["score"].tolist(), abs=1e-5)
+    assert table["score"].max() <= table["threshold"].iloc[0] or table["is_anomalous"].any()
+
+
+def test_images_are_held_out_at_random_and_none_is_lost():
+    images = torch.arange(10).view(10, 1)
+    train, held_out = split_off(images, 0.2, seed=0)
+    assert len(train) == 8 and len(held_out) == 2 and sorted(torch.cat([train, held_out]).flatten().tolist()) == list(range(10))
+    assert not torch.equal(split_off(images, 0.2, seed=1)[1], held_out)
+    assert [len(part) for part in split_off(images[:2], 0.01, 0)] == [1, 1]
 
 
 def test_evaluate_prints_metrics(drawn, model, capsys):
@@ -57,7 +83,8 @@ def test_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypa
     assert message in error and len(error.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["train"], ["fit", "x"], ["fit", "x", "--out", "m", "--profile", "nope"], ["predict"]])
+@pytest.mark.parametrize("arguments", [[], ["train"], ["fit", "x"], ["fit", "x", "--out", "m", "--profile", "nope"], ["predict"],
+                                       ["fit", "x", "--out", "m", "--held-out", "1"], ["fit", "x", "--out", "m", "--false-alarms", "0"]])
 def test_usage_errors_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)

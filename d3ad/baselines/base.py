@@ -15,7 +15,7 @@ from d3ad.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()  # anomalib imports torchvision
 
-BUDGET_BATCH = 8  # with few steps, small batches learn more for the same work
+BUDGET_BATCH = 4  # with few steps, small batches learn more for the same work
 
 
 @dataclass(frozen=True)

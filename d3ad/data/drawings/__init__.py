@@ -1,4 +1,4 @@
-"""The seven drawn categories: what a normal picture of each holds, and how it can go wrong.
+"""The drawn categories, seven for the profiles and one for a reader's own part: what a normal picture of each holds, and how it can go wrong.
 
 A picture is a *scene*: an ordered dict of painters, each a function that paints one thing on a canvas.  A
 defect edits the scene: it deletes a painter (a missing part), replaces one (a part turned round) or adds one
@@ -10,7 +10,7 @@ the painters of `painting`, the surfaces of `textures` and the families of defec
 """
 from collections.abc import Callable
 
-from . import biscuit, blister, board, gear, plank, washer, weave
+from . import biscuit, blister, board, button, gear, plank, washer, weave
 from .painting import Rng, Scene
 
 CATALOGUE: dict[str, tuple[Callable[[Rng], Scene], dict[str, Callable[[Scene, Rng], None]]]] = {
@@ -21,4 +21,5 @@ CATALOGUE: dict[str, tuple[Callable[[Rng], Scene], dict[str, Callable[[Scene, Rn
     "plank": (plank.build, plank.DEFECTS),
     "weave": (weave.build, weave.DEFECTS),
     "gear": (gear.build, gear.DEFECTS),
+    "button": (button.build, button.DEFECTS),
 }

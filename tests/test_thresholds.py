@@ -1,0 +1,32 @@
+"""The threshold from good images: by hand, and by drawing many of them."""
+import numpy as np
+import pytest
+
+from d3ad.thresholds import threshold_for
+
+
+def test_by_hand():
+    found = threshold_for(np.arange(1, 100), 0.05)          # 99 scores: the 5th largest leaves 5 of 100
+    assert found.value == 95 and found.expected_rate == pytest.approx(0.05) and found.num_images == 99
+    few = threshold_for([0.2, 0.9, 0.4], 0.01)              # 3 scores can't promise 1 %
+    assert few.value == 0.9 and few.expected_rate == pytest.approx(0.25)
+    assert "1 % as asked would take 99 such images" in str(few) and "as asked" not in str(found)
+
+
+def test_what_it_promises_is_what_happens():
+    rng = np.random.default_rng(0)
+    rates, inside = [], 0
+    for _ in range(2000):
+        found = threshold_for(rng.random(40), 0.05)         # of uniform scores, the rate is 1 - threshold
+        rates.append(1 - found.value)
+        inside += found.interval[0] <= rates[-1] <= found.interval[1]
+    assert np.mean(rates) == pytest.approx(found.expected_rate, abs=0.003)
+    assert inside / 2000 == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize("scores, rate, message", [
+    ([], 0.01, "at least one"), ([1.0, float("nan")], 0.01, "finite"), ([1.0], 0.0, "rate"), ([1.0], 0.7, "rate"),
+])
+def test_refuses(scores, rate, message):
+    with pytest.raises(ValueError, match=message):
+        threshold_for(scores, rate)
