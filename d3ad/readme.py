@@ -42,8 +42,9 @@ def claims() -> str:
     frames = {profile: pd.read_csv(ROOT / f"results/{profile}/claims.csv") for profile in ("demo", "mtd")
               if (ROOT / f"results/{profile}/claims.csv").exists()}
     lines = ["| claim | in the paper | " + " | ".join(f"`{name}`" for name in frames) + " |", "|---|---" + "|---" * len(frames) + "|"]
-    for i, row in frames["demo"].iterrows():
-        cells = [_verdict(frame.iloc[i]) for frame in frames.values()]
+    by_claim = [frame.set_index("claim") for frame in frames.values()]
+    for _, row in frames["demo"].iterrows():
+        cells = [_verdict(frame.loc[row["claim"]]) if row["claim"] in frame.index else "not tested" for frame in by_claim]
         if any(cell != "not tested" for cell in cells):
             lines.append(f"| {row['claim']} | {row['where']} | {' | '.join(cells)} |")
     return "\n".join(lines)

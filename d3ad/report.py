@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import time
+from functools import lru_cache
 from importlib import metadata
 
 import matplotlib.pyplot as plt
@@ -68,6 +69,7 @@ def html(frame: pd.DataFrame, decimals: int = 1, index: bool = False):
     return HTML(frame.to_html(index=index, float_format=lambda value: f"{value:.{decimals}f}", na_rep="", border=0))
 
 
+@lru_cache
 def version(package: str) -> str:
     """A package's version without its local suffix, "-" where it isn't installed."""
     try:
@@ -76,6 +78,7 @@ def version(package: str) -> str:
         return "-"
 
 
+@lru_cache
 def commit() -> str:
     """The checkout's commit, "+" behind it where d3ad/ was changed since; "unknown" outside git."""
     def git(*arguments):
