@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     synthesize.add_argument("out", type=Path)
     for name, default in (("train", 80), ("good", 20), ("bad", 40), ("seed", 0), ("size", 256)):
         synthesize.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"by default {default}")
+    synthesize.add_argument("--only", metavar="NAME", help="one drawing, such as board, weave, or button, which no profile trains on")
     synthesize.set_defaults(run=run_synthesize)
     return top
 
@@ -117,7 +118,7 @@ def run_fit(options) -> None:
     """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on."""
     from d3ad import D3AD, data
     from d3ad.detector import as_images
-    from d3ad.own import split_off
+    from d3ad.thresholds import split_off
     changes = {}
     for setting in options.set:
         name, _, value = setting.partition("=")
@@ -180,10 +181,14 @@ def run_evaluate(options) -> None:
 
 
 def run_synthesize(options) -> None:
-    """Draw every stand-in category."""
+    """Draw every stand-in category, or the one that was asked for."""
     from d3ad.data import synthetic
-    for folder in synthetic.write_all(options.out, options.train, options.good, options.bad, options.seed, options.size).values():
-        print(folder)
+    categories = synthetic.CATEGORIES
+    if options.only:
+        layout = next((layout for layout, names in categories.items() if options.only in names), "mvtec")
+        categories = {layout: (options.only,)}
+    folders = synthetic.write_all(options.out, options.train, options.good, options.bad, options.seed, options.size, categories)
+    print(*folders.values(), sep="\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -155,23 +155,25 @@ def layout(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
     """A table of `beside_paper` laid out as the paper prints it, as text: a row per category, a column per method.
 
     A cell holds the metrics in their order, an em dash where one is missing; the best of a row and metric is bold, among what
-    was reported and among what was measured.  Methods that were measured have a second column.  kind: "html", "md" or "tex".
+    was reported and among what was measured.  Where a row has both, measured methods have a second column; where no row has,
+    the dataset's name says which rows were measured.  kind: "html", "md" or "tex".
     """
-    rows = frame[["dataset", "category"]].drop_duplicates()
-    table = {"dataset": [], "category": []}
-    columns = [(method, prefix) for method in frame["method"].unique() for prefix in ("reported", "measured")
-               if frame.loc[frame["method"] == method].filter(regex=f"^{prefix}_").notna().any(axis=None)]
-    table |= {method + (", measured" if prefix == "measured" else ""): [] for method, prefix in columns}
-    for dataset, category in rows.itertuples(index=False):
-        here = frame[(frame["dataset"] == dataset) & (frame["category"] == category)].set_index("method")
-        table["dataset"].append(dataset)
-        table["category"].append(category.replace("_", " "))
+    given = {prefix: frame.filter(regex=f"^{prefix}_").notna().any(axis=1) for prefix in ("reported", "measured")}
+    side_by_side = bool((given["reported"] & given["measured"]).any())
+    columns = [(method, prefix) for method in frame["method"].unique() for prefix in given
+               if given[prefix][frame["method"] == method].any()] if side_by_side else [(m, None) for m in frame["method"].unique()]
+    rows = []
+    for (dataset, category), here in frame.groupby(["dataset", "category"], sort=False):
+        measured = given["measured"][here.index].any() and not side_by_side
+        row = {"dataset": dataset + (", measured" if measured else ""), "category": category.replace("_", " ")}
+        here = here.set_index("method")
         for method, prefix in columns:
-            values = here.filter(regex=f"^{prefix}_(i_auroc|p_auroc|pro|fps|seconds|megabytes)$").dropna(axis=1, how="all")
-            cell = [] if method not in here.index else [_cell(values[c], method, kind) for c in values]
-            text = " / ".join(cell)
-            table[method + (", measured" if prefix == "measured" else "")].append(text if text.strip("— /") else "")
-    return pd.DataFrame(table)
+            kind_of_value = prefix or ("measured" if measured else "reported")
+            values = here.filter(regex=f"^{kind_of_value}_(i_auroc|p_auroc|pro|fps|seconds|megabytes)$").dropna(axis=1, how="all")
+            text = " / ".join([] if method not in here.index else [_cell(values[c], method, kind) for c in values])
+            row[method + (", measured" if prefix == "measured" else "")] = text if text.strip("— /") else ""
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _cell(column: pd.Series, method: str, kind: str) -> str:

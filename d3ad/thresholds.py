@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from math import floor
 
 import numpy as np
+import torch
 from scipy.stats import beta
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,10 @@ def threshold_for(scores, false_alarm_rate: float = 0.01) -> Threshold:
     k = max(floor(false_alarm_rate * (n + 1) + 1e-9), 1)  # the k-th largest score
     interval = tuple(float(q) for q in beta.ppf((0.05, 0.95), k, n + 1 - k))
     return Threshold(float(scores[k - 1]), false_alarm_rate, k / (n + 1), interval, n)
+
+
+def split_off(images: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide images (N, ...) at random into those to train on and a `share` to set the threshold on, at least one of each."""
+    count = min(max(round(share * len(images)), 1), len(images) - 1)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return images[order[count:].sort().values], images[order[:count].sort().values]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from d3ad.cli import main
-from d3ad.own import split_off
+from d3ad.thresholds import split_off
 
 QUICK = ["--profile", "smoke", "--set", "train_steps=2", "--set", "autoencoder_steps=2", "--set", "pretrain_steps=1"]
 
@@ -58,6 +58,13 @@ def test_images_are_held_out_at_random_and_none_is_lost():
     assert len(train) == 8 and len(held_out) == 2 and sorted(torch.cat([train, held_out]).flatten().tolist()) == list(range(10))
     assert not torch.equal(split_off(images, 0.2, seed=1)[1], held_out)
     assert [len(part) for part in split_off(images[:2], 0.01, 0)] == [1, 1]
+
+
+def test_one_drawing_alone_can_be_asked_for(tmp_path, capsys):
+    sizes = ["--train", "2", "--good", "1", "--bad", "1", "--size", "64"]
+    assert main(["synthesize", str(tmp_path), "--only", "button", *sizes]) == 0
+    assert [path.name for path in (tmp_path / "mvtec_anomaly_detection").iterdir()] == ["button"]
+    assert main(["synthesize", str(tmp_path), "--only", "zipper", *sizes]) == 2 and "unknown category 'zipper'" in capsys.readouterr().err
 
 
 def test_evaluate_prints_metrics(drawn, model, capsys):

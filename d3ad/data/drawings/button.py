@@ -1,4 +1,4 @@
-"""A four-hole resin button: the part of somebody's own in notebook 09.  No dataset that a profile draws holds it."""
+"""A four-hole resin button.  No profile trains on it: a part to try `python -m d3ad fit` and `predict` with."""
 from functools import lru_cache
 
 import numpy as np
