@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from d3ad import conditioning, data, diffusion, maps, training
 from d3ad.autoencoders import LatentCodec, load_autoencoder
+from d3ad.calibration import Calibration, at_step, level_statistics
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor
@@ -50,20 +51,6 @@ class Prediction:
 
     def __len__(self) -> int:
         return len(self.score)
-
-
-@dataclass
-class Calibration:
-    """What normal training images look like in the maps; it makes one image's score independent of all other images."""
-
-    levels: Tensor         # (L,) the steps T-hat that have statistics of their own
-    latent_mean: Tensor    # (L, H, W), or (L, 1, 1) of zeros and ones where maps are not standardised
-    latent_std: Tensor
-    feature_mean: Tensor
-    feature_std: Tensor
-    latent_range: Tensor   # (2,) lowest and highest value after standardising
-    feature_range: Tensor
-    threshold: Tensor      # scalar
 
 
 class D3AD:
@@ -211,7 +198,7 @@ class D3AD:
         raw = dict(reconstruction=x_hat, latent=maps.latent_map(look["z0"], z_hat, look["size"]), feature=feature)
         return {key: value.cpu() for key, value in raw.items()}
 
-    def _standardised(self, raw: dict[str, Tensor], calibration: "Calibration") -> tuple[Tensor, Tensor]:
+    def _standardised(self, raw: dict[str, Tensor], calibration: Calibration) -> tuple[Tensor, Tensor]:
         """Both maps in units of how much normal images vary there, at the level of each image."""
         def here(statistics: Tensor) -> Tensor:
             return at_step(calibration.levels, statistics, raw["t_hat"])
@@ -219,7 +206,7 @@ class D3AD:
         return ((raw["latent"] - here(calibration.latent_mean)) / here(calibration.latent_std),
                 (raw["feature"] - here(calibration.feature_mean)) / here(calibration.feature_std))
 
-    def _fuse(self, raw: dict[str, Tensor], normalisation: str, calibration: "Calibration | None" = None) -> dict[str, Tensor]:
+    def _fuse(self, raw: dict[str, Tensor], normalisation: str, calibration: Calibration | None = None) -> dict[str, Tensor]:
         """Eq. 9 on normalised maps: the anomaly map and the image score."""
         if normalisation not in ("test", "train"):
             raise ValueError(f'normalisation must be "train" or "test"; got {normalisation!r}')
@@ -248,8 +235,8 @@ class D3AD:
             levels = torch.tensor(self.conditioning.levels() if self.config.dynamic else [self.config.t_max])
             c.levels = every_nth(levels, self.config.calibration_levels or len(levels))
             runs = [run([torch.full_like(look["t_hat"], int(level)) for look in looks]) for level in c.levels]
-            c.latent_mean, c.latent_std = _statistics([r["latent"] for r in runs])
-            c.feature_mean, c.feature_std = _statistics([r["feature"] for r in runs])
+            c.latent_mean, c.latent_std = level_statistics([r["latent"] for r in runs])
+            c.feature_mean, c.feature_std = level_statistics([r["feature"] for r in runs])
             own = (c.levels - t_hat.unsqueeze(1)).abs().argmin(1)  # the level nearest to each image's own has been run already
             t_hat = c.levels[own]
             raw = {key: torch.stack([r[key] for r in runs])[own, torch.arange(len(own))] for key in ("latent", "feature")}
@@ -317,22 +304,6 @@ class D3AD:
         self.calibration_images = stored.pop("images")
         self.calibration = Calibration(**{field.name: stored[field.name] for field in fields(Calibration)})
         return self
-
-
-def at_step(levels: Tensor, statistics: Tensor, t_hat: Tensor) -> Tensor:
-    """Statistics (L, H, W) of rising levels (L,), linear in between, at each image's step (B,): (B, H, W)."""
-    if len(levels) == 1:
-        return statistics[torch.zeros_like(t_hat)]
-    upper = torch.searchsorted(levels, t_hat).clamp(1, len(levels) - 1)
-    share = ((t_hat - levels[upper - 1]) / (levels[upper] - levels[upper - 1])).view(-1, 1, 1)
-    return torch.lerp(statistics[upper - 1], statistics[upper], share)
-
-
-def _statistics(level_maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over images, (L, H, W) each; a tenth of the mean deviation keeps quiet pixels from shouting."""
-    mean = torch.stack([m.mean(0) for m in level_maps])
-    std = torch.stack([m.std(0) for m in level_maps])
-    return mean, std + 0.1 * std.mean((1, 2), keepdim=True) + 1e-12
 
 
 def fit_codec(images: Tensor, config: Config, folder: Path | None, device: torch.device, losses: dict) -> LatentCodec:
