@@ -103,16 +103,23 @@ def _average(dataset: str, metric: str, reported: float) -> Callable[[Evidence],
 
 
 def _ahead_of(metric: str, *names: str) -> Callable[[Evidence], pd.Series | None]:
-    """How far D3AD is ahead of the best of these rivals (of all, where none is named), in points, per seed."""
+    """How far D3AD is ahead of the best of these rivals (of all, where none is named), in points, per seed.
+
+    None where it is ahead of rivals that got fewer training steps than their papers ask for: that proves nothing.
+    """
     def measure(evidence: Evidence) -> pd.Series | None:
         if evidence.rivals is None:
             return None
         single = evidence.rivals[evidence.rivals["category"] != "Average"]
         methods = single.groupby(["method", "seed"])[f"measured_{metric}"].mean().unstack("method")
-        rivals = methods.drop(columns=["D3AD", "D3AD, fully noised"])
-        if rivals.empty or not set(names) <= set(rivals):
+        rivals = [name for name in methods if not name.startswith("D3AD")]
+        if not rivals or not set(names) <= set(rivals):
             return None
-        return methods["D3AD"] - rivals[list(names) or list(rivals)].max(axis=1)
+        chosen = list(names) or rivals
+        lead = methods["D3AD"] - methods[chosen].max(axis=1)
+        budgets = single[single["method"].isin(chosen)]
+        undertrained = (budgets["steps"] < budgets["steps_asked"]).any()
+        return None if undertrained and lead.mean() > 0 else lead
     return measure
 
 
@@ -135,9 +142,9 @@ CLAIMS = (
           _gain("D3AD", "D3AD, fully noised", "i_auroc")),
     Claim("an only scaled input localises better than a noised one", "Table 5, A.2.1", "94.1 against 83.8", "points of PRO",
           _gain("D3AD", "D3AD, fully noised", "pro")),
-    Claim("I-AUROC falls as omega rises", "Figure 14, A.2.1", "declining", "rank correlation, sign reversed, at least 0.8",
+    Claim("I-AUROC falls as omega rises", "Figure 14, A.2.1", "declining", "rank correlation, sign reversed, 0.8 needed beyond the spread",
           _falls_with_omega("i_auroc"), 0.8),
-    Claim("PRO falls as omega rises", "Figure 14, A.2.1", "declining", "rank correlation, sign reversed, at least 0.8",
+    Claim("PRO falls as omega rises", "Figure 14, A.2.1", "declining", "rank correlation, sign reversed, 0.8 needed beyond the spread",
           _falls_with_omega("pro"), 0.8),
     Claim("test images lie in higher bins than training images", "Figures 5, 16", "a shift to larger values", "bins",
           _bins("test", "train")),
@@ -175,8 +182,8 @@ CLAIMS = (
           "points of PRO", _ahead_of("pro", "DRAEM")),
     Claim("PatchCore has the better P-AUROC", "Table 7", "98.8 against 97.9", "points of P-AUROC",
           lambda e: _negative(_ahead_of("p_auroc", "PatchCore")(e))),
-    Claim("slower than RD4AD, PatchCore and DRAEM", "Table 8", "0.34 s an image against 0.21-0.23 s",
-          "times as long as the slowest of them, at least 1", _slower_than("RD4AD", "PatchCore", "DRAEM"), 1.0),
+    Claim("slower than RD4AD and PatchCore", "Table 8", "0.34 s an image against 0.21 s",
+          "times as long as the slower of them, at least 1; rounds for seeds", _slower_than("RD4AD", "PatchCore"), 1.0),
 )
 
 

@@ -1,6 +1,8 @@
 """The command line: python -m d3ad check | fit | predict | evaluate | synthesize."""
 import argparse
+import hashlib
 import json
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -131,9 +133,11 @@ def run_fit(options) -> None:
     images = as_images(dataset, config.image_size, "train")
     train, held_out = split_off(images, options.held_out, config.seed)
     training = options.out.with_name(options.out.name + ".training")
-    detector = D3AD(config).fit(train, folder=training / config.hash())
+    seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]  # a state goes on only with the images that it began with
+    detector = D3AD(config).fit(train, folder=training / f"{config.hash()}-{seen}")
     promise = detector.set_threshold(held_out, options.false_alarms)
     detector.save(options.out, model_card(detector, dataset, len(train)))
+    shutil.rmtree(training)
     print(f"saved to {options.out}; {promise}")
 
 
@@ -177,7 +181,7 @@ def run_evaluate(options) -> None:
     prediction = detector.predict(dataset, normalisation=options.normalisation, progress=True)
     masks = dataset.masks("test", detector.config.image_size)
     found = experiments.evaluate(prediction, dataset.labels("test"), masks)
-    print(json.dumps({name: round(value, 4) for name, value in found.items()}))
+    print(json.dumps({name: None if value is None else round(value, 4) for name, value in found.items()}))
 
 
 def run_synthesize(options) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from d3ad.claims import mentions
 from d3ad.experiments import ROOT
 from d3ad.report import ARTIFACTS
-from d3ad.rivals import overall, with_spread
+from d3ad.rivals import as_text, over_seeds, overall
 from d3ad.sweeps import BENCHMARK
 
 MARK, END = "<!-- {}: written by python -m d3ad.readme -->", "<!-- end -->"
@@ -80,21 +80,21 @@ def results() -> str:
 
 
 def rivals() -> str:
-    """Fifteen methods on the stand-ins and on the tiles: mean and spread, best PRO on the stand-ins first, best numbers bold."""
-    columns: dict[tuple[str, str], dict[str, str]] = {}
-    order: list[str] = []
-    for profile in TITLES:
-        if not (ROOT / f"results/{profile}/benchmark_seeds.csv").exists():
-            continue
-        found = overall(*(pd.read_csv(ROOT / f"results/{profile}/{name}.csv") for name in ("benchmark", "benchmark_seeds")))
-        best = found.set_index("method").filter(like="measured_").round(1).max()
-        text = with_spread(found, METRICS).set_index("method")
-        order = order or list(text.index)
-        for metric, title in METRICS.items():
-            columns[profile, title] = {method: f"**{cell}**" if cell.split(" ")[0] == f"{best[f'measured_{metric}']:.1f}" else cell
-                                       for method, cell in text[title].items()}
-    lines = ["| | " + " | ".join(f"`{profile}`, {title}" for profile, title in columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {method} | " + " | ".join(cells.get(method, "") for cells in columns.values()) + " |" for method in order]
+    """Fifteen methods on the stand-ins and on the tiles, best PRO on the stand-ins first, best numbers bold."""
+    columns: dict[str, dict[str, str]] = {}
+    for profile, name, summarise, note in (("demo", "benchmark", overall, ""), ("demo", "benchmark_seeds", over_seeds, ", washer"),
+                                           ("mtd", "benchmark_seeds", over_seeds, "")):
+        if (ROOT / f"results/{profile}/{name}.csv").exists():
+            found = summarise(pd.read_csv(ROOT / f"results/{profile}/{name}.csv"))
+            text = as_text(found, METRICS).set_index("method")
+            for metric, title in METRICS.items():
+                if note and metric != "pro":
+                    continue
+                best = f"{found[f'measured_{metric}'].max():.1f}"
+                columns[f"`{profile}`{note}, {title}"] = {method: f"**{cell}**" if cell.split(" ")[0] == best else cell
+                                                           for method, cell in text[title].items()}
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += [f"| {method} | " + " | ".join(cells.get(method, "") for cells in columns.values()) + " |" for method in next(iter(columns.values()), [])]
     return "\n".join(lines)
 
 

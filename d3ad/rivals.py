@@ -14,7 +14,7 @@ from scipy.stats import studentized_range
 from tqdm import tqdm
 
 from d3ad import sweeps
-from d3ad.baselines import RIVALS, Resources, Rival, RivalPrediction, check_installed, make, rival_class
+from d3ad.baselines import RIVALS, Resources, RivalPrediction, check_installed, make, rival_class
 from d3ad.detector import D3AD
 from d3ad.experiments import Run, Workspace, bare, evaluate, shared_backbone, train
 from d3ad.files import load_tensors, save_tensors, write_whole
@@ -22,6 +22,7 @@ from d3ad.parallel import in_parallel
 from d3ad.speed import timed
 
 STEPS = ("steps", "steps_asked")
+PAPERS_MAPS = "D3AD, maps not standardised"  # where a profile standardises them, which is ours and no rival has
 VERSION = 1  # raised when a rival computes something else
 
 
@@ -50,13 +51,9 @@ def _file(run: Run, name: str):
     return run.folder / f"rival-{RIVALS[name][0]}-{VERSION}-{settings}.safetensors"
 
 
-def build(run: Run, name: str, **changes) -> Rival:
-    """A rival on the run's shared networks, not yet fitted."""
-    return make(name, Resources(run.config.replace(**changes), shared_backbone(run, {}), run.detector))
-
-
 def _measure(run: Run, name: str) -> None:
-    rival, images = build(run, name), run.dataset.images("train", run.config.image_size)
+    rival = make(name, Resources(run.config, shared_backbone(run, {}), run.detector))
+    images = run.dataset.images("train", run.config.image_size)
     rival.fit(images)
     prediction = rival.predict(run.images)
     numbers = evaluate(prediction, run.labels, run.masks) | dict(steps=rival.num_steps(len(images)),
@@ -100,12 +97,13 @@ def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
 
 
 def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.DataFrame:
-    """D3AD, D3AD with noise and the rivals on these runs, with averages and their spread over seeds.
+    """D3AD, with noise and with the paper's maps, and the rivals on these runs, with averages and their spread over seeds.
 
     Where a dataset is split in two ways, the rivals are measured under the profile's own split only, for the time it takes.
     """
     own_split = [run for run in runs if run.config.split == workspace.config.split]
-    frame = pd.concat([sweeps.summary(workspace, sweeps.BENCHMARK, runs), summary(own_split, names)], ignore_index=True)
+    variants = sweeps.BENCHMARK | ({PAPERS_MAPS: dict(standardise=False)} if workspace.config.standardise else {})
+    frame = pd.concat([sweeps.summary(workspace, variants, runs), summary(own_split, names)], ignore_index=True)
     return sweeps.with_averages(frame).astype({c: "Int64" for c in STEPS})
 
 
@@ -115,25 +113,26 @@ def seed_runs(workspace: Workspace) -> list[Run]:
     return [run for run in workspace.seed_runs() if not chosen or run.category in chosen]
 
 
-def overall(frame: pd.DataFrame, seeds: pd.DataFrame, split: str = "random") -> pd.DataFrame:
-    """One row per method: its mean over all categories under one split, and its spread over seeds.
+def overall(frame: pd.DataFrame, split: str = "random") -> pd.DataFrame:
+    """One row per method: the mean of each metric over all categories and seeds under one split."""
+    return sweeps.method_means(frame[frame["split"] == split]).reset_index()
 
-    frame, seeds: of `compared`, on all categories and on those that were run with several seeds.
-    """
-    means = sweeps.method_means(frame[frame["split"] == split])
+
+def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
+    """One row per method: mean (`measured_*`) and standard deviation (`spread_*`) over seeds, of the same runs."""
     single = seeds[seeds["category"] != "Average"]
-    per_seed = single.groupby(["method", "seed"])[list(means)].mean().groupby("method").std()
-    return means.join(per_seed.rename(columns=lambda c: c.replace("measured_", "spread_"))).reset_index()
+    columns = [f"measured_{metric}" for metric in sweeps.METRICS]
+    per_seed = single.groupby(["method", "seed"], sort=False)[columns].mean().groupby("method", sort=False)
+    return per_seed.mean().join(per_seed.std().rename(columns=lambda c: c.replace("measured_", "spread_"))).reset_index()
 
 
-def with_spread(frame: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
-    """The rows of `overall` as text, "93.1 ± 0.4", best first by the last metric."""
-    frame = frame.sort_values(f"measured_{list(metrics)[-1]}", ascending=False)
-
+def as_text(frame: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
+    """Rows of `overall` or `over_seeds` as text, "93.1" or "93.1 ± 0.4", best first by the last metric."""
     def text(row: pd.Series, metric: str) -> str:
-        spread = row[f"spread_{metric}"]
+        spread = row.get(f"spread_{metric}")
         return f"{row[f'measured_{metric}']:.1f}" + ("" if pd.isna(spread) else f" ± {spread:.1f}")
 
+    frame = frame.sort_values(f"measured_{list(metrics)[-1]}", ascending=False)
     return pd.DataFrame([{"method": row["method"]} | {title: text(row, metric) for metric, title in metrics.items()}
                          for _, row in frame.iterrows()])
 
@@ -166,15 +165,20 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
     for one step only, which changes nothing in what a prediction costs.
     """
     methods = ["D3AD", *names]
-    key = zlib.crc32("|".join([str(VERSION), run.config.hash("rival_width", "predict_batch"), *methods]).encode())
+    key = zlib.crc32("|".join(["2", run.config.hash("rival_width", "predict_batch"), *methods]).encode())
     file = run.folder / f"speed-{key:08x}.json"
     if not file.exists():
         images, batch = run.dataset.images("train", run.config.image_size), run.images[:run.config.predict_batch]
         run.detector  # trained where the cache lacks it
-        builders = {"D3AD": lambda: D3AD.load(run.folder / "detector", run.config.device).predict}
+        config = run.config.replace(rival_steps=1, calibration_images=2)
+
+        def fresh() -> D3AD:  # the run's own remembers what it has looked at
+            return D3AD.load(run.folder / "detector", run.config.device)
+
+        builders = {"D3AD": lambda: fresh().predict}
         for name in names:
             rival_class(name)  # imported before memory is counted
-            builders[name] = lambda name=name: build(run, name, rival_steps=1, calibration_images=2).fit(images).predict
+            builders[name] = lambda name=name: make(name, Resources(config, shared_backbone(run, {}), fresh())).fit(images).predict
         about, rows = dict(batch_size=len(batch), threads=torch.get_num_threads()), []
         for name in tqdm(methods, "time per image"):
             cost = timed(builders[name], batch)

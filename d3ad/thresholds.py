@@ -5,7 +5,7 @@ a good one exceeds the k-th largest of n scores is k / (n + 1) on average, and f
 a continuous distribution; the same reasoning as in split conformal prediction, Vovk et al. 2005).
 """
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class Threshold:
         text = (f"threshold {self.value:.4g} from {self.num_images} good images that were not trained on: expect {100 * self.expected_rate:.1f} % "
                 f"false alarms (90 % interval {low} to {high} %)")
         if self.expected_rate > self.false_alarm_rate:
-            needed = round(1 / self.false_alarm_rate) - 1
+            needed = ceil(1 / self.false_alarm_rate - 1e-9) - 1
             text += f"; {100 * self.false_alarm_rate:g} % as asked would take {needed} such images"
         return text
 
@@ -52,7 +52,12 @@ def threshold_for(scores, false_alarm_rate: float = 0.01) -> Threshold:
 
 
 def split_off(images: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Divide images (N, ...) at random into those to train on and a `share` to set the threshold on, at least one of each."""
+    """Divide images (N, ...) at random into those to train on and a `share` to set the threshold on, at least one of each.
+
+    Raises ValueError for fewer than two images.
+    """
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} good image can't be divided into some to train on and some to set the threshold on")
     count = min(max(round(share * len(images)), 1), len(images) - 1)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     return images[order[count:].sort().values], images[order[:count].sort().values]

@@ -58,6 +58,16 @@ def test_images_are_held_out_at_random_and_none_is_lost():
     assert len(train) == 8 and len(held_out) == 2 and sorted(torch.cat([train, held_out]).flatten().tolist()) == list(range(10))
     assert not torch.equal(split_off(images, 0.2, seed=1)[1], held_out)
     assert [len(part) for part in split_off(images[:2], 0.01, 0)] == [1, 1]
+    with pytest.raises(ValueError, match="1 good image"):
+        split_off(images[:1], 0.2, 0)
+
+
+def test_a_second_fit_on_other_images_takes_nothing_from_the_first(drawn, tmp_path):
+    good = [drawn / "mvtec_anomaly_detection" / part / "train" / "good" for part in ("weave", "gear")]
+    for folder, out in ((good[0], "a"), (good[1], "a"), (good[1], "b")):
+        assert main(["fit", str(folder), "--out", str(tmp_path / out), *QUICK]) == 0
+    weights = [(tmp_path / out / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() for out in "ab"]
+    assert weights[0] == weights[1] and not list(tmp_path.glob("*.training"))
 
 
 def test_one_drawing_alone_can_be_asked_for(tmp_path, capsys):

@@ -3,7 +3,7 @@
 Kept: the generator's three losses (adversarial on features 1, contextual 50, encoder 1); the score, the distance between both codes.
 Simplified: `rival_width` narrows the networks; the profile's budget instead of 15 epochs of far larger datasets.  The method
 has no map: the absolute difference of image and reconstruction, smoothed, stands in and is ours.
-Reported there: AUROC between 0.64 and 0.95 on CIFAR-10 and X-ray images; MVTec AD isn't in that paper.
+Reported there: AUROC on classes of CIFAR-10 and on X-ray images; MVTec AD isn't in that paper.
 """
 from anomalib.models.image.ganomaly.loss import GeneratorLoss
 from anomalib.models.image.ganomaly.torch_model import GanomalyModel
