@@ -83,10 +83,14 @@ def _dataset_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--split-seed", type=int, default=0)
 
 
-def _dataset(options):
-    from d3ad import data
+def _need_dataset(options) -> None:
     if not options.dataset or not options.data_root:
         raise ValueError("give --dataset and --data-root" + (", or a folder" if options.command in ("check", "fit") else ""))
+
+
+def _dataset(options):
+    from d3ad import data
+    _need_dataset(options)
     more = dict(split=options.split, seed=options.split_seed) if options.dataset == "mtd" else {}
     return data.load(options.dataset, options.data_root, options.category, **more)
 
@@ -98,8 +102,7 @@ def run_check(options) -> None:
     from d3ad import data
     if options.folder:
         options.dataset, options.data_root = "folder", options.folder
-    if not options.dataset or not options.data_root:
-        raise ValueError("give a folder, or --dataset and --data-root")
+    _need_dataset(options)
     names = [options.category] if options.category else data.categories(options.dataset, options.data_root)
     problems, images = [], 0
     for options.category in tqdm(names, "check", disable=len(names) == 1):
@@ -144,7 +147,8 @@ def run_fit(options) -> None:
 def model_card(detector, dataset, num_trained: int) -> str:
     """What a person who finds the model folder wants to know, as Markdown."""
     from d3ad import report
-    settings = {name: value for name, value in detector.config.to_dict().items() if value != getattr(Config(), name)}
+    paper = Config().to_dict()
+    settings = {name: value for name, value in detector.config.to_dict().items() if value != paper[name]}
     return "\n".join([
         "# A D3AD anomaly detector", "",
         f"Trained on {num_trained} good images of {dataset} (fingerprint {dataset.fingerprint()}).", "",
@@ -152,7 +156,7 @@ def model_card(detector, dataset, num_trained: int) -> str:
         "Use: `python -m d3ad predict THIS_FOLDER NEW_IMAGES --out OUT`, or `from d3ad import D3AD; D3AD.load(folder)`.", "",
         "Versions: " + ", ".join(f"{name} {report.version(name)}" for name in report.PACKAGES) + f"; d3ad commit {report.commit()}.", "",
         "Settings that differ from the paper's:", "",
-        *(f"- `{name}` = {json.dumps(list(value) if isinstance(value, tuple) else value)}" for name, value in settings.items()), ""])
+        *(f"- `{name}` = {json.dumps(value)}" for name, value in settings.items()), ""])
 
 
 def run_predict(options) -> None:

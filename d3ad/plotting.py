@@ -249,18 +249,14 @@ def _grouped_bars(frame, x: str, y: str, methods: list[str], xlabel: str, ylabel
 def method_dots(frame, metrics: dict[str, str], own: str = "D3AD"):
     """Every method's mean of each metric, best on top of the last one.
 
-    frame: a row per method, columns measured_* and, for a line of one standard deviation to either side, spread_*.
-    own: the methods of that name, and those whose names begin with it, are drawn in another colour.
+    frame: a row per method, columns measured_*.
+    own: methods whose names begin with it are drawn in another colour.
     """
     frame = frame.sort_values(f"measured_{list(metrics)[-1]}")
     colours = [BAD if method.startswith(own) else TRAIN for method in frame["method"]]
     fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.19 * len(frame) + 0.8), sharey=True)
     for ax, (name, title) in zip(axes, metrics.items()):
-        values = frame[f"measured_{name}"].astype(float)
-        if f"spread_{name}" in frame:
-            spread = frame[f"spread_{name}"].astype(float).fillna(0)
-            ax.hlines(frame["method"], values - spread, values + spread, color=colours, lw=1.5)
-        ax.scatter(values, frame["method"], color=colours, s=18, zorder=3)
+        ax.scatter(frame[f"measured_{name}"], frame["method"], color=colours, s=18, zorder=3)
         ax.set(title=f"{title}, %")
         ax.xaxis.grid(True)
         ax.yaxis.grid(True, color="#eeeeee")

@@ -43,6 +43,7 @@ def test_predict_writes_scores_and_pictures(drawn, model, tmp_path, capsys):
 def test_the_model_says_where_its_threshold_comes_from(model, drawn, tmp_path):
     card, settings = (model / "README.md").read_text(), json.loads((model / "config.json").read_text())
     assert "Trained on 5 good images" in card and "from 1 good images that were not trained on" in card and "fingerprint" in card
+    assert "- `image_size` = 64" in card and "`map_blocks`" not in card  # only what differs from the paper's is listed
     assert settings["threshold"]["num_images"] == 1 and settings["threshold"]["expected_rate"] == 0.5
     folder = drawn / "mvtec_anomaly_detection" / "weave" / "train" / "good"
     assert main(["predict", str(model), str(folder), "--out", str(tmp_path), "--raw"]) == 0

@@ -20,7 +20,6 @@ from d3ad.baselines.noise import pasted
 from d3ad.training import step_generator
 
 
-
 class Draem(Rival):
     name = "DRAEM"
     epochs, batch_size, pace = 700, 8, 4.0  # two networks learn all they know here

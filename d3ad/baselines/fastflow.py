@@ -12,7 +12,6 @@ from d3ad import maps
 from d3ad.baselines.base import Blocks, Rival
 
 
-
 class FastFlow(Rival):
     name = "FastFlow"
     epochs, batch_size = 500, 32

@@ -14,7 +14,6 @@ from d3ad import maps
 from d3ad.baselines.base import Blocks, Rival
 
 
-
 class RD4AD(Rival):
     name = "RD4AD"
     epochs, batch_size = 200, 16
