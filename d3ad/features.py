@@ -1,4 +1,5 @@
 """The feature extractor phi and its loss for domain adaptation (Section 4.3, Eq. 10)."""
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ class FeatureExtractor(nn.Module):
 
     weights: "hub" downloads timm's ImageNet weights once; a folder or file holds them (model.safetensors); "none"
     starts at random, to be trained on the normal images (`training.pretrain`).
-    Raises FileNotFoundError, saying which file to put where, when weights can't be had.
+    Raises FileNotFoundError, saying which file to put where, when weights can't be had; ValueError for an unknown name.
     """
 
     def __init__(self, name: str = "resnet34.tv_in1k", weights: str = "hub"):
@@ -28,10 +29,16 @@ class FeatureExtractor(nn.Module):
         make_torchvision_importable()
         import timm
 
+        # "hf-hub:..." and "local-dir:..." would make timm fetch or read something else, even without weights
+        if not timm.is_model(name.split(".")[0]) or not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(f"backbone {name!r} is not one of timm's own models (timm.list_models())")
         self.name = name
         options = dict(features_only=True, out_indices=BLOCKS)
         if weights == "none":
-            self.net = timm.create_model(name.split(".")[0], pretrained=False, **options)
+            try:
+                self.net = timm.create_model(name.split(".")[0], pretrained=False, **options)
+            except Exception as error:  # timm raises nearly anything
+                raise ValueError(f"backbone {name!r} has no feature blocks {BLOCKS} ({type(error).__name__})") from error
         else:
             file = None if weights == "hub" else weights_file(weights)
             try:
