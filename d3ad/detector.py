@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -294,34 +293,35 @@ class D3AD:
         folder = Path(folder)
         tidy(folder.parent, folder.name)
         settings = saved.read_settings(folder)
-        try:
+        with saved.naming(folder / "config.json"):
             self = cls(Config.from_dict(settings["config"]).replace(device=device))
+            self.losses = settings["losses"]
             if settings.get("threshold"):
                 self.promise = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{folder / 'config.json'}: {error}") from None
-        config, self.losses = self.config, settings["losses"]
-        self.codec = load_autoencoder(settings["autoencoder"], str(folder / "autoencoder")).to(self.device).eval()
+            self._load_parts(folder, settings["autoencoder"])
+        return self
+
+    def _load_parts(self, folder: Path, autoencoder: str) -> None:
+        config = self.config
+        self.codec = load_autoencoder(autoencoder, str(folder / "autoencoder")).to(self.device).eval()
         if self.codec.channels != config.latent_channels:
-            raise ValueError(f"{folder / 'autoencoder'} has {self.codec.channels} latent channels; config.json says {config.latent_channels}")
+            raise ValueError(f"latent_channels is {config.latent_channels}, but the autoencoder has {self.codec.channels} latent channels")
+        # the networks are made of the detector's own settings, which have bounds, not of a second config.json beside the weights
         weights = folder / "unet" / saved.WEIGHTS
         saved.check_size(weights, lambda: training.make_unet(config))
         self.unet = saved.load_into(training.make_unet(config), weights).to(self.device).eval()
         weights = folder / "features" / "model.safetensors"
         saved.check_size(weights, lambda: FeatureExtractor(config.backbone, "none"))
         self.backbone = saved.load_into(FeatureExtractor(config.backbone, "none"), weights).to(self.device).eval()
-        try:
-            reference = saved.read_tensors(folder / "conditioning" / "model.safetensors", "reference")["reference"]
-            self.conditioning = self._conditioning().fit(reference)
-        except ValueError as error:
-            raise ValueError(f"{folder / 'conditioning'}: {error}") from None
+        file = folder / "conditioning" / "model.safetensors"
+        with saved.naming(file):
+            self.conditioning = self._conditioning().fit(saved.read_tensors(file, "reference")["reference"])
         names = [field.name for field in fields(Calibration)]
         stored = saved.read_tensors(folder / "calibration" / "model.safetensors", "images", *names)
         if stored["images"].shape[1:] != (3, config.image_size, config.image_size):
-            raise ValueError(f"{folder / 'calibration'}: images {tuple(stored['images'].shape)} are not of image_size {config.image_size}")
+            raise ValueError(f"image_size is {config.image_size}, but the calibration's images are {tuple(stored['images'].shape)}")
         self.calibration_images = stored["images"]
         self.calibration = Calibration(**{name: stored[name] for name in names})
-        return self
 
 
 def check_replaceable(folder: Path) -> None:
@@ -362,8 +362,10 @@ def as_images(images, size: int, split: str) -> Tensor:
         split = split if getattr(images, split) else "train"  # a flat folder holds one list of images
     if isinstance(images, data.Dataset):
         return images.images(split, size)
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
         raise ValueError(f"images must be a folder, a d3ad.data.Dataset or a Tensor (N, 3, H, W); got {_describe(images)}")
+    if images.is_complex():
+        raise ValueError("image values must be real numbers")
     images = images.float()
     if not images.isfinite().all() or images.min() < -1.001 or images.max() > 1.001:
         raise ValueError("image values must be finite and lie in [-1, 1]")
@@ -405,11 +407,7 @@ def pick_device(name: str) -> torch.device:
 def save_part(folder: Path, tensors: dict[str, Tensor], config: dict) -> None:
     """One part of a saved detector: model.safetensors and config.json."""
     folder.mkdir()
-    file = folder / "model.safetensors"
-    try:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, file)
-    except SafetensorError as error:  # a full disk, said in its own way
-        raise OSError(f"{file} can't be written: {error}") from None
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 

@@ -98,7 +98,9 @@ def open_workspace(profile: str = "", data_root: str = "", out: str = "", **chan
     try:
         tried = json.loads(os.environ.get("D3AD_SET") or "{}")
     except ValueError as error:
-        raise ValueError(f"D3AD_SET must be JSON, such as {{\"t_max\": 40}} ({error})") from None
+        raise ValueError(f'D3AD_SET must be JSON, such as {{"t_max": 40}} ({error})') from None
+    if not isinstance(tried, dict):
+        raise ValueError(f'D3AD_SET must be JSON with names, such as {{"t_max": 40}}; got {tried!r}')
     config = Config.profile(profile or os.environ.get("D3AD_PROFILE") or "demo", **{**tried, **changes})
     if tried:
         config = config.replace(name=f"{config.name}-changed")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 import torch.nn as nn
+from safetensors import SafetensorError
 from torch import Tensor
 
 from d3ad.maps import cosine_distance
@@ -44,7 +45,9 @@ class FeatureExtractor(nn.Module):
             try:
                 overlay = dict(file=str(file)) if file else None
                 self.net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-            except (OSError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+                if file:
+                    raise ValueError(f"{file} holds no weights of {name} ({type(error).__name__})") from None
                 raise FileNotFoundError(
                     f"the weights of {name} can't be had ({type(error).__name__}). Without a network, put the hub's "
                     f"timm/{name}/model.safetensors into a folder and set backbone_weights to that folder") from error
@@ -57,11 +60,16 @@ class FeatureExtractor(nn.Module):
 
 
 def weights_file(path: str, name: str = "model.safetensors") -> Path:
-    """The safetensors file at `path`, a file or a folder that holds `name`; FileNotFoundError says what is missing."""
+    """The safetensors file at `path`, a file or a folder that holds `name`; FileNotFoundError says what is missing.
+
+    Raises ValueError for a file of another kind: a pickle would run what its maker likes.
+    """
     file = Path(path).expanduser()
     file = file / name if file.is_dir() else file
     if not file.is_file():
         raise FileNotFoundError(f"no weights at {file}: put {name} there, or give another folder")
+    if file.suffix != ".safetensors":
+        raise ValueError(f"{file} must be a safetensors file")
     return file
 
 

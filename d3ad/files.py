@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from safetensors import SafetensorError, safe_open
 
 try:
     import fcntl
@@ -36,14 +37,24 @@ def whole_file(file: Path) -> Iterator[Path]:
     file.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(file, "part")
     try:
-        yield part
-        part.replace(file)
-    except OSError as error:
-        if error.errno is not None:
-            error.filename = error.filename or str(file)  # a write to a full disk doesn't say where
-        raise
+        with _naming(file):
+            yield part
+            part.replace(file)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have what a full disk raises be an OSError that names `path`."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{path} can't be written: {error}") from None
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
+        raise
 
 
 def write_whole(file: Path, content: str | bytes) -> None:
@@ -65,18 +76,13 @@ def read_json(file: Path):
 
 def save_tensors(file: Path, tensors: "dict[str, Tensor]", about: dict) -> None:
     """Write tensors as safetensors, on the CPU, with `about` as JSON in the file's header."""
-    from safetensors import SafetensorError
     from safetensors.torch import save_file  # takes torch with it, a second that the runner need not wait
     with whole_file(file) as part:
-        try:
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata={"about": json.dumps(about)})
-        except SafetensorError as error:  # a full disk, said in its own way
-            raise OSError(f"{file} can't be written: {error}") from None
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata={"about": json.dumps(about)})
 
 
 def load_tensors(file: Path) -> "tuple[dict[str, Tensor], dict]":
     """What `save_tensors` wrote: (tensors, about).  Raises ValueError naming the file where it is something else."""
-    from safetensors import SafetensorError, safe_open
     try:
         with safe_open(file, "pt") as stored:
             return {key: stored.get_tensor(key) for key in stored.keys()}, json.loads(stored.metadata()["about"])
@@ -91,7 +97,8 @@ def appearing(folder: Path) -> Iterator[Path]:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        yield part
+        with _naming(folder):
+            yield part
         with contextlib.suppress(FileExistsError):
             _name(part, folder)
     finally:
@@ -110,7 +117,8 @@ def replacing(folder: Path) -> Iterator[Path]:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        yield part
+        with _naming(folder):
+            yield part
         with contextlib.suppress(FileNotFoundError):
             folder.rename(old)
         with contextlib.suppress(FileExistsError):  # another process saved just now: as if it had been the later one

@@ -3,7 +3,8 @@
 Nothing in it is ever run: weights are safetensors, never pickles, settings are JSON, and nothing is fetched.  What doesn't fit
 is refused in one line that names the file, before memory is taken for it.
 """
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -17,6 +18,17 @@ from d3ad.files import read_json
 FORMAT = 1  # of the folder; raised when an older d3ad couldn't read it
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name
 MOST = {"layers": 64, "depth": 64, "blocks": 64}  # of what makes a loop; any other number in a network's config: 16,384
+
+
+@contextlib.contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Have every ValueError of the block name `file`, where it names nothing in that folder already."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError) as error:
+        if str(file.parent) in str(error):
+            raise
+        raise ValueError(f"{file}: {' '.join(str(error).split())}") from None
 
 
 def read_settings(folder: Path) -> dict:
@@ -98,6 +110,9 @@ def check_network(folder: Path, kind: type) -> None:
         items = value if isinstance(value, list) else [value]
         if len(items) > 64 or any(isinstance(item, (int, float)) and not -1 <= item <= most for item in items):
             raise ValueError(f"{file}: {key} is out of range")
+    scale = config.get("scaling_factor", 1)
+    if not isinstance(scale, (int, float)) or scale <= 0:
+        raise ValueError(f"{file}: scaling_factor must be above 0; got {scale!r}")
     try:
         check_size(folder / WEIGHTS, lambda: kind.from_config(config))
     except (TypeError, RuntimeError, AttributeError, ZeroDivisionError, NotImplementedError) as error:

@@ -71,10 +71,11 @@ def _rows(root):
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
+            header = reader.fieldnames or ()
             rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
     except (csv.Error, UnicodeError) as error:
         raise DataError(f"{path}: not a CSV file in UTF-8 ({error}); restore it from the dataset") from error
-    missing = set(COLUMNS) - set(reader.fieldnames or ())
+    missing = set(COLUMNS) - set(header)
     if missing:
         raise DataError(f"{path}: no {', '.join(sorted(missing))}; its header must be {','.join(COLUMNS)}")
     return rows
