@@ -291,7 +291,8 @@ class D3AD:
         Raises FileNotFoundError naming what is missing, ValueError naming a file that is damaged or doesn't fit the others.
         """
         folder = Path(folder)
-        tidy(folder.parent, folder.name)
+        if not folder.exists():
+            tidy(folder.parent, folder.name)  # a save that was killed between its two renames
         settings = saved.read_settings(folder)
         with saved.naming(folder / "config.json"):
             self = cls(Config.from_dict(settings["config"]).replace(device=device))

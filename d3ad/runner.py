@@ -274,6 +274,7 @@ def run(options: argparse.Namespace, notebooks: list[Path]) -> None:
 
 def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies: Path, cache: Path) -> None:
     started, since = time.monotonic(), time.time() - 2  # some file systems count in steps of two seconds
+    os.environ.pop("MPLBACKEND", None)  # a backend with windows would fail where there is no display
     if options.force and cache.exists():
         print(f"--force: removing {os.path.relpath(cache)}")
         shutil.rmtree(cache)

@@ -9,10 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
-from d3ad import D3AD, cli, files, report, runner
+from d3ad import D3AD, cli, files, parallel, report, runner
 
 FORK = multiprocessing.get_context("fork") if sys.platform != "win32" else None
 LEFT_OVER = ".model.d3ad-{}.{}".format
@@ -60,6 +61,33 @@ def train_and_save_in_a_child(*arguments) -> None:
     assert child.exitcode == 0
 
 
+def work(pipe) -> None:
+    parallel._end_with_parent()
+    pipe.send(os.getpid())
+    time.sleep(60)
+
+
+def employ(pipe) -> None:
+    FORK.Process(target=work, args=(pipe,)).start()
+    time.sleep(60)
+
+
+def test_a_worker_ends_with_the_process_that_it_works_for():
+    here, there = FORK.Pipe()
+    employer = FORK.Process(target=employ, args=(there,))
+    employer.start()
+    assert here.poll(20)
+    worker = psutil.Process(here.recv())
+    employer.kill()
+    employer.join()
+    for _ in range(200):
+        if not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE:
+            return
+        time.sleep(0.1)
+    worker.kill()
+    pytest.fail("the worker goes on without its employer")
+
+
 # ---- what a killed process leaves ----
 
 
@@ -80,6 +108,8 @@ def test_killed_between_two_renames_the_old_model_comes_back(fitted, tmp_path):
     model.rename(tmp_path / LEFT_OVER(NOBODY, "old"))          # as if killed just there
     (tmp_path / LEFT_OVER(NOBODY, "part")).mkdir()
     assert D3AD.load(model).config == fitted.config.replace(device="auto")
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["model"]
+    fitted.save(model)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
