@@ -33,15 +33,20 @@ class Busy(OSError):
 
 @contextlib.contextmanager
 def whole_file(file: Path) -> Iterator[Path]:
-    """A place to write to; it takes the name `file` at the end of the block, and is gone where the block fails."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """A place to write to; it takes the name `file` at the end of the block, and is gone where the block fails.
+
+    It lies in a folder of its own: safetensors first writes beside its file, under a name that `tidy` couldn't know.
+    """
     part = _beside(file, "part")
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(part)
+    part.mkdir(parents=True)
     try:
         with _naming(file):
-            yield part
-            part.replace(file)
+            yield part / file.name
+            (part / file.name).replace(file)
     finally:
-        part.unlink(missing_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextlib.contextmanager
