@@ -9,6 +9,7 @@
 import argparse
 import copy
 import json
+import logging
 import os
 import shutil
 import sys
@@ -333,6 +334,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\nrun_all.sh: {explain(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        logging.getLogger("asyncio").disabled = True  # it would print what became of the cell that ran
         print("\nstopped; the same command continues where it stopped", file=sys.stderr)
         return 130
     return 0
