@@ -196,6 +196,8 @@ def alone(lock: Path, what: str) -> Iterator[None]:
                 yield
             finally:
                 lock.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    lock.parent.rmdir()  # where nothing else was written there
             return
 
 

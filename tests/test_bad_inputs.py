@@ -90,8 +90,10 @@ def test_a_bad_image_file_is_named(tmp_path, bad, message):
     assert str(error.value).startswith(f"{file}: cannot be read as an image") and "replace or remove it" in str(error.value)
 
 
-@pytest.mark.parametrize("content", [encoded("jpeg"), encoded("jpeg", "CMYK"), encoded("png", "P"), encoded("png", "LA"), encoded("png", "1"),
-                                     encoded("tiff", "RGBA"), encoded("gif", "P"), encoded("bmp", "L"), tiff(np.full((3, 3), 900, np.uint16))],
+@pytest.mark.parametrize("content",
+                         [encoded("jpeg"), encoded("jpeg", "CMYK"), encoded("png", "P"), encoded("png", "LA"), encoded("png", "1"),
+                                     encoded("tiff", "RGBA"), encoded("gif", "P"), encoded("bmp", "L"),
+                                     tiff(np.full((3, 3), 900, np.uint16))],
                          ids=["jpeg", "cmyk", "palette", "grey with alpha", "bits", "rgba tiff", "gif", "grey bmp", "16-bit tiff"])
 def test_a_whole_image_is_read_whatever_its_suffix_says(tmp_path, content):
     (tmp_path / "image.png").write_bytes(content)
@@ -139,11 +141,14 @@ TABLES["test_a_bad_layout_is_refused_with_names"] = [
     ("masks elsewhere", moved("bottle/ground_truth", "bottle/truth"), "ground_truth/hole: folder not found"),
     ("masks without images", moved("bottle/test/hole", "elsewhere/hole"), "test/hole: folder not found"),
     ("no normal test images", moved("bottle/test/good", "elsewhere/good"), "test/good: folder not found"),
-    ("no anomalous images", lambda root: [moved(f"bottle/{part}/hole", f"elsewhere/{part}")(root) for part in ("test", "ground_truth")],
+    ("no anomalous images",
+     lambda root: [moved(f"bottle/{part}/hole", f"elsewhere/{part}")(root) for part in ("test", "ground_truth")],
      "bottle/test: no folder of anomalous images"),
-    ("no training images", lambda root: [path.unlink() for path in (root / "bottle/train/good").iterdir()], "train/good: no images in it"),
+    ("no training images", lambda root: [path.unlink() for path in (root / "bottle/train/good").iterdir()],
+     "train/good: no images in it"),
     ("no training folder", moved("bottle/train", "bottle/training"), "mvtec not found: no <category>/train/good"),
-    ("folder called as an image", lambda root: [(root / TRAIN).unlink(), (root / TRAIN).mkdir(), *map(os.unlink, (root / "bottle/train/good").glob("*[12].png"))],
+    ("folder called as an image",
+     lambda root: [(root / TRAIN).unlink(), (root / TRAIN).mkdir(), *map(os.unlink, (root / "bottle/train/good").glob("*[12].png"))],
      "train/good: no images in it"),
 ]
 
@@ -157,11 +162,13 @@ def test_a_bad_layout_is_refused_with_names(tmp_path, bad, message):
 
 
 TABLES["test_what_only_decoding_shows_is_found_by_check"] = [
-    ("mask of another size", lambda root: Image.new("L", (9, 9), 255).save(root / MASK), r"000\.png: \(9, 9\) pixels, image \(24, 24\)"),
+    ("mask of another size", lambda root: Image.new("L", (9, 9), 255).save(root / MASK),
+     r"000\.png: \(9, 9\) pixels, image \(24, 24\)"),
     ("empty mask", lambda root: draw_mask(root / MASK, 0), r"000\.png: empty mask of an anomalous image"),
     ("image cut off", replaced(TRAIN, encoded(size=(24, 24))[:99]), r"000\.png: cannot be read"),
     ("mask that is text", replaced(MASK, b"mask"), r"000\.png: cannot be read"),
-    ("mask of floats is empty", lambda root: Image.fromarray(np.full((SIZE, SIZE), np.nan, np.float32)).save(root / MASK, "tiff"), "empty mask"),
+    ("mask of floats is empty", lambda root: Image.fromarray(np.full((SIZE, SIZE), np.nan, np.float32)).save(root / MASK, "tiff"),
+     "empty mask"),
     ("tested with what is trained on", lambda root: (root / "bottle/test/good/000.png").write_bytes((root / TRAIN).read_bytes()),
      r"test/good/000\.png: the same image as .*train/good/000\.png"),
 ]
@@ -209,7 +216,8 @@ def test_a_bad_list_of_visa_is_refused(tmp_path, bad, message):
 
 def test_names_of_any_script_and_with_quotes_are_read(tmp_path):
     root = draw_folders(tmp_path / "bottle", "good", ["hole"])
-    for name in ("two words.png", "it's \"quoted\".png", "<b>&amp;.png", "部品.png", "قطعة.png", "деталь №1.png", "🔩.png", "a;b,c.png", "%s {x}.png", "-rf.png"):
+    for name in ("two words.png", "it's \"quoted\".png", "<b>&amp;.png", "部品.png", "قطعة.png", "деталь №1.png", "🔩.png", "a;b,c.png",
+                 "%s {x}.png", "-rf.png"):
         beside("train/good/000.png", name)(root)
     assert len(data.load("mvtec", tmp_path).train) == 13
 
@@ -226,23 +234,32 @@ def test_tiles_need_their_numbers_only_where_they_are_split_by_tile(tmp_path):
 
 TABLES["test_a_bad_setting_is_named"] = [
     (f"{name} = {value!r}", {name: value}, message) for name, value, message in [
-        ("k", 0, "k must lie in"), ("k", -3, "k must lie in"), ("k", 1.5, "k must be of type int"), ("k", None, "k must be of type int"),
+        ("k", 0, "k must lie in"), ("k", -3, "k must lie in"), ("k", 1.5, "k must be of type int"),
+        ("k", None, "k must be of type int"),
         ("k", 10 ** 30, "k must lie in"), ("k", [20], "k must be of type int"), ("k", {"a": 1}, "k must be of type int"),
-        ("omega", -0.1, "omega must lie"), ("omega", float("inf"), "omega must lie"), ("omega", "half", "omega must be of type float"),
+        ("omega", -0.1, "omega must lie"), ("omega", float("inf"), "omega must lie"),
+        ("omega", "half", "omega must be of type float"),
         ("dynamic", 1, "dynamic must be of type bool"), ("dynamic", "yes", "dynamic must be of type bool"),
-        ("spacing", "even", "one of trailing, leading"), ("device", "tpu", "device must be one of"), ("source", "web", "source must be one of"),
+        ("spacing", "even", "one of trailing, leading"), ("device", "tpu", "device must be one of"),
+        ("source", "web", "source must be one of"),
         ("normalisation", "none", "normalisation must be one of"), ("split", "by_day", "split must be one of"),
-        ("image_size", 8, "image_size must lie"), ("image_size", 10 ** 6, "image_size must lie"), ("image_size", 60, "multiples of 8"),
+        ("image_size", 8, "image_size must lie"), ("image_size", 10 ** 6, "image_size must lie"),
+        ("image_size", 60, "multiples of 8"),
         ("image_size", 72, "halved often enough"), ("crop_size", 12, "multiples of 8"), ("crop_size", 264, "crop_size"),
-        ("t_max", 1001, r"t_max \(1001\) and train_t_max"), ("num_timesteps", 50, "can't exceed num_timesteps"), ("train_t_max", 79, "wouldn't know it"),
+        ("t_max", 1001, r"t_max \(1001\) and train_t_max"), ("num_timesteps", 50, "can't exceed num_timesteps"),
+        ("train_t_max", 79, "wouldn't know it"),
         ("beta_start", 0.5, "exceeds beta_end"), ("beta_start", 0.0, "beta_start must lie"), ("beta_end", 1.0, "beta_end must lie"),
         ("num_bins", 1, "min_bin"), ("min_bin", 99, "exceeds num_bins"), ("num_steps", 0, "num_steps must lie"),
-        ("map_blocks", [0], "map_blocks must lie"), ("map_blocks", "23", "must be a list of int"), ("map_blocks", [True], "must be a list of int"),
+        ("map_blocks", [0], "map_blocks must lie"), ("map_blocks", "23", "must be a list of int"),
+        ("map_blocks", [True], "must be a list of int"),
         ("map_blocks", [], "map_blocks"), ("adapt_blocks", [], "adapt_blocks"), ("dic_block", 4, "dic_block must lie"),
-        ("unet_channels", [24, 48], "multiples of 16"), ("unet_channels", [], "multiples of 16"), ("unet_attention", [7], "doesn't have"),
-        ("datasets", "visa", "must be a list of str"), ("datasets", [1], "must be a list of str"), ("drawn_counts", [1, 2, 3, 4], "three numbers"),
+        ("unet_channels", [24, 48], "multiples of 16"), ("unet_channels", [], "multiples of 16"),
+        ("unet_attention", [7], "doesn't have"),
+        ("datasets", "visa", "must be a list of str"), ("datasets", [1], "must be a list of str"),
+        ("drawn_counts", [1, 2, 3, 4], "three numbers"),
         ("threshold_quantile", 0.2, "threshold_quantile must lie"), ("learning_rate", 0, "learning_rate must lie"),
-        ("sigma", -1.0, "sigma must lie"), ("batch_size", 0, "batch_size must lie"), ("seed", -1, "seed must lie"), ("Omega", 0.5, "unknown setting 'Omega'"),
+        ("sigma", -1.0, "sigma must lie"), ("batch_size", 0, "batch_size must lie"), ("seed", -1, "seed must lie"),
+        ("Omega", 0.5, "unknown setting 'Omega'"),
     ]]
 
 
@@ -283,10 +300,14 @@ TABLES["test_a_bad_command_is_one_line"] = [
     ("drawn of a negative seed", "synthesize s --seed -1", "seed must be at least 0"),
     ("drawn of an unknown kind", "synthesize s --only zipper", "unknown category 'zipper'"),
     ("drawn into a file", "synthesize file.txt --only weave --train 1 --good 1 --bad 1 --size 64", "Not a directory"),
-    ("no command", "", "COMMAND"), ("unknown command", "train", "invalid choice"), ("unknown option", "fit good --out m --epochs 3", "--epochs"),
-    ("unknown profile", "fit good --out m --profile tiny", "invalid choice"), ("number that is none", "synthesize s --size big", "invalid int"),
-    ("nothing held out", "fit good --out m --held-out 0", "must lie above 0"), ("most held out", "fit good --out m --held-out 0.9", "at most at 0.5"),
-    ("rate that is no number", "fit good --out m --false-alarms nan", "must lie above 0"), ("unknown normalisation", "evaluate m --normalisation max", "invalid choice"),
+    ("no command", "", "COMMAND"), ("unknown command", "train", "invalid choice"),
+    ("unknown option", "fit good --out m --epochs 3", "--epochs"),
+    ("unknown profile", "fit good --out m --profile tiny", "invalid choice"),
+    ("number that is none", "synthesize s --size big", "invalid int"),
+    ("nothing held out", "fit good --out m --held-out 0", "must lie above 0"),
+    ("most held out", "fit good --out m --held-out 0.9", "at most at 0.5"),
+    ("rate that is no number", "fit good --out m --false-alarms nan", "must lie above 0"),
+    ("unknown normalisation", "evaluate m --normalisation max", "invalid choice"),
 ]
 
 
@@ -305,18 +326,22 @@ def test_a_bad_command_is_one_line(tmp_path, monkeypatch, capsys, bad, message):
         code = stop.code
     said = capsys.readouterr().err
     assert code == 2 and message in said and len(said.strip().splitlines()) == 1
-    assert [path for path in sorted(tmp_path.rglob("*")) if path.suffix != ".training" and path.parent.suffix != ".training"] == before
+    assert sorted(tmp_path.rglob("*")) == before  # nothing begun is left
 
 
 NOTEBOOK = 'profile: str = "demo"\ndata_root: str = ""\nout: str = ""'
 TABLES["test_a_bad_run_is_one_line"] = [
     ("unknown option", "--fast", "--fast"), ("abbreviated option", "--prof demo", "--prof"), ("no value", "--out", "--out"),
     ("unknown profile", "--profile tiny", "unknown profile 'tiny'"), ("empty profile", "--profile=", "unknown profile ''"),
-    ("unknown notebook", "--only 42", "no notebook 42"), ("no number", "--only first", "no notebook first"), ("empty list", "--only=", "no notebook 00"),
-    ("hole in a list", "--only 01,,08", "no notebook 00"), ("out is a file", "--out file.txt", "is not a folder"), ("empty out", "--out=", "is not a folder"),
-    ("data root is a file", "--data-root file.txt", "is not a folder"), ("real data without a root", "--profile mvtec", "--data-root"),
+    ("unknown notebook", "--only 42", "no notebook 42"), ("no number", "--only first", "no notebook first"),
+    ("empty list", "--only=", "no notebook 00"),
+    ("hole in a list", "--only 01,,08", "no notebook 00"), ("out is a file", "--out file.txt", "is not a folder"),
+    ("empty out", "--out=", "is not a folder"),
+    ("data root is a file", "--data-root file.txt", "is not a folder"),
+    ("real data without a root", "--profile mvtec", "--data-root"),
     ("root without the dataset", "--profile btad --data-root empty", "btad not found"),
-    ("clean what is no notebook", "--normalise file.txt", "is not a notebook"), ("clean what isn't there", "--normalise gone.ipynb", "gone.ipynb"),
+    ("clean what is no notebook", "--normalise file.txt", "is not a notebook"),
+    ("clean what isn't there", "--normalise gone.ipynb", "gone.ipynb"),
     ("notebooks of another profile", "--update-notebooks --profile smoke", "--update-notebooks goes with the demo profile"),
 ]
 
@@ -362,7 +387,9 @@ def test_a_notebook_without_a_parameter_is_refused(tmp_path, lacking, message):
         runner.check_parameters(tmp_path / "01_made.ipynb", dict(profile="", data_root="", out=""))
 
 
-@pytest.mark.parametrize("tried, message", [("t_max=40", "D3AD_SET must be JSON"), ('{"tmax": 40}', "unknown setting 'tmax'"), ("[1]", "D3AD_SET must be JSON")])
+@pytest.mark.parametrize("tried, message",
+                         [("t_max=40", "D3AD_SET must be JSON"), ('{"tmax": 40}', "unknown setting 'tmax'"),
+                          ("[1]", "D3AD_SET must be JSON")])
 def test_settings_to_try_are_checked(monkeypatch, tried, message):
     monkeypatch.setenv("D3AD_SET", tried)
     with pytest.raises(ValueError, match=message):
@@ -373,12 +400,16 @@ def test_settings_to_try_are_checked(monkeypatch, tried, message):
 
 GOOD = torch.zeros(4, 3, 64, 64)
 TABLES["test_bad_images_are_refused_by_fit_and_predict"] = [
-    ("no batch", torch.zeros(3, 64, 64), r"got a Tensor \(3, 64, 64\)"), ("no image", torch.zeros(0, 3, 64, 64), r"got a Tensor \(0, 3"),
-    ("grey", torch.zeros(2, 1, 64, 64), r"got a Tensor \(2, 1"), ("channels last", torch.zeros(2, 64, 64, 3), r"got a Tensor \(2, 64"),
+    ("no batch", torch.zeros(3, 64, 64), r"got a Tensor \(3, 64, 64\)"),
+    ("no image", torch.zeros(0, 3, 64, 64), r"got a Tensor \(0, 3"),
+    ("grey", torch.zeros(2, 1, 64, 64), r"got a Tensor \(2, 1"),
+    ("channels last", torch.zeros(2, 64, 64, 3), r"got a Tensor \(2, 64"),
     ("no pixels", torch.zeros(2, 3, 0, 0), r"got a Tensor \(2, 3, 0, 0\)"), ("video", torch.zeros(1, 2, 3, 8, 8), "got a Tensor"),
     ("array", np.zeros((2, 3, 8, 8), np.float32), "got ndarray"), ("list", [GOOD[0]], "got list"), ("None", None, "got NoneType"),
-    ("NaN", torch.full((1, 3, 8, 8), float("nan")), "must be finite"), ("infinite", torch.full((1, 3, 8, 8), float("inf")), "must be finite"),
-    ("bytes", torch.full((1, 3, 8, 8), 255, dtype=torch.uint8), r"lie in \[-1, 1\]"), ("complex", torch.zeros(1, 3, 8, 8, dtype=torch.complex64), "real"),
+    ("NaN", torch.full((1, 3, 8, 8), float("nan")), "must be finite"),
+    ("infinite", torch.full((1, 3, 8, 8), float("inf")), "must be finite"),
+    ("bytes", torch.full((1, 3, 8, 8), 255, dtype=torch.uint8), r"lie in \[-1, 1\]"),
+    ("complex", torch.zeros(1, 3, 8, 8, dtype=torch.complex64), "real"),
 ]
 
 
@@ -399,19 +430,25 @@ def test_k_must_not_exceed_the_training_set(tiny, images):
 ABAR = alpha_bar()
 FEATURES = torch.rand(6, 4)
 TABLES["test_bad_arguments_are_refused"] = [
-    ("beta of zero", lambda: alpha_bar(0.0, 0.1), "beta"), ("falling beta", lambda: alpha_bar(0.2, 0.1), "beta"), ("no step", lambda: alpha_bar(num_timesteps=0), "num_timesteps"),
+    ("beta of zero", lambda: alpha_bar(0.0, 0.1), "beta"), ("falling beta", lambda: alpha_bar(0.2, 0.1), "beta"),
+    ("no step", lambda: alpha_bar(num_timesteps=0), "num_timesteps"),
     ("start beyond T", lambda: reconstruct(lambda z, t: z, GOOD, torch.full((4,), 1001), ABAR), "t_hat"),
     ("start below 0", lambda: reconstruct(lambda z, t: z, GOOD, torch.full((4,), -1), ABAR), "t_hat"),
-    ("steps of other images", lambda: reconstruct(lambda z, t: z, GOOD, torch.full((3,), 10), ABAR), r"a Tensor \(4,\), one for each image"),
+    ("steps of other images", lambda: reconstruct(lambda z, t: z, GOOD, torch.full((3,), 10), ABAR),
+     r"a Tensor \(4,\), one for each image"),
     ("no steps", lambda: reconstruct(lambda z, t: z, GOOD, torch.full((4,), 10), ABAR, num_steps=0), "num_steps"),
     ("unknown spacing", lambda: reconstruct(lambda z, t: z, GOOD, torch.full((4,), 10), ABAR, spacing="even"), "spacing"),
-    ("k of zero", lambda: DynamicConditioning(k=0), "k must be at least 1"), ("min_bin beyond the bins", lambda: DynamicConditioning(min_bin=11), "min_bin"),
+    ("k of zero", lambda: DynamicConditioning(k=0), "k must be at least 1"),
+    ("min_bin beyond the bins", lambda: DynamicConditioning(min_bin=11), "min_bin"),
     ("too few features", lambda: DynamicConditioning(k=7).fit(FEATURES), "k = 7 neighbours need"),
     ("features that are NaN", lambda: DynamicConditioning(k=2).fit(FEATURES * float("nan")), "finite"),
     ("features of other shape", lambda: DynamicConditioning(k=2).fit(FEATURES[0]), "k = 2 neighbours need"),
-    ("weight beyond 1", lambda: anomaly_map(GOOD[:, 0], GOOD[:, 0], weight=1.5), "weight"), ("maps that differ", lambda: anomaly_map(GOOD[:, 0], GOOD[:2, 0]), "shape"),
-    ("no score for a threshold", lambda: threshold_for([]), "at least one good image"), ("NaN for a threshold", lambda: threshold_for([0.1, np.nan]), "finite scores"),
-    ("rate beyond a half", lambda: threshold_for([0.1], 0.6), "false_alarm_rate"), ("nothing to split", lambda: split_off(GOOD[:1], 0.2, 0), "1 good image"),
+    ("weight beyond 1", lambda: anomaly_map(GOOD[:, 0], GOOD[:, 0], weight=1.5), "weight"),
+    ("maps that differ", lambda: anomaly_map(GOOD[:, 0], GOOD[:2, 0]), "shape"),
+    ("no score for a threshold", lambda: threshold_for([]), "at least one good image"),
+    ("NaN for a threshold", lambda: threshold_for([0.1, np.nan]), "finite scores"),
+    ("rate beyond a half", lambda: threshold_for([0.1], 0.6), "false_alarm_rate"),
+    ("nothing to split", lambda: split_off(GOOD[:1], 0.2, 0), "1 good image"),
     ("unknown normalisation", lambda: data.load("folder", ".", shuffle=True), "unknown option shuffle"),
 ]
 
@@ -426,7 +463,8 @@ def test_bad_arguments_are_refused(bad, message):
 
 MAPS, MASKS = np.arange(8.0).reshape(2, 2, 2), np.array([[[0, 0], [0, 1]], [[0, 0], [0, 0]]])
 TABLES["test_metrics_refuse_what_has_no_answer"] = [
-    ("NaN score", (MAPS * np.nan, MASKS), "8 (image|pixel) scores are NaN or infinite"), ("infinite score", (np.where(MAPS == 3, np.inf, MAPS), MASKS), "1 (image|pixel) scores"),
+    ("NaN score", (MAPS * np.nan, MASKS), "8 (image|pixel) scores are NaN or infinite"),
+    ("infinite score", (np.where(MAPS == 3, np.inf, MAPS), MASKS), "1 (image|pixel) scores"),
     ("all normal", (MAPS, MASKS * 0), "all are normal"), ("all anomalous", (MAPS, MASKS * 0 + 1), "all are anomalous"),
     ("other shape", (MAPS, MASKS[:1]), "differ in shape"), ("nothing", (MAPS[:0], MASKS[:0]), "both normal and anomalous"),
     ("NaN label", (MAPS, MASKS * np.nan), "labels must be"), ("negative label", (MAPS, MASKS - 1), "labels must be"),
@@ -441,7 +479,9 @@ def test_metrics_refuse_what_has_no_answer(bad, message):
             metric(*bad)
 
 
-@pytest.mark.parametrize("bad, message", [(dict(fpr_limit=0), "fpr_limit"), (dict(fpr_limit=float("nan")), "fpr_limit"), (dict(area=(0.9, 1)), "no region")])
+@pytest.mark.parametrize("bad, message",
+                         [(dict(fpr_limit=0), "fpr_limit"), (dict(fpr_limit=float("nan")), "fpr_limit"),
+                          (dict(area=(0.9, 1)), "no region")])
 def test_pro_refuses_bad_options(bad, message):
     with pytest.raises(ValueError, match=message):
         pro(MAPS, MASKS, **bad)

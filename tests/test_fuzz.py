@@ -59,9 +59,12 @@ def test_any_bytes_are_an_image_or_a_data_error(content):
                 assert str(error).startswith(f"{file}: ") and "\n" not in str(error).replace(str(file), "")
 
 
-names = st.sampled_from(["train", "test", "good", "ok", "bad", "hole", "ground_truth", "masks", "mask", "bottle", "01", "000.png", "000_mask.png", "1.jpg",
-                         "MT_Free", "Imgs", "exp1_num_5.jpg", "exp1_num_5.png", "MT_Crack", "split_csv", "1cls.csv", ".hidden", "a\nb.png", "é.png", "🔩.bmp"])
-trees = st.lists(st.tuples(st.lists(names, min_size=1, max_size=5), st.sampled_from([b"", b"x", PICTURES["png"], b"object,split,label,image,mask\n"])), max_size=14)
+names = st.sampled_from(["train", "test", "good", "ok", "bad", "hole", "ground_truth", "masks", "mask", "bottle", "01", "000.png",
+                         "000_mask.png", "1.jpg",
+                         "MT_Free", "Imgs", "exp1_num_5.jpg", "exp1_num_5.png", "MT_Crack", "split_csv", "1cls.csv", ".hidden",
+                         "a\nb.png", "é.png", "🔩.bmp"])
+trees = st.lists(st.tuples(st.lists(names, min_size=1, max_size=5),
+                           st.sampled_from([b"", b"x", PICTURES["png"], b"object,split,label,image,mask\n"])), max_size=14)
 
 
 @few
@@ -97,7 +100,8 @@ def test_any_list_of_visa_is_read_or_refused(content):
 
 
 values = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
-                      lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=3), inner, max_size=2)), max_leaves=6)
+                      lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
+                      max_leaves=6)
 fields = st.sampled_from(sorted(Config().to_dict()))
 
 
@@ -112,7 +116,8 @@ def test_any_settings_are_a_config_or_a_value_error(changes):
         assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config and len(config.hash()) == 12
 
 
-arrays = st.tuples(hnp.arrays(np.float32, (2, 3, 4), elements=st.floats(width=32)), hnp.arrays(np.int8, (2, 3, 4), elements=st.integers(-1, 2)))
+arrays = st.tuples(hnp.arrays(np.float32, (2, 3, 4), elements=st.floats(width=32)),
+                   hnp.arrays(np.int8, (2, 3, 4), elements=st.integers(-1, 2)))
 
 
 @many
@@ -136,8 +141,10 @@ def test_any_scores_have_a_threshold_or_a_value_error(scores, rate):
         assert str(error)
 
 
-words = st.one_of(st.sampled_from(["fit", "predict", "evaluate", "check", "synthesize", "good", "nowhere", "model", "--out", "--set", "--dataset", "--data-root", "mvtec", "mtd",
-                                   "--category", "--held-out", "0.2", "--false-alarms", "--profile", "smoke", "--raw", "--split", "--only", "weave", "--train", "-1", "--", ""]),
+words = st.one_of(st.sampled_from(["fit", "predict", "evaluate", "check", "synthesize", "good", "nowhere", "model", "--out", "--set",
+                                   "--dataset", "--data-root", "mvtec", "mtd",
+                                   "--category", "--held-out", "0.2", "--false-alarms", "--profile", "smoke", "--raw", "--split",
+                                   "--only", "weave", "--train", "-1", "--", ""]),
                   st.text(max_size=8).filter(lambda word: "\0" not in word))
 
 
@@ -175,11 +182,14 @@ def test_any_settings_of_a_command_end_before_the_training(changes):
 
 
 @many
-@given(st.lists(st.one_of(st.sampled_from(["--profile", "--only", "--out", "--data-root", "nowhere", "visa", "99", "--update-notebooks", "--normalise"]),
-                          st.text(max_size=6).filter(lambda word: "\0" not in word)), min_size=1, max_size=5).filter(lambda words: "--help" not in words and "-h" not in words))
+@given(st.lists(st.one_of(st.sampled_from(["--profile", "--only", "--out", "--data-root", "nowhere", "visa", "99",
+                                           "--update-notebooks", "--normalise"]),
+                          st.text(max_size=6).filter(lambda word: "\0" not in word)), min_size=1,
+                          max_size=5).filter(lambda words: "--help" not in words and "-h" not in words))
 def test_any_run_that_makes_no_sense_ends_with_2_and_a_line(arguments):
     with TemporaryDirectory() as folder, contextlib.chdir(folder):
-        code, said = answer(runner.main, ["--profile", "mvtec", *arguments, "--only", "none"])  # whatever it says, it has nothing to run
+        code, said = answer(runner.main,
+                            ["--profile", "mvtec", *arguments, "--only", "none"])  # whatever it says, it has nothing to run
         assert code in (0, 2) and "Traceback" not in said and not os.listdir(folder)
 
 

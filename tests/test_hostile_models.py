@@ -42,8 +42,10 @@ def model(whole, tmp_path):
 def no_network(monkeypatch):
     """Whatever opens a connection fails the test, even where the error would be caught."""
     asked = []
-    monkeypatch.setattr(socket.socket, "connect", lambda self, address: asked.append(address) or (_ for _ in ()).throw(OSError("no network")))
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **options: asked.append(address) or (_ for _ in ()).throw(OSError("no network")))
+    monkeypatch.setattr(socket.socket, "connect", lambda self,
+                        address: asked.append(address) or (_ for _ in ()).throw(OSError("no network")))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address,
+                        **options: asked.append(address) or (_ for _ in ()).throw(OSError("no network")))
     yield
     assert not asked
 
@@ -52,12 +54,15 @@ def test_a_copied_model_loads_from_anywhere(model):
     assert D3AD.load(model).config.name == "smoke"
 
 
-WEIGHTS = ["autoencoder/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.safetensors", "features/model.safetensors",
+WEIGHTS = ["autoencoder/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.safetensors",
+           "features/model.safetensors",
            "conditioning/model.safetensors", "calibration/model.safetensors"]
 
 
 @pytest.mark.parametrize("file", WEIGHTS)
-@pytest.mark.parametrize("how", ["pickle in its place", "pickle beside it", "torch file in its place", "missing", "empty", "cut off", "NaN", "other names"])
+@pytest.mark.parametrize("how",
+                         ["pickle in its place", "pickle beside it", "torch file in its place", "missing", "empty", "cut off", "NaN",
+                          "other names"])
 def test_weights_that_are_no_weights_are_refused_and_never_run(model, tmp_path, file, how):
     file, trap = model / file, tmp_path / "exploded"
     if how == "pickle in its place":
@@ -103,33 +108,47 @@ MODEL, AUTOENCODER = "config.json", "autoencoder/config.json"
 
 
 @pytest.mark.parametrize("spoil, message", [
-    (text(MODEL, "not JSON"), "config.json is damaged"), (text(MODEL, ""), "config.json is damaged"), (text(MODEL, "[" * 100_000), "config.json is damaged"),
-    (text(MODEL, "[]"), "is not of a saved detector"), (text(MODEL, "{}"), "is not of a saved detector"), (text(MODEL, "null"), "is not of a saved detector"),
+    (text(MODEL, "not JSON"), "config.json is damaged"), (text(MODEL, ""), "config.json is damaged"),
+    (text(MODEL, "[" * 100_000), "config.json is damaged"),
+    (text(MODEL, "[]"), "is not of a saved detector"), (text(MODEL, "{}"), "is not of a saved detector"),
+    (text(MODEL, "null"), "is not of a saved detector"),
     (lambda model: (model / MODEL).write_bytes(b"\xff\xfe\x00"), "config.json is damaged"),
-    (changed(MODEL, "format", value=0), "has format 0, this version reads 1"), (changed(MODEL, "format", value="2"), "has format '2'"),
-    (changed(MODEL, "losses", value={"diffusion": [NAN]}), "it holds NaN"), (changed(MODEL, "losses", value={"diffusion": ["x"]}), "losses must be lists of numbers"),
+    (changed(MODEL, "format", value=0), "has format 0, this version reads 1"),
+    (changed(MODEL, "format", value="2"), "has format '2'"),
+    (changed(MODEL, "losses", value={"diffusion": [NAN]}), "it holds NaN"),
+    (changed(MODEL, "losses", value={"diffusion": ["x"]}), "losses must be lists of numbers"),
     (changed(MODEL, "losses", value=[1]), "losses must be lists of numbers"), (changed(MODEL, "config", value=[]), "config.json: "),
-    (changed(MODEL, "config", "nonsense", value=1), "unknown setting 'nonsense'"), (changed(MODEL, "config", "k", value=10 ** 9), "k must lie"),
+    (changed(MODEL, "config", "nonsense", value=1), "unknown setting 'nonsense'"),
+    (changed(MODEL, "config", "k", value=10 ** 9), "k must lie"),
     (changed(MODEL, "config", "name", value="../../x"), "must be fit for a folder"),
-    (changed(MODEL, "config", "k", value=5000), "k = 5000 neighbours need"), (changed(MODEL, "config", "unet_channels", value=[8192, 8192]), "describes a network of"),
-    (changed(MODEL, "config", "unet_channels", value=[32, 64]), "describes a network of|not those of the network"), (changed(MODEL, "config", "latent_channels", value=64), "latent channels"),
+    (changed(MODEL, "config", "k", value=5000), "k = 5000 neighbours need"),
+    (changed(MODEL, "config", "unet_channels", value=[8192, 8192]), "describes a network of"),
+    (changed(MODEL, "config", "unet_channels", value=[32, 64]), "describes a network of|not those of the network"),
+    (changed(MODEL, "config", "latent_channels", value=64), "latent channels"),
     (changed(MODEL, "config", "image_size", value=4096), "image_size is 4096, but"),
     (changed(MODEL, "config", "backbone", value="hf-hub:timm/resnet18.a1_in1k"), "is not one of timm's own models"),
     (changed(MODEL, "config", "backbone", value="local-dir:/etc"), "is not one of timm's own models"),
     (changed(MODEL, "config", "backbone", value="../../etc/passwd"), "is not one of timm's own models"),
     (changed(MODEL, "config", "backbone", value="eva_giant_patch14_224"), "describes a network of|has no feature blocks"),
     (changed(MODEL, "config", "backbone", value="resnet50"), "describes a network of|not those of the network"),
-    (changed(MODEL, "autoencoder", value="vq"), "autoencoder must be one of"), (changed(MODEL, "autoencoder", value=["small"]), "autoencoder must be one of"),
-    (changed(MODEL, "autoencoder", value="kl"), "is not of a AutoencoderKL"), (changed(MODEL, "threshold", value={"value": 1}), "config.json: "),
+    (changed(MODEL, "autoencoder", value="vq"), "autoencoder must be one of"),
+    (changed(MODEL, "autoencoder", value=["small"]), "autoencoder must be one of"),
+    (changed(MODEL, "autoencoder", value="kl"), "is not of a AutoencoderKL"),
+    (changed(MODEL, "threshold", value={"value": 1}), "config.json: "),
     (changed(MODEL, "threshold", value="high"), "config.json: "),
     (text(AUTOENCODER, "not JSON"), "config.json is damaged"), (text(AUTOENCODER, "[]"), "is not of a SmallAutoencoder"),
     (changed(AUTOENCODER, "_class_name", value="UNet2DModel"), "is not of a SmallAutoencoder"),
     (changed(AUTOENCODER, "_class_name", value="../../evil.Evil"), "is not of a SmallAutoencoder"),
-    (changed(AUTOENCODER, "width", value=10 ** 12), "width is out of range"), (changed(AUTOENCODER, "width", value=8192), "describes a network of"),
-    (changed(AUTOENCODER, "depth", value=10 ** 9), "depth is out of range"), (changed(AUTOENCODER, "width", value="wide"), "describes no SmallAutoencoder"),
-    (changed(AUTOENCODER, "width", value=[64]), "describes no SmallAutoencoder"), (changed(AUTOENCODER, "width", value=7), "describes no SmallAutoencoder|holds no autoencoder"),
-    (changed(AUTOENCODER, "scaling_factor", value=NAN), "it holds NaN"), (changed(AUTOENCODER, "scaling_factor", value=0), "scaling_factor"),
-    (changed(AUTOENCODER, "auto_map", value={"AutoModel": "evil.Evil"}), "not supported"), (changed(AUTOENCODER, "quantization_config", value={"quant_method": "x"}), "not supported"),
+    (changed(AUTOENCODER, "width", value=10 ** 12), "width is out of range"),
+    (changed(AUTOENCODER, "width", value=8192), "describes a network of"),
+    (changed(AUTOENCODER, "depth", value=10 ** 9), "depth is out of range"),
+    (changed(AUTOENCODER, "width", value="wide"), "describes no SmallAutoencoder"),
+    (changed(AUTOENCODER, "width", value=[64]), "describes no SmallAutoencoder"),
+    (changed(AUTOENCODER, "width", value=7), "describes no SmallAutoencoder|holds no autoencoder"),
+    (changed(AUTOENCODER, "scaling_factor", value=NAN), "it holds NaN"),
+    (changed(AUTOENCODER, "scaling_factor", value=0), "scaling_factor"),
+    (changed(AUTOENCODER, "auto_map", value={"AutoModel": "evil.Evil"}), "not supported"),
+    (changed(AUTOENCODER, "quantization_config", value={"quant_method": "x"}), "not supported"),
 ], ids=lambda value: value.split("|")[0] if isinstance(value, str) else "")
 def test_settings_that_lie_are_refused(model, spoil, message):
     spoil(model)

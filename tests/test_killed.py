@@ -216,9 +216,11 @@ def full_disk(*args, **options):
 
 
 @pytest.mark.parametrize("error, said", [
-    (OSError(errno.ENOSPC, "No space left on device", "a.csv"), "a.csv: No space left on device; free some space, then give the same command again"),
+    (OSError(errno.ENOSPC, "No space left on device", "a.csv"),
+     "a.csv: No space left on device; free some space, then give the same command again"),
     (OSError(errno.EROFS, "Read-only file system", "results"), "results: Read-only file system; choose another folder with --out"),
-    (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied; choose another folder with --out, or change its permissions"),
+    (PermissionError(errno.EACCES, "Permission denied", "x"),
+     "x: Permission denied; choose another folder with --out, or change its permissions"),
     (OSError("no file of\nthis kind"), "no file of this kind"), (OSError(errno.EIO, "Input/output error"), "Input/output error"),
 ])
 def test_trouble_with_files_is_one_line(monkeypatch, capsys, error, said):
@@ -291,7 +293,8 @@ def test_missing_weights_without_a_network_say_which_file_to_put_where(monkeypat
 
     from d3ad.features import FeatureExtractor
     monkeypatch.setattr(timm, "create_model", lambda *args, **options: (_ for _ in ()).throw(OSError("offline")))
-    with pytest.raises(FileNotFoundError, match="put the hub's timm/resnet34.tv_in1k/model.safetensors into a folder and set backbone_weights"):
+    with pytest.raises(FileNotFoundError,
+                       match="put the hub's timm/resnet34.tv_in1k/model.safetensors into a folder and set backbone_weights"):
         FeatureExtractor("resnet34.tv_in1k", "hub")
 
 
