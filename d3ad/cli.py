@@ -1,4 +1,4 @@
-"""The command line: python -m d3ad check | fit | predict | evaluate | synthesize."""
+"""The command line: python -m d3ad check | fit | predict | evaluate | synthesize | benchmark."""
 import argparse
 import hashlib
 import json
@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
                      help="share of the good images that is not trained on and sets the threshold; by default %(default)s")
     fit.add_argument("--false-alarms", type=_share, default=0.01, metavar="RATE",
                      help="share of good parts that may be flagged; by default %(default)s")
+    fit.add_argument("--preset", default="faithful", metavar="NAME", help="how it will predict: faithful, fast, or \"3 steps\" (d3ad/presets.py)")
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting, as in TOML")
     fit.set_defaults(run=run_fit)
 
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("model", type=Path)
     predict.add_argument("folder", help="folder of images")
     predict.add_argument("--out", required=True, type=Path, help="gets report.html, scores.csv, and a heat map, an overlay and a mask per image")
+    predict.add_argument("--preset", metavar="NAME", help="how to compute: faithful, fast, or \"3 steps\" (d3ad/presets.py); by default as it was fitted")
     predict.add_argument("--raw", action="store_true", help="write each anomaly map as NPY, too")
     predict.set_defaults(run=run_predict)
 
@@ -64,6 +66,14 @@ def parser() -> argparse.ArgumentParser:
         synthesize.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"by default {default}")
     synthesize.add_argument("--only", metavar="NAME", help="one drawing, such as board, weave, or button, which no profile trains on")
     synthesize.set_defaults(run=run_synthesize)
+
+    benchmark = commands.add_parser("benchmark", help="images per second, share of the machine's limit, training, metrics; as JSON")
+    benchmark.add_argument("--only", choices=("inference", "training", "metrics"), help="one of the three")
+    benchmark.add_argument("--size", choices=("paper", "demo", "tiny"), default="paper", help="of networks and images; by default %(default)s")
+    benchmark.add_argument("--batch", type=int, default=16, metavar="N", help="images predicted at once; by default %(default)s")
+    benchmark.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "results" / "benchmark",
+                           help="folder for inference.json, training.json and metrics.json; by default results/benchmark")
+    benchmark.set_defaults(run=run_benchmark)
     return top
 
 
@@ -123,6 +133,7 @@ def run_fit(options) -> None:
     """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on."""
     from d3ad import D3AD, data
     from d3ad.detector import as_images
+    from d3ad.presets import preset
     from d3ad.thresholds import split_off
     changes = {}
     for setting in options.set:
@@ -132,12 +143,15 @@ def run_fit(options) -> None:
         except tomllib.TOMLDecodeError:
             changes[name] = value
     config = Config.profile(options.profile, **changes)
+    preset(options.preset)  # before any training
     dataset = data.load("folder", options.folder) if options.folder else _dataset(options)
     images = as_images(dataset, config.image_size, "train")
     train, held_out = split_off(images, options.held_out, config.seed)
     training = options.out.with_name(options.out.name + ".training")
     seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]  # a state goes on only with the images that it began with
     detector = D3AD(config).fit(train, folder=training / f"{config.hash()}-{seen}")
+    if options.preset != "faithful":
+        detector = detector.with_preset(options.preset)
     promise = detector.set_threshold(held_out, options.false_alarms)
     detector.save(options.out, model_card(detector, dataset, len(train)))
     shutil.rmtree(training)
@@ -165,6 +179,8 @@ def run_predict(options) -> None:
 
     from d3ad import D3AD, data, inspection
     detector = D3AD.load(options.model)
+    if options.preset:
+        detector = detector.with_preset(options.preset)
     dataset = data.load("folder", options.folder)
     split = "test" if dataset.test else "train"
     samples = getattr(dataset, split)
@@ -197,6 +213,14 @@ def run_synthesize(options) -> None:
         categories = {layout: (options.only,)}
     folders = synthetic.write_all(options.out, options.train, options.good, options.bad, options.seed, options.size, categories)
     print(*folders.values(), sep="\n")
+
+
+def run_benchmark(options) -> None:
+    """Measure, print a line per row, and keep the rows of other machines and sizes that the files hold."""
+    from d3ad import benchmark
+    for part in (options.only,) if options.only else benchmark.PARTS:
+        file = options.out / f"{part}.json"
+        print(benchmark.as_text(benchmark.measured(part, options.size, options.batch, file)), f"written: {file}", sep="\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

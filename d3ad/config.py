@@ -18,7 +18,7 @@ CHOICES = {
     "spacing": ("trailing", "leading"), "adapt_loss": ("location", "flattened"),
     "adapt_batch_norm": ("batch", "running"), "device": ("auto", "cpu", "cuda", "mps"),
     "learning_schedule": ("constant", "cosine"),
-    "normalisation": ("test", "train"),
+    "normalisation": ("test", "train"), "train_precision": ("float32", "bfloat16"),
 }
 RANGES = {  # lowest and highest value allowed
     "drawn_counts": (0, 100_000), "image_size": (16, 4096), "seed": (0, 2 ** 31 - 1), "seeds": (1, 100),
@@ -35,6 +35,7 @@ RANGES = {  # lowest and highest value allowed
     "rival_steps": (0, 10_000_000), "rival_width": (0.01, 1.0),
 }
 NOT_D3AD = ("name", "device", "rivals", "rival_steps", "rival_width", "rival_spread_categories")  # fields that don't touch what D3AD computes
+ADDED = {"train_precision": "float32"}  # fields younger than some caches: left out of a hash where they change nothing
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Config:
     learning_rate: float = 1.0e-4
     learning_schedule: str = "constant"        # or "cosine", for short trainings
     weight_decay: float = 0.01
+    train_precision: str = "float32"           # of the UNet's training: "bfloat16" multiplies in it, weights and their steps stay float32
     ema_decay: float = 0.0                     # 0: the last weights are used, as in the authors' code
     # features phi and domain adaptation (Section 4.3)
     backbone: str = "resnet34.tv_in1k"
@@ -180,7 +182,7 @@ class Config:
     def hash(self, *fields: str) -> str:
         """12 hex digits of the given fields (of all but `NOT_D3AD` where none is given)."""
         values = self.to_dict()
-        chosen = fields or tuple(k for k in values if k not in NOT_D3AD)
+        chosen = [k for k in fields or values if (fields or k not in NOT_D3AD) and values[k] != ADDED.get(k)]
         return hashlib.sha256(json.dumps({k: values[k] for k in sorted(chosen)}).encode()).hexdigest()[:12]
 
 

@@ -17,11 +17,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d3ad import conditioning, data, diffusion, maps, training
-from d3ad.autoencoders import LatentCodec, load_autoencoder
+from d3ad.autoencoders import HUB, LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration, at_step, level_statistics
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor
+from d3ad.presets import Networks, low_precision_pays, preset
 from d3ad.thresholds import Threshold, threshold_for
 
 
@@ -62,6 +63,7 @@ class D3AD:
         self.alpha_bar = diffusion.alpha_bar(self.config.beta_start, self.config.beta_end, self.config.num_timesteps)
         self.losses: dict[str, list[float]] = {}
         self.promise: Threshold | None = None  # of the threshold, where good images that were not trained on have set it
+        self.preset = "faithful"
         self.memory: dict | None = None  # a dict keeps features and latents of each batch, for the variants that follow
 
     def fit(self, images, folder: Path | str | None = None, codec: LatentCodec | None = None,
@@ -95,6 +97,7 @@ class D3AD:
         if self.config.adapt_epochs:
             self.losses["adaptation"] = training.adapt(self.backbone, self.codec, self.unet, images, mean, self.config, folder)
         self.backbone.eval()
+        self._set_networks()
         self.conditioning = self._conditioning().fit(self._knn_features(images))
         self.calibration_images = every_nth(images, self.config.calibration_images)
         self.calibration = self._calibrate(self.calibration_images)
@@ -156,6 +159,25 @@ class D3AD:
         other.calibration = other._calibrate(every_nth(self.calibration_images, other.config.calibration_images))
         return other
 
+    def with_preset(self, name: str, tiny: LatentCodec | None = None) -> "D3AD":
+        """This detector computing as `d3ad.presets.PRESETS[name]` says: same weights, calibrated anew.
+
+        tiny: the tiny autoencoder, for a preset that takes it; None: its weights from the hub.
+        A threshold that `set_threshold` made belongs to the preset under which it was made: set it again.
+        Raises ValueError for an unknown preset, FileNotFoundError where the tiny autoencoder's weights can't be had.
+        """
+        chosen, other = preset(name), copy.copy(self)
+        if chosen.tiny and self.codec.kind == "kl":
+            other.codec = (tiny or load_autoencoder("tiny", HUB["tiny"])).to(self.device).eval()
+        other.preset, other.memory = name, None
+        other._set_networks()
+        return other.variant(num_steps=chosen.num_steps or self.config.num_steps)
+
+    def _set_networks(self) -> None:
+        """The networks as the preset runs them."""
+        low = preset(self.preset).low_precision and low_precision_pays(self.device)
+        self.networks = Networks(self.codec, self.unet, self.backbone, torch.bfloat16 if low else torch.float32)
+
     def _raw(self, images: Tensor) -> dict[str, Tensor]:
         """Reconstruction and maps of a batch before any normalisation."""
         look = self._look(images)
@@ -182,17 +204,17 @@ class D3AD:
     @torch.no_grad()
     def _see(self, x: Tensor) -> tuple[dict[int, Tensor], tuple[Tensor, Tensor]]:
         """Features of a batch, and its latents' mean and standard deviation."""
-        return self.backbone(x), self.codec.encode(x)
+        return self.networks.features(x), self.networks.encode(x)
 
     @torch.no_grad()
     def _compare(self, look: dict, t_hat: Tensor) -> dict[str, Tensor]:
         """Reconstruct from the given steps (Algorithm 1), and both maps (Section 4.2)."""
         config = self.config
         generators = [torch.Generator().manual_seed(seed) for seed in look["seeds"]]
-        z_hat = diffusion.reconstruct(training.eps_model(self.unet), look["z0"], t_hat, self.alpha_bar, config.num_steps,
+        z_hat = diffusion.reconstruct(self.networks.eps, look["z0"], t_hat, self.alpha_bar, config.num_steps,
                                       config.guidance, config.spacing, config.omega, generators)
-        x_hat = self.codec.decode(z_hat)
-        features, features_hat = look["features"], self.backbone(x_hat)
+        x_hat = self.networks.decode(z_hat)
+        features, features_hat = look["features"], self.networks.features(x_hat)
         feature = maps.feature_map([features[j] for j in config.map_blocks], [features_hat[j] for j in config.map_blocks],
                                    look["size"])
         raw = dict(reconstruction=x_hat, latent=maps.latent_map(look["z0"], z_hat, look["size"]), feature=feature)
@@ -255,7 +277,7 @@ class D3AD:
     @torch.no_grad()
     def _knn_features(self, images: Tensor) -> Tensor:
         block = self.config.dic_block
-        return torch.cat([conditioning.pool_features(self.backbone(batch.to(self.device))[block]).cpu()
+        return torch.cat([conditioning.pool_features(self.networks.features(batch.to(self.device))[block]).cpu()
                           for batch in images.split(self.config.predict_batch)])
 
     def save(self, folder: Path | str, card: str = "") -> Path:
@@ -273,7 +295,8 @@ class D3AD:
         save_part(part / "features", self.backbone.state_dict(), {"name": self.backbone.name})
         save_part(part / "conditioning", {"reference": self.conditioning.reference}, {})
         save_part(part / "calibration", vars(self.calibration) | {"images": self.calibration_images}, {})
-        settings = {"format": 1, "autoencoder": self.codec.kind, "config": self.config.to_dict(), "losses": self.losses,
+        settings = {"format": 1, "autoencoder": self.codec.kind, "preset": self.preset,
+                    "config": self.config.to_dict(), "losses": self.losses,
                     "threshold": asdict(self.promise) if self.promise else None}
         (part / "config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
         if card:
@@ -299,6 +322,8 @@ class D3AD:
         self.unet = self.unet.to(self.device, memory_format=torch.channels_last).eval()
         self.backbone = FeatureExtractor(self.config.backbone, "none").to(self.device).eval()
         self.backbone.load_state_dict(load_part(folder / "features"))
+        self.preset = settings.get("preset", self.preset)
+        self._set_networks()
         self.conditioning = self._conditioning().fit(load_part(folder / "conditioning")["reference"])
         stored = load_part(folder / "calibration")
         self.calibration_images = stored.pop("images")

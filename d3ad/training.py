@@ -10,6 +10,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from d3ad import diffusion
@@ -87,8 +88,7 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
             raise FloatingPointError(f"{name}: the loss became {losses[-1]} at step {step}; lower the learning rate")
         if average is not None:
             decay = min(ema_decay, (step + 1) / (step + 10))  # early weights are forgotten fast
-            for key, value in model.state_dict().items():
-                average[key].lerp_(value, 1 - decay) if value.is_floating_point() else average[key].copy_(value)
+            _average(average, model.state_dict(), decay)
         bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}", refresh=False)
         if folder and ((step + 1) % save_every == 0 or step + 1 == num_steps):
             _keep(folder, model, optimizer, average, losses)
@@ -96,6 +96,15 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
         model.load_state_dict(average)
     model.eval().requires_grad_(False)
     return losses
+
+
+@torch.no_grad()
+def _average(average: dict[str, Tensor], new: dict[str, Tensor], decay: float) -> None:
+    """Move each entry a little towards the new one, all in one call; counters are copied."""
+    moving = [key for key, value in new.items() if value.is_floating_point()]
+    get_ema_multi_avg_fn(decay)([average[key] for key in moving], [new[key] for key in moving], None)
+    for key in set(new) - set(moving):
+        average[key].copy_(new[key])
 
 
 def _rate(step: int, num_steps: int, schedule: str) -> float:
@@ -174,7 +183,8 @@ def train_diffusion(unet: UNet2DModel, mean: Tensor, std: Tensor, config: Config
         noise, sample = (torch.randn(mean[index].shape, generator=generator).to(mean) for _ in range(2))
         t = torch.randint(1, config.train_t_max + 1, (len(index),), generator=generator).to(mean.device)
         z0 = mean[index] + std[index] * sample  # a fresh posterior sample each time, as if encoded anew
-        return diffusion.simple_loss(model, z0, t, noise, abar)
+        with torch.autocast(mean.device.type, torch.bfloat16, enabled=config.train_precision == "bfloat16"):
+            return diffusion.simple_loss(model, z0, t, noise, abar)
 
     return optimise("diffusion", unet, loss_of_step, num_training_steps(config, len(mean)),
                     learning_rate=config.learning_rate, weight_decay=config.weight_decay, ema_decay=config.ema_decay,
