@@ -9,6 +9,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from d3ad.saved import check_network
 from d3ad.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()
@@ -113,6 +114,11 @@ class LatentCodec(nn.Module):
         return 8 if self.is_small else 2 ** (len(self.model.config.get("block_out_channels")
                                                         or self.model.config.encoder_block_out_channels) - 1)
 
+    @property
+    def channels(self) -> int:
+        """Of the latents."""
+        return self.model.config.latent_channels
+
     def _one_by_one(self, function, inputs: Tensor) -> Tensor:
         """On a CPU, the paper's autoencoder takes one image at a time: its layers at full size don't fit the processor's cache."""
         if self.kind == "kl" and inputs.device.type == "cpu":
@@ -152,20 +158,31 @@ def load_autoencoder(kind: str, weights: str, latent_channels: int = 4) -> Laten
     """The autoencoder `kind` with weights from the hub, from a local folder, or ("none") at random, to be trained.
 
     Raises FileNotFoundError, saying which file to put where, when the weights can't be had; ValueError for a kind that
-    doesn't exist or can't be trained here.
+    doesn't exist or can't be trained here, or for a folder that holds another network.
     """
     classes = {"kl": AutoencoderKL, "tiny": AutoencoderTiny, "small": SmallAutoencoder, "smooth": SmallAutoencoder}
-    if kind not in classes:
+    if not isinstance(kind, str) or kind not in classes:
         raise ValueError(f"autoencoder must be one of {', '.join(classes)}; got {kind!r}")
     if weights == "none":
         if classes[kind] is SmallAutoencoder:
             return LatentCodec(SmallAutoencoder(latent_channels, linear=kind == "small"), kind)
         raise ValueError(f'autoencoder "{kind}" is not trained here: set autoencoder_weights to "{HUB[kind]}" or a '
                          'folder, or use autoencoder = "small"')
-    try:
-        return LatentCodec(classes[kind].from_pretrained(weights, low_cpu_mem_usage=False), kind)
+    is_local = Path(weights).is_dir()
+    try:  # safetensors only: a pickle would run what its maker likes
+        if is_local:
+            check_network(Path(weights), classes[kind])
+        model, found = classes[kind].from_pretrained(weights, low_cpu_mem_usage=False, use_safetensors=True, local_files_only=is_local,
+                                                     output_loading_info=True)
+        if found["missing_keys"] or found["mismatched_keys"]:  # diffusers only warns, and leaves them at random
+            raise ValueError(f"its weights lack {', '.join(sorted(map(str, found['missing_keys'] or found['mismatched_keys']))[:3])}")
+        if not all(value.isfinite().all() for value in model.state_dict().values()):
+            raise ValueError("its weights are NaN or infinite")
+        return LatentCodec(model, kind)
     except (OSError, RuntimeError, ValueError) as error:
-        where = Path(weights) if Path(weights).is_dir() else "a folder"
+        if is_local and not isinstance(error, OSError):
+            raise ValueError(f"{weights} holds no autoencoder of kind {kind!r}: {' '.join(str(error).split())[:300]}") from None
+        where = Path(weights) if is_local else "a folder"
         raise FileNotFoundError(
             f'the weights of autoencoder "{kind}" can\'t be had from {weights} ({type(error).__name__}). Without a '
             f"network, put config.json and diffusion_pytorch_model.safetensors of {HUB.get(kind, 'a saved model')} into "

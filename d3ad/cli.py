@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 from d3ad.config import PROFILES, Config
+from d3ad.files import alone, explain, tidy
 
 EXAMPLES = """examples:
   python -m d3ad synthesize drawn
@@ -132,9 +133,10 @@ def run_check(options) -> None:
 def run_fit(options) -> None:
     """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on."""
     from d3ad import D3AD, data
-    from d3ad.detector import as_images
+    from d3ad.detector import as_images, check_replaceable
     from d3ad.presets import preset
     from d3ad.thresholds import split_off
+    check_replaceable(options.out)  # before any training
     changes = {}
     for setting in options.set:
         name, _, value = setting.partition("=")
@@ -149,12 +151,14 @@ def run_fit(options) -> None:
     train, held_out = split_off(images, options.held_out, config.seed)
     training = options.out.with_name(options.out.name + ".training")
     seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]  # a state goes on only with the images that it began with
-    detector = D3AD(config).fit(train, folder=training / f"{config.hash()}-{seen}")
-    if options.preset != "faithful":
-        detector = detector.with_preset(options.preset)
-    promise = detector.set_threshold(held_out, options.false_alarms)
-    detector.save(options.out, model_card(detector, dataset, len(train)))
-    shutil.rmtree(training)
+    with alone(training / "lock", f"trains {options.out}"):
+        tidy(training)
+        detector = D3AD(config).fit(train, folder=training / f"{config.hash()}-{seen}")
+        if options.preset != "faithful":
+            detector = detector.with_preset(options.preset)
+        promise = detector.set_threshold(held_out, options.false_alarms)
+        detector.save(options.out, model_card(detector, dataset, len(train)))
+        shutil.rmtree(training)
     print(f"saved to {options.out}; {promise}")
 
 
@@ -198,8 +202,10 @@ def run_evaluate(options) -> None:
     """Print the metrics as JSON."""
     from d3ad import D3AD, experiments
     detector, dataset = D3AD.load(options.model), _dataset(options)
+    if dataset.labels("test").unique().tolist() != [0, 1]:
+        raise ValueError(f"{dataset}: metrics need both good and anomalous test images")
+    masks = dataset.masks("test", detector.config.image_size)  # what lacks a mask is said before the long work
     prediction = detector.predict(dataset, normalisation=options.normalisation, progress=True)
-    masks = dataset.masks("test", detector.config.image_size)
     found = experiments.evaluate(prediction, dataset.labels("test"), masks)
     print(json.dumps({name: None if value is None else round(value, 4) for name, value in found.items()}))
 
@@ -228,8 +234,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        print(f"python -m d3ad {options.command}: {error}", file=sys.stderr)
+    except (ValueError, OSError, FloatingPointError) as error:
+        said = explain(error) if isinstance(error, OSError) else error
+        print(f"python -m d3ad {options.command}: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command continues where it stopped", file=sys.stderr)

@@ -6,6 +6,7 @@ names what it changes, and why.
 import dataclasses
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,11 +153,15 @@ class Config:
                              f"{2 ** (len(self.unet_channels) - 1)} for the {len(self.unet_channels)} levels of unet_channels must divide it")
         if any(level >= len(self.unet_channels) for level in self.unet_attention):
             raise ValueError(f"unet_attention ({list(self.unet_attention)}) names a level that unet_channels doesn't have")
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise ValueError(f"name ({self.name!r}) must be fit for a folder: letters, digits, points and dashes")
+        if not self.map_blocks or not self.adapt_blocks:
+            raise ValueError("map_blocks and adapt_blocks must name at least one block")
         if self.drawn_counts and len(self.drawn_counts) != 3:
             raise ValueError("drawn_counts must have three numbers: training normal, test normal, test anomalous")
 
     @classmethod
-    def profile(cls, name: str, **changes) -> "Config":
+    def profile(cls, name: str, /, **changes) -> "Config":
         """The named profile, with `changes` on top.  Raises ValueError for an unknown profile or key."""
         if name not in PROFILES:
             raise ValueError(f"unknown profile {name!r}; there are {', '.join(PROFILES)}")

@@ -5,23 +5,23 @@ The steps of `predict` are those of the paper's Figures 3 and 4: features and T-
 """
 import copy
 import json
-import shutil
 import zlib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from d3ad import conditioning, data, diffusion, maps, training
+from d3ad import conditioning, data, diffusion, maps, saved, training
 from d3ad.autoencoders import HUB, LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration, at_step, level_statistics
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor
+from d3ad.files import replacing, tidy
 from d3ad.presets import Networks, low_precision_pays, preset
 from d3ad.thresholds import Threshold, threshold_for
 
@@ -284,51 +284,78 @@ class D3AD:
         """Write the detector in diffusers' convention, a folder per part with config.json and safetensors.
 
         card: a text for a person, written beside them as README.md.
-        The folder appears only when it is complete; an older one of that name is replaced.
+        The folder appears only when it is complete; an older detector of that name is replaced, and lost at no moment.
+        Raises FileExistsError where the folder holds something else.
         """
         folder = Path(folder)
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        self.codec.model.save_pretrained(part / "autoencoder")
-        self.unet.save_pretrained(part / "unet")
-        save_part(part / "features", self.backbone.state_dict(), {"name": self.backbone.name})
-        save_part(part / "conditioning", {"reference": self.conditioning.reference}, {})
-        save_part(part / "calibration", vars(self.calibration) | {"images": self.calibration_images}, {})
-        settings = {"format": 1, "autoencoder": self.codec.kind, "preset": self.preset,
-                    "config": self.config.to_dict(), "losses": self.losses,
-                    "threshold": asdict(self.promise) if self.promise else None}
-        (part / "config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
-        if card:
-            (part / "README.md").write_text(card, encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
+        check_replaceable(folder)
+        with replacing(folder) as part:
+            self.write_parts(part, card)
         return folder
+
+    def write_parts(self, folder: Path, card: str = "") -> None:
+        """What `save` writes, into a folder that exists."""
+        self.codec.model.save_pretrained(folder / "autoencoder")
+        self.unet.save_pretrained(folder / "unet")
+        save_part(folder / "features", self.backbone.state_dict(), {"name": self.backbone.name})
+        save_part(folder / "conditioning", {"reference": self.conditioning.reference}, {})
+        save_part(folder / "calibration", vars(self.calibration) | {"images": self.calibration_images}, {})
+        settings = {"format": saved.FORMAT, "autoencoder": self.codec.kind, "preset": self.preset, "config": self.config.to_dict(), "losses": self.losses,
+                    "threshold": asdict(self.promise) if self.promise else None}
+        (folder / "config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        if card:
+            (folder / "README.md").write_text(card, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "auto") -> "D3AD":
-        """Read what `save` wrote.  Raises FileNotFoundError naming what is missing."""
+        """Read what `save` wrote; nothing in the folder is run, and nothing is fetched.
+
+        Raises FileNotFoundError naming what is missing, ValueError naming a file that is damaged or doesn't fit the others.
+        """
         folder = Path(folder)
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no saved detector: config.json is missing")
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self = cls(Config.from_dict(settings["config"]).replace(device=device))
-        self.losses = settings["losses"]
-        if settings.get("threshold"):
-            self.promise = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
-        self.codec = load_autoencoder(settings["autoencoder"], str(folder / "autoencoder")).to(self.device).eval()
-        self.unet = training.UNet2DModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False)
-        self.unet = self.unet.to(self.device, memory_format=torch.channels_last).eval()
-        self.backbone = FeatureExtractor(self.config.backbone, "none").to(self.device).eval()
-        self.backbone.load_state_dict(load_part(folder / "features"))
-        self.preset = settings.get("preset", self.preset)
-        self._set_networks()
-        self.conditioning = self._conditioning().fit(load_part(folder / "conditioning")["reference"])
-        stored = load_part(folder / "calibration")
-        self.calibration_images = stored.pop("images")
-        self.calibration = Calibration(**{field.name: stored[field.name] for field in fields(Calibration)})
+        if not folder.exists():
+            tidy(folder.parent, folder.name)  # a save that was killed between its two renames
+        settings = saved.read_settings(folder)
+        with saved.naming(folder / "config.json"):
+            self = cls(Config.from_dict(settings["config"]).replace(device=device))
+            self.losses = settings["losses"]
+            if settings.get("threshold"):
+                self.promise = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
+            self.preset = settings.get("preset", self.preset)
+            preset(self.preset)
+            self._load_parts(folder, settings["autoencoder"])
         return self
+
+    def _load_parts(self, folder: Path, autoencoder: str) -> None:
+        config = self.config
+        self.codec = load_autoencoder(autoencoder, str(folder / "autoencoder")).to(self.device).eval()
+        if self.codec.channels != config.latent_channels:
+            raise ValueError(f"latent_channels is {config.latent_channels}, but the autoencoder has {self.codec.channels} latent channels")
+        # the networks are made of the detector's own settings, which have bounds, not of a second config.json beside the weights
+        weights = folder / "unet" / saved.WEIGHTS
+        saved.check_size(weights, lambda: training.make_unet(config))
+        self.unet = saved.load_into(training.make_unet(config), weights).to(self.device).eval()
+        weights = folder / "features" / "model.safetensors"
+        saved.check_size(weights, lambda: FeatureExtractor(config.backbone, "none"))
+        self.backbone = saved.load_into(FeatureExtractor(config.backbone, "none"), weights).to(self.device).eval()
+        self._set_networks()
+        file = folder / "conditioning" / "model.safetensors"
+        with saved.naming(file):
+            self.conditioning = self._conditioning().fit(saved.read_tensors(file, "reference")["reference"])
+        names = [field.name for field in fields(Calibration)]
+        stored = saved.read_tensors(folder / "calibration" / "model.safetensors", "images", *names)
+        if stored["images"].shape[1:] != (3, config.image_size, config.image_size):
+            raise ValueError(f"image_size is {config.image_size}, but the calibration's images are {tuple(stored['images'].shape)}")
+        self.calibration_images = stored["images"]
+        self.calibration = Calibration(**{name: stored[name] for name in names})
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise FileExistsError where `D3AD.save` would replace something else than a saved detector."""
+    if folder.is_dir() and (not any(folder.iterdir()) or (folder / "calibration").is_dir() and (folder / "config.json").is_file()):
+        return
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists and is not a saved detector, so it is not replaced: choose another folder")
 
 
 def fit_codec(images: Tensor, config: Config, folder: Path | None, device: torch.device, losses: dict) -> LatentCodec:
@@ -361,8 +388,10 @@ def as_images(images, size: int, split: str) -> Tensor:
         split = split if getattr(images, split) else "train"  # a flat folder holds one list of images
     if isinstance(images, data.Dataset):
         return images.images(split, size)
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
         raise ValueError(f"images must be a folder, a d3ad.data.Dataset or a Tensor (N, 3, H, W); got {_describe(images)}")
+    if images.is_complex():
+        raise ValueError("image values must be real numbers")
     images = images.float()
     if not images.isfinite().all() or images.min() < -1.001 or images.max() > 1.001:
         raise ValueError("image values must be finite and lie in [-1, 1]")
@@ -409,8 +438,5 @@ def save_part(folder: Path, tensors: dict[str, Tensor], config: dict) -> None:
 
 
 def load_part(folder: Path) -> dict[str, Tensor]:
-    """The tensors of one part.  Raises FileNotFoundError naming the file."""
-    file = folder / "model.safetensors"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: the saved detector is incomplete")
-    return load_file(file)
+    """The tensors of one part.  Raises FileNotFoundError or ValueError naming the file."""
+    return saved.read_tensors(folder / "model.safetensors")

@@ -126,7 +126,10 @@ def reconstruct(eps_model: EpsModel, z0: Tensor, t_hat: int | Tensor, alpha_bar:
     """
     if len(z0) == 0:
         return z0.clone()
-    t_hat = torch.as_tensor(t_hat, device=z0.device).long().expand(len(z0))
+    t_hat = torch.as_tensor(t_hat, device=z0.device).long()
+    if t_hat.ndim and t_hat.shape != (len(z0),):
+        raise ValueError(f"t_hat must be a number or a Tensor ({len(z0)},), one for each image; got {tuple(t_hat.shape)}")
+    t_hat = t_hat.expand(len(z0))
     num_timesteps = len(alpha_bar) - 1
     if t_hat.min() < 0 or t_hat.max() > num_timesteps:
         raise ValueError(f"t_hat must lie in 0..{num_timesteps}; got {int(t_hat.min())}..{int(t_hat.max())}")

@@ -22,7 +22,7 @@ from d3ad.config import NOT_D3AD, Config
 from d3ad.data import synthetic
 from d3ad.detector import D3AD, Prediction
 from d3ad.features import FeatureExtractor
-from d3ad.files import appearing, load_tensors, save_tensors, write_whole
+from d3ad.files import appearing, load_tensors, read_json, save_tensors, write_whole
 from d3ad.parallel import in_parallel
 
 VERSION = 3  # raised when the model code computes something else, so that older caches are not used
@@ -95,7 +95,12 @@ def open_workspace(profile: str = "", data_root: str = "", out: str = "", **chan
     called "demo-changed", so that its results stand in folders of their own.
     Raises ValueError for an unknown profile or setting, or a profile on real data without a data root.
     """
-    tried = json.loads(os.environ.get("D3AD_SET") or "{}")
+    try:
+        tried = json.loads(os.environ.get("D3AD_SET") or "{}")
+    except ValueError as error:
+        raise ValueError(f'D3AD_SET must be JSON, such as {{"t_max": 40}} ({error})') from None
+    if not isinstance(tried, dict):
+        raise ValueError(f'D3AD_SET must be JSON with names, such as {{"t_max": 40}}; got {tried!r}')
     config = Config.profile(profile or os.environ.get("D3AD_PROFILE") or "demo", **{**tried, **changes})
     if tried:
         config = config.replace(name=f"{config.name}-changed")
@@ -166,7 +171,8 @@ class Run:
             codec, backbone, losses = shared_parts(self)
             fitted = D3AD(self.config).fit(self.dataset, self.folder / "training", codec, backbone)
             fitted.losses = losses | fitted.losses
-            fitted.save(saved)
+            with appearing(saved) as part:
+                fitted.write_parts(part)
         found = D3AD.load(saved, self.config.device)
         found.memory = {}  # variants look at the same test images again and again
         return found
@@ -179,7 +185,7 @@ class Run:
         file = self._file(changes).with_suffix(".json")
         if not file.exists():
             self._measure(changes, keep_maps=False)
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(file)
 
     def outcome(self, **changes) -> "Outcome":
         """Scores, maps and metrics on the test images, with settings changed as in `numbers`; cached."""
@@ -283,7 +289,7 @@ def shared_codec(run: Run, losses: dict) -> LatentCodec:
         with appearing(folder / "codec") as part:
             codec.model.save_pretrained(part / "autoencoder")
             write_whole(part / "losses.json", json.dumps(found))
-    losses |= json.loads((folder / "codec" / "losses.json").read_text(encoding="utf-8"))
+    losses |= read_json(folder / "codec" / "losses.json")
     return load_autoencoder(config.autoencoder, str(folder / "codec" / "autoencoder")).to(device).eval().requires_grad_(False)
 
 
@@ -299,7 +305,7 @@ def shared_backbone(run: Run, losses: dict) -> FeatureExtractor:
         with appearing(folder / "backbone") as part:
             detector.save_part(part / "features", backbone.state_dict(), {"name": backbone.name})
             write_whole(part / "losses.json", json.dumps(found))
-    losses |= json.loads((folder / "backbone" / "losses.json").read_text(encoding="utf-8"))
+    losses |= read_json(folder / "backbone" / "losses.json")
     backbone = FeatureExtractor(config.backbone, "none").to(device)
     backbone.load_state_dict(detector.load_part(folder / "backbone" / "features"))
     return backbone.eval().requires_grad_(False)
@@ -339,10 +345,24 @@ def prepare(runs: list[Run], variants: list[dict], maps: bool = False) -> None:
 def train(runs: list[Run]) -> None:
     """Train the detectors that the cache lacks, in parallel."""
     missing = [bare(run) for run in runs if not (run.folder / "detector").exists()]
+    check_readable([run for run in missing if run.config.source == "disk"])
     folders = {_shared(run)[1]: run for run in missing}  # by the way, everything that will be read is drawn
     parts = [(run, part) for run in folders.values() for part in (shared_codec, shared_backbone)]
     in_parallel("train autoencoder and features", _share, parts)  # finished ones are only read again
     in_parallel("train detectors", _train, [(run,) for run in missing])
+
+
+def check_readable(runs: list[Run]) -> None:
+    """Read every image and mask of these runs' datasets, before hours of training; one DataError with all problems."""
+    problems = {}
+    for dataset in {str(run.dataset): run.dataset for run in runs}.values():
+        for read, split in ((dataset.images, "train"), (dataset.images, "test"), (dataset.masks, "test")):
+            try:
+                read(split, 8)
+            except data.DataError as error:
+                problems.update(dict.fromkeys(str(error).splitlines()))
+    if problems:
+        raise data.DataError("\n".join(problems))
 
 
 def bare(run: Run) -> Run:

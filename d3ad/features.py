@@ -1,9 +1,11 @@
 """The feature extractor phi and its loss for domain adaptation (Section 4.3, Eq. 10)."""
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.nn as nn
+from safetensors import SafetensorError
 from torch import Tensor
 
 from d3ad.maps import cosine_distance
@@ -20,7 +22,7 @@ class FeatureExtractor(nn.Module):
 
     weights: "hub" downloads timm's ImageNet weights once; a folder or file holds them (model.safetensors); "none"
     starts at random, to be trained on the normal images (`training.pretrain`).
-    Raises FileNotFoundError, saying which file to put where, when weights can't be had.
+    Raises FileNotFoundError, saying which file to put where, when weights can't be had; ValueError for an unknown name.
     """
 
     def __init__(self, name: str = "resnet34.tv_in1k", weights: str = "hub"):
@@ -28,16 +30,24 @@ class FeatureExtractor(nn.Module):
         make_torchvision_importable()
         import timm
 
+        # "hf-hub:..." and "local-dir:..." would make timm fetch or read something else, even without weights
+        if not timm.is_model(name.split(".")[0]) or not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(f"backbone {name!r} is not one of timm's own models (timm.list_models())")
         self.name = name
         options = dict(features_only=True, out_indices=BLOCKS)
         if weights == "none":
-            self.net = timm.create_model(name.split(".")[0], pretrained=False, **options)
+            try:
+                self.net = timm.create_model(name.split(".")[0], pretrained=False, **options)
+            except Exception as error:  # timm raises nearly anything
+                raise ValueError(f"backbone {name!r} has no feature blocks {BLOCKS} ({type(error).__name__})") from error
         else:
             file = None if weights == "hub" else weights_file(weights)
             try:
                 overlay = dict(file=str(file)) if file else None
                 self.net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-            except (OSError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+                if file:
+                    raise ValueError(f"{file} holds no weights of {name} ({type(error).__name__})") from None
                 raise FileNotFoundError(
                     f"the weights of {name} can't be had ({type(error).__name__}). Without a network, put the hub's "
                     f"timm/{name}/model.safetensors into a folder and set backbone_weights to that folder") from error
@@ -50,11 +60,16 @@ class FeatureExtractor(nn.Module):
 
 
 def weights_file(path: str, name: str = "model.safetensors") -> Path:
-    """The safetensors file at `path`, a file or a folder that holds `name`; FileNotFoundError says what is missing."""
+    """The safetensors file at `path`, a file or a folder that holds `name`; FileNotFoundError says what is missing.
+
+    Raises ValueError for a file of another kind: a pickle would run what its maker likes.
+    """
     file = Path(path).expanduser()
     file = file / name if file.is_dir() else file
     if not file.is_file():
         raise FileNotFoundError(f"no weights at {file}: put {name} there, or give another folder")
+    if file.suffix != ".safetensors":
+        raise ValueError(f"{file} must be a safetensors file")
     return file
 
 

@@ -1,35 +1,82 @@
 """Files that appear whole or not at all: written beside their place under another name, then renamed.
 
-A name of its own per process, so that two runs on one cache don't write into each other's part.
+The other name holds the number of the process, so that two runs on one cache don't write into each other's part; what a
+killed process leaves is known by that number, and `tidy` takes it away.
 """
 import contextlib
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+from safetensors import SafetensorError, safe_open
+
+try:
+    import fcntl
+except ImportError:  # not a Unix: then runs are not kept from each other, and files still appear whole
+    fcntl = None
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+LEFT_OVER = re.compile(r"\.(?P<name>.+)\.d3ad-(?P<process>\d+)\.(?P<kind>part|old)")
+
+
+class Busy(OSError):
+    """Another process computes here; its text says which, and what to do."""
 
 
 @contextlib.contextmanager
 def whole_file(file: Path) -> Iterator[Path]:
-    """A place to write to; it takes the name `file` at the end of the block, and is gone where the block fails."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    """A place to write to; it takes the name `file` at the end of the block, and is gone where the block fails.
+
+    It lies in a folder of its own: safetensors first writes beside its file, under a name that `tidy` couldn't know.
+    """
+    part = _beside(file, "part")
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(part)
+    part.mkdir(parents=True)
     try:
-        yield part
-        part.replace(file)
+        with _naming(file):
+            yield part / file.name
+            (part / file.name).replace(file)
     finally:
-        part.unlink(missing_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have what a full disk raises be an OSError that names `path`."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{path} can't be written: {error}") from None
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
+        raise
 
 
 def write_whole(file: Path, content: str | bytes) -> None:
     """Write a text (UTF-8) or bytes."""
     with whole_file(file) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def read_json(file: Path):
+    """What a JSON file holds.  Raises ValueError naming the file where it isn't JSON, or holds a NaN."""
+    def refuse(name: str):
+        raise ValueError(f"it holds {name}")
+
+    try:
+        return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({error}); remove it, and it is made anew, or restore it") from None
 
 
 def save_tensors(file: Path, tensors: "dict[str, Tensor]", about: dict) -> None:
@@ -40,21 +87,147 @@ def save_tensors(file: Path, tensors: "dict[str, Tensor]", about: dict) -> None:
 
 
 def load_tensors(file: Path) -> "tuple[dict[str, Tensor], dict]":
-    """What `save_tensors` wrote: (tensors, about)."""
-    from safetensors import safe_open
-    with safe_open(file, "pt") as stored:
-        return {key: stored.get_tensor(key) for key in stored.keys()}, json.loads(stored.metadata()["about"])
+    """What `save_tensors` wrote: (tensors, about).  Raises ValueError naming the file where it is something else."""
+    try:
+        with safe_open(file, "pt") as stored:
+            return {key: stored.get_tensor(key) for key in stored.keys()}, json.loads(stored.metadata()["about"])
+    except (SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{file} is damaged ({type(error).__name__}); remove it, and it is computed anew") from error
 
 
 @contextlib.contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
     """A new folder to write into, which takes its name only once all is written; another process may have been first."""
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    part = _beside(folder, "part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        yield part
-        if not folder.exists():
-            part.rename(folder)
+        with _naming(folder):
+            yield part
+        with contextlib.suppress(FileExistsError):
+            _name(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """As `appearing`, but an older folder of that name makes way; it is removed only when the new one has its name.
+
+    Between the two renames there is no `folder`: a process killed just there leaves the old one beside it, to which `tidy` gives
+    its name back.
+    """
+    tidy(folder.parent, folder.name)
+    part, old = _beside(folder, "part"), _beside(folder, "old")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        with _naming(folder):
+            yield part
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(old)
+        with contextlib.suppress(FileExistsError):  # another process saved just now: as if it had been the later one
+            _name(part, folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """A hidden name, which no reader of datasets or models takes for one."""
+    return path.with_name(f".{path.name}.d3ad-{os.getpid()}.{kind}")
+
+
+def _name(part: Path, folder: Path) -> None:
+    """Rename a folder; FileExistsError where the name is taken, whichever of its two codes the system gives."""
+    try:
+        part.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise FileExistsError(f"{folder} exists") from None
+
+
+def tidy(folder: Path, name: str | None = None) -> None:
+    """Take away what killed processes left in a folder and below, or there beside the one entry `name`.
+
+    Parts of processes that still run stay.  An old folder whose successor never got its name is given it back.
+    """
+    for path in list(folder.iterdir() if name else folder.rglob("*.d3ad-*")) if folder.is_dir() else []:
+        match = LEFT_OVER.fullmatch(path.name)
+        if not match or (name and match["name"] != name) or _runs(int(match["process"])):
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another process tidies too
+            if match["kind"] == "old" and not (final := path.with_name(match["name"])).exists():
+                path.rename(final)
+            elif path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _runs(process: int) -> bool:
+    return process != os.getpid() and psutil.pid_exists(process)
+
+
+@contextlib.contextmanager
+def alone(lock: Path, what: str) -> Iterator[None]:
+    """Hold `lock`, a file, during the block; the system lets go of it when the process ends, however it ends.
+
+    what: what only one process may do, for the message.
+    Raises Busy, naming the other process, where another holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with open(lock, "a+", encoding="utf-8") as stream:
+            _take(stream, what)
+            try:
+                same = os.path.samestat(os.fstat(stream.fileno()), os.stat(lock))
+            except FileNotFoundError:
+                same = False
+            if not same:  # its last holder removed it just now
+                continue
+            stream.truncate(0)
+            stream.write(str(os.getpid()))
+            stream.flush()
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _take(stream, what: str) -> None:
+    """Lock an open file, or raise Busy; where the file system knows no locks, go on without."""
+    try:
+        if fcntl:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.seek(0)
+        number = stream.read().strip()
+        raise Busy(f"another process{number and f' ({number})'} {what}; wait until it ends, or give another --out") from None
+    except OSError:
+        pass
+
+
+@contextlib.contextmanager
+def in_turn(lock: Path) -> Iterator[None]:
+    """Hold `lock` during a short block, after waiting for whoever holds it: for reading a file and writing it changed."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "a") as stream:
+        with contextlib.suppress(OSError):  # a file system without locks
+            if fcntl:
+                fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def explain(error: OSError) -> str:
+    """An OSError as one line that says which file, and what to do."""
+    again = "free some space, then give the same command again: it goes on where it stopped"
+    advice = {errno.ENOSPC: again, errno.EDQUOT: again, errno.EROFS: "choose another folder with --out",
+              errno.EACCES: "choose another folder with --out, or change its permissions"}.get(error.errno)
+    text = " ".join((error.strerror or str(error)).split())
+    where = f"{error.filename}: " if error.filename and str(error.filename) not in text else ""
+    return where + text + (f"; {advice}" if advice else "")

@@ -68,6 +68,8 @@ def anomaly_map(latent: Tensor, feature: Tensor, weight: float = 0.85, sigma: fl
     """
     if not 0 <= weight <= 1:
         raise ValueError(f"weight (lambda) must lie in [0, 1]; got {weight}")
+    if latent.shape != feature.shape:
+        raise ValueError(f"both maps must have one shape; got {tuple(latent.shape)} and {tuple(feature.shape)}")
     return smooth(weight * latent + (1 - weight) * feature, sigma)
 
 

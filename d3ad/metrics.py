@@ -26,14 +26,14 @@ EIGHT_CONNECTED = np.ones((3, 3), dtype=int)
 
 def image_auroc(scores, labels) -> float:
     """I-AUROC of image scores (N,) against labels (N,), 1 = anomalous.  Raises ValueError where one class is missing."""
-    scores, labels = _array(scores).ravel(), _array(labels).ravel() > 0
+    scores, labels = _array(scores).ravel(), _positive(labels).ravel()
     _check(scores, labels, "image")
     return _auroc(scores, labels)
 
 
 def pixel_auroc(maps, masks) -> float:
     """P-AUROC of maps (N, H, W) against masks (N, H, W), nonzero = anomalous, over all pixels of all images."""
-    scores, labels = _array(maps).ravel(), _array(masks).ravel() > 0
+    scores, labels = _array(maps).ravel(), _positive(masks).ravel()
     _check(scores, labels, "pixel")
     return _auroc(scores, labels)
 
@@ -134,7 +134,7 @@ class _Pixels:
 def _pixels(maps, masks, fpr_limit: float) -> _Pixels:
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"fpr_limit must lie in (0, 1]; got {fpr_limit}")
-    maps, masks = _array(maps), _array(masks) > 0
+    maps, masks = _array(maps), _positive(masks)
     _check(maps, masks, "pixel")
     if maps.ndim != 3:
         raise ValueError(f"PRO needs maps (N, H, W); got {maps.shape}")
@@ -163,6 +163,14 @@ def _weights(pixels: _Pixels, area: tuple[float, float]) -> np.ndarray:
 
 def _array(values) -> np.ndarray:
     return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+
+
+def _positive(labels) -> np.ndarray:
+    """Labels or masks as bool, True = anomalous; a NaN or a -1 must not pass for normal."""
+    labels = _array(labels)
+    if not (labels >= 0).all():
+        raise ValueError("labels must be 0 (normal) or above (anomalous), none of them NaN")
+    return labels > 0
 
 
 def _check(scores: np.ndarray, labels: np.ndarray, what: str) -> None:

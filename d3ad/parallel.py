@@ -4,6 +4,8 @@ and the numbers don't depend on how many cores there are.
 import contextlib
 import multiprocessing
 import os
+import threading
+import time
 import warnings
 from functools import lru_cache
 
@@ -38,9 +40,24 @@ def _alone(function, job: tuple):
     if detector.pick_device(job[0].config.device).type == "cpu":
         torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
-        if multiprocessing.parent_process() is not None:  # several processes' bars would be drawn over each other
+        if multiprocessing.parent_process() is not None:
+            _end_with_parent()
+            # several processes' bars would be drawn over each other
             stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
         return function(_loaded(job[0]), *job[1:])
+
+
+@lru_cache
+def _end_with_parent() -> None:
+    """Have this worker end when the process that started it does, however that ends: joblib's waits five minutes for more work."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,5 @@
 """Writing figures, tables and where they come from; what the paper reports beside what was measured."""
+import hashlib
 import io
 import json
 import platform
@@ -15,7 +16,7 @@ from PIL import Image
 
 from d3ad import paper
 from d3ad.experiments import ROOT, Workspace
-from d3ad.files import write_whole
+from d3ad.files import in_turn, read_json, write_whole
 
 # Every figure and table of the paper: the notebook that makes it, and what it shows.
 ARTIFACTS = {
@@ -125,15 +126,16 @@ def save_table(workspace: Workspace, frame: pd.DataFrame, name: str, fingerprint
 
 
 def _write(workspace: Workspace, path: str, content: bytes, fingerprint: str) -> None:
-    """Write one product in one go, and its entry in provenance.json."""
+    """Write one product in one go, and its entry in provenance.json, which holds the SHA-256 of its bytes."""
     write_whole((workspace.out or ROOT) / path, content)
     note = workspace.results / "provenance.json"
-    entries = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
-    entries[path] = dict(
-        commit=commit(), config=workspace.config.hash(), data=fingerprint, seed=workspace.config.seed,
-        packages={name: version(name) for name in PACKAGES}, machine=machine(),
-        seconds=round(time.monotonic() - workspace.opened, 1))
-    write_whole(note, json.dumps(entries, indent=1, sort_keys=True) + "\n")
+    with in_turn(workspace.cache / "provenance.lock"):  # else one of two notebooks could undo the other's entry
+        entries = read_json(note) if note.exists() else {}
+        entries[path] = dict(
+            sha256=hashlib.sha256(content).hexdigest(), commit=commit(), config=workspace.config.hash(), data=fingerprint,
+            seed=workspace.config.seed, packages={name: version(name) for name in PACKAGES}, machine=machine(),
+            seconds=round(time.monotonic() - workspace.opened, 1))
+        write_whole(note, json.dumps(entries, indent=1, sort_keys=True) + "\n")
 
 
 def beside_paper(table: int, measured: pd.DataFrame, more: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -217,7 +219,7 @@ def written(workspace: Workspace, *names: str) -> None:
 def minutes(workspace: Workspace) -> dict[str, float]:
     """How long each notebook took to run from an empty cache, as far as the runner saw it."""
     file = workspace.results / "minutes.json"
-    return json.loads(file.read_text(encoding="utf-8"))["minutes"] if file.exists() else {}
+    return read_json(file)["minutes"] if file.exists() else {}
 
 
 def registry(workspace: Workspace, ledger: pd.DataFrame) -> list[dict]:

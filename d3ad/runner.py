@@ -24,7 +24,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from .config import PROFILES, Config
-from .files import write_whole
+from .files import Busy, alone, explain, read_json, tidy, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -120,6 +120,14 @@ def _clean_outputs(cell) -> list:
     return outputs
 
 
+def read_notebook(file) -> nbformat.NotebookNode:
+    """A notebook from an open file.  Raises UsageError where it is something else."""
+    try:
+        return nbformat.read(file, as_version=4)
+    except Exception as error:  # nbformat raises nearly anything
+        raise UsageError(f"{file.name} is not a notebook ({type(error).__name__})") from None
+
+
 def to_text(notebook: nbformat.NotebookNode) -> str:
     """The notebook as the text of its file: JSON with sorted keys, one space deep, a newline at the end."""
     return nbformat.writes(notebook, version=nbformat.NO_CONVERT).rstrip("\n") + "\n"
@@ -185,12 +193,22 @@ def check_data(profile: str, config: Config, root: Path | None) -> None:
         raise UsageError(f"the {profile} profile needs the real dataset {', '.join(config.datasets)}: "
                          "put it into a folder as published, and name that folder with --data-root DIR")
     from . import data
-    try:
-        for name in config.datasets:
-            for category in config.categories or data.categories(name, root):
-                data.load(name, root, category)  # lists files, opens no image
-    except data.DataError as error:
-        raise UsageError(error) from None
+    problems = []
+    for name in config.datasets:
+        try:
+            categories = config.categories or data.categories(name, root)
+        except data.DataError as error:
+            problems.append(str(error))
+            continue
+        for category in categories:
+            try:
+                found = data.load(name, root, category)  # lists files, opens no image
+                if found.labels("test").unique().tolist() != [0, 1]:
+                    problems.append(f"{name}/{category}: both good and anomalous test images are needed; restore them from the dataset")
+            except data.DataError as error:
+                problems.append(str(error))
+    if problems:
+        raise UsageError("\n".join(problems))
 
 
 def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
@@ -240,11 +258,23 @@ def elapsed(started: float) -> str:
 
 
 def run(options: argparse.Namespace, notebooks: list[Path]) -> None:
-    """Run the notebooks one after the other, and list the figures and tables that they wrote."""
-    started, since = time.monotonic(), time.time() - 2  # some file systems count in steps of two seconds
+    """Run the notebooks one after the other, and list the figures and tables that they wrote.
+
+    Raises Busy where another run computes the same profile in the same place.  A notebook that somebody runs by hand
+    meanwhile does no harm: each file appears whole, and both would write the same.
+    """
     home, hidden = options.out or ROOT, options.out or ROOT / ".cache"
     copies = hidden / "notebooks" / options.profile
     cache = (hidden / "cache" if options.out else hidden) / options.profile
+    with alone(cache.with_name(f"{cache.name}.lock"), f"computes the {options.profile} profile in {os.path.relpath(cache)}"):
+        for left_over in (cache, copies, home / "figures" / options.profile, home / "results" / options.profile):
+            tidy(left_over)
+        _run(options, notebooks, home, copies, cache)
+
+
+def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies: Path, cache: Path) -> None:
+    started, since = time.monotonic(), time.time() - 2  # some file systems count in steps of two seconds
+    os.environ.pop("MPLBACKEND", None)  # a backend with windows would fail where there is no display
     if options.force and cache.exists():
         print(f"--force: removing {os.path.relpath(cache)}")
         shutil.rmtree(cache)
@@ -266,7 +296,7 @@ def run(options: argparse.Namespace, notebooks: list[Path]) -> None:
 def keep_minutes(file: Path, profile: str, notebook: str, took: float) -> None:
     """Note how long a notebook took.  Of several runs with the same settings the longest counts: it computed the most."""
     settings = Config.profile(profile).hash()
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    kept = read_json(file) if file.exists() else {}
     minutes = kept["minutes"] if kept.get("settings") == settings else {}
     minutes[notebook] = max(minutes.get(notebook, 0.0), round(took, 1))
     write_whole(file, json.dumps({"minutes": minutes, "settings": settings}, indent=1, sort_keys=True) + "\n")
@@ -290,14 +320,17 @@ def main(arguments: list[str] | None = None) -> int:
         options = parse(arguments)
         if options.normalise:
             for file in options.normalise:
-                write_clean(nbformat.read(file, as_version=4), Path(file.name))
+                write_clean(read_notebook(file), Path(file.name))
         else:
             run(options, check(options, ROOT / "notebooks"))
-    except UsageError as error:
+    except (UsageError, Busy) as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return 2
     except NotebookError as error:
         print(f"\n{error}", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:  # a full or read-only disk, a damaged file
+        print(f"\nrun_all.sh: {explain(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command continues where it stopped", file=sys.stderr)

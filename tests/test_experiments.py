@@ -1,4 +1,5 @@
 """Workspaces, cached outcomes, tables and their provenance, in the smoke profile."""
+import hashlib
 import json
 
 import matplotlib.pyplot as plt
@@ -71,7 +72,8 @@ def test_products_are_written_whole_with_their_provenance(workspace):
     report.save_figure(workspace, fig, "fig05", "abc")
     entries = json.loads((workspace.results / "provenance.json").read_text())
     assert set(entries) == {"results/smoke/table4.csv", "figures/smoke/fig05.png"}
-    assert set(entries["figures/smoke/fig05.png"]) == {"commit", "config", "data", "seed", "packages", "machine", "seconds"}
+    assert set(entries["figures/smoke/fig05.png"]) == {"sha256", "commit", "config", "data", "seed", "packages", "machine", "seconds"}
+    assert entries["results/smoke/table4.csv"]["sha256"] == hashlib.sha256((workspace.results / "table4.csv").read_bytes()).hexdigest()
     report.written(workspace, "fig05", "table4")
     assert not list(workspace.out.rglob("*.part"))
     with pytest.raises(AssertionError):

@@ -146,7 +146,7 @@ def test_writing_resumes_replaces_and_never_leaves_a_half(tmp_path, monkeypatch)
     monkeypatch.setattr(synthetic, "draw", failing)
     with pytest.raises(KeyboardInterrupt):
         write()
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     folder = write()
     first = files(folder / "biscuit")
     (folder / "split_csv/1cls.csv").unlink()  # as if interrupted after the rename

@@ -3,6 +3,7 @@ import hashlib
 import os
 import random
 import re
+import unicodedata
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -222,6 +223,10 @@ def list_images(folder, problems, suffixes=SUFFIXES):
         problems.append(f"{folder}: folder not found; restore it from the dataset")
         return []
     images = image_files(folder, suffixes)
+    for path in images:
+        if not fits_a_line(path.name):
+            problems.append(f"{folder}: {path.name!r} has characters that no list can hold; rename it")
+    images = [path for path in images if fits_a_line(path.name)]
     if not images:
         problems.append(f"{folder}: no images in it; restore them from the dataset")
     first = {}
@@ -231,6 +236,11 @@ def list_images(folder, problems, suffixes=SUFFIXES):
         if other is not path:
             problems.append(f"{path}: same name as {other.name}; keep one of the two")
     return images
+
+
+def fits_a_line(name):
+    """Whether a name can stand in a line of UTF-8 text: no line break, control character or undecodable byte."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
 
 
 def check_file(path, problems):

@@ -10,8 +10,6 @@ Everything is determined by the arguments: image `index` of a split has a random
 """
 import csv
 import json
-import os
-import shutil
 import zlib
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_closing, binary_fill_holes, label
 
+from ..files import replacing, whole_file
 from .drawings import CATALOGUE
 from .drawings.painting import stack
 
@@ -166,17 +165,9 @@ def write(root, layout: str, category: str, num_train: int, num_good: int, num_b
     if _drawn(final) != arguments:
         if final.exists() and _drawn(final) is None:
             raise FileExistsError(f"{final} was not drawn by d3ad; choose another root, or move it away")
-        # beside the dataset's folder, not in it, where a reader would take it for a category
-        partial = Path(root) / f".{layout}-{category}.partial-{os.getpid()}"
-        try:
+        with replacing(final) as partial:
             _write_images(partial, **arguments)
             (partial / "drawn.json").write_text(json.dumps(arguments, indent=1) + "\n")
-            folder.mkdir(exist_ok=True)
-            if final.exists():
-                shutil.rmtree(final)
-            partial.rename(final)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     if layout == "visa":
         _write_split(folder)
     return folder
@@ -265,8 +256,5 @@ def _write_split(folder: Path) -> None:
 
 def _write_csv(path: Path, header, rows) -> None:
     """Write a table so that a reader finds the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
-    os.replace(partial, path)

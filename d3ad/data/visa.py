@@ -8,7 +8,7 @@ with the defect called "bad". Any mask value other than 0 is anomalous.
 import csv
 from pathlib import PureWindowsPath
 
-from .base import (DataError, Dataset, FolderLayout, Sample, check_file, count_notes, find_root, natural,
+from .base import (DataError, Dataset, FolderLayout, Sample, check_file, count_notes, find_root, fits_a_line, natural,
                    subfolders)
 
 OPTIONS = ()
@@ -71,10 +71,11 @@ def _rows(root):
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
+            header = reader.fieldnames or ()
             rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeError) as error:
         raise DataError(f"{path}: not a CSV file in UTF-8 ({error}); restore it from the dataset") from error
-    missing = set(COLUMNS) - set(reader.fieldnames or ())
+    missing = set(COLUMNS) - set(header)
     if missing:
         raise DataError(f"{path}: no {', '.join(sorted(missing))}; its header must be {','.join(COLUMNS)}")
     return rows
@@ -83,7 +84,7 @@ def _rows(root):
 def _inside(root, name, where, problems):
     """The path of a listed file, which must not leave the dataset's folder on any operating system."""
     path = PureWindowsPath(name)  # knows both kinds of slash, and drives
-    if not name or path.anchor or ".." in path.parts:
+    if not name or path.anchor or ".." in path.parts or not fits_a_line(name):
         problems.append(f"{where}: {name!r} is not a path inside {root}; correct the row")
     else:
         check_file(root / name, problems)
