@@ -1,13 +1,12 @@
 """The command line: python -m d3ad check | fit | predict | evaluate | synthesize."""
 import argparse
-import hashlib
 import json
 import shutil
 import sys
 import tomllib
 from pathlib import Path
 
-from d3ad.config import PROFILES, Config
+from d3ad.config import FIT_PROFILES, Config
 
 EXAMPLES = """examples:
   python -m d3ad synthesize drawn
@@ -37,7 +36,8 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("folder", nargs="?", help="folder of good images (instead of --dataset)")
     _dataset_options(fit)
     fit.add_argument("--out", required=True, type=Path, help="folder for the trained detector")
-    fit.add_argument("--profile", default="demo", choices=PROFILES, metavar="P", help=f"settings: {', '.join(PROFILES)}")
+    fit.add_argument("--profile", default="demo", choices=FIT_PROFILES, metavar="P",
+                     help=f"settings: {', '.join(FIT_PROFILES)}; paper: pretrained weights, the paper's sizes, a GPU")
     fit.add_argument("--held-out", type=_share, default=0.2, metavar="SHARE",
                      help="share of the good images that is not trained on and sets the threshold; by default %(default)s")
     fit.add_argument("--false-alarms", type=_share, default=0.01, metavar="RATE",
@@ -121,9 +121,8 @@ def run_check(options) -> None:
 
 def run_fit(options) -> None:
     """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on."""
-    from d3ad import D3AD, data
+    from d3ad import data, own
     from d3ad.detector import as_images
-    from d3ad.thresholds import split_off
     changes = {}
     for setting in options.set:
         name, _, value = setting.partition("=")
@@ -134,14 +133,11 @@ def run_fit(options) -> None:
     config = Config.profile(options.profile, **changes)
     dataset = data.load("folder", options.folder) if options.folder else _dataset(options)
     images = as_images(dataset, config.image_size, "train")
-    train, held_out = split_off(images, options.held_out, config.seed)
     training = options.out.with_name(options.out.name + ".training")
-    seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]  # a state goes on only with the images that it began with
-    detector = D3AD(config).fit(train, folder=training / f"{config.hash()}-{seen}")
-    promise = detector.set_threshold(held_out, options.false_alarms)
-    detector.save(options.out, model_card(detector, dataset, len(train)))
+    detector, num_trained = own.fit_part(images, config, options.held_out, options.false_alarms, training)
+    detector.save(options.out, model_card(detector, dataset, num_trained))
     shutil.rmtree(training)
-    print(f"saved to {options.out}; {promise}")
+    print(f"saved to {options.out}; {detector.promise}")
 
 
 def model_card(detector, dataset, num_trained: int) -> str:

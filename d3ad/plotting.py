@@ -389,3 +389,19 @@ def verdicts(frame):
 def pairs(rows: dict[str, Tensor], count: int = 8):
     """Rows of images, such as inputs above their reconstructions."""
     return image_grid([list(images[:count]) for images in rows.values()], list(rows), [""] * count)
+
+
+def scores_by_kind(table):
+    """The score of each part in units of the threshold, a row of dots per kind; right of the line is flagged.
+
+    table: columns kind, anomalous, score.
+    """
+    kinds = list(dict.fromkeys(table["kind"]))
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.3 * len(kinds) + 0.8))
+    sns.stripplot(data=table, x="score", y="kind", order=kinds, hue="anomalous", palette={False: GOOD, True: BAD}, size=4, alpha=0.8,
+                  jitter=0.2, legend=False, ax=ax)
+    ax.axvline(1, color="#444444", lw=1.2, ls="--")
+    ax.set(xscale="log", xlabel="score, in units of the threshold", ylabel="")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.yaxis.grid(True, color="#eeeeee")
+    return fig

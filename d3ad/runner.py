@@ -197,6 +197,9 @@ def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
     """The notebooks to run; raises UsageError for what can be known before the long work."""
     try:
         config = Config.profile(options.profile)
+        if not config.datasets:
+            raise ValueError(f"the {options.profile} profile names no dataset: it is for python -m d3ad fit, and for notebook 09 "
+                             "with a good_folder")
     except ValueError as error:
         raise UsageError(error) from None
     if options.update_notebooks and (options.profile != "demo" or options.out):
