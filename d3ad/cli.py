@@ -1,4 +1,4 @@
-"""The command line: python -m d3ad check | fit | predict | evaluate | synthesize."""
+"""The command line: python -m d3ad check | fit | predict | export | evaluate | synthesize."""
 import argparse
 import json
 import shutil
@@ -51,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", required=True, type=Path, help="gets report.html, scores.csv, and a heat map, an overlay and a mask per image")
     predict.add_argument("--raw", action="store_true", help="write each anomaly map as NPY, too")
     predict.set_defaults(run=run_predict)
+
+    export = commands.add_parser("export", help="the networks of a model as torch.export programs, which run without this package")
+    export.add_argument("model", type=Path)
+    export.add_argument("--out", required=True, type=Path, help="gets encoder.pt2, decoder.pt2, unet.pt2, features.pt2 and export.json")
+    export.set_defaults(run=run_export)
 
     evaluate = commands.add_parser("evaluate", help="I-AUROC, P-AUROC and PRO on a dataset's test images, as JSON")
     evaluate.add_argument("model", type=Path)
@@ -172,6 +177,12 @@ def run_predict(options) -> None:
     promise = str(detector.promise or f"threshold {prediction.threshold:.4g}, a quantile of training images: new good images exceed it more often")
     inspection.write_results(options.out, names, images, prediction, promise[0].upper() + promise[1:] + ".", options.raw)
     print(f"{int(prediction.is_anomalous.sum())} of {len(samples)} images flagged, {rate:.1f} images a second; {options.out / 'report.html'}")
+
+
+def run_export(options) -> None:
+    """Write the networks as torch.export programs."""
+    from d3ad import D3AD, export
+    print(*export.export(D3AD.load(options.model, device="cpu"), options.out), sep="\n")
 
 
 def run_evaluate(options) -> None:

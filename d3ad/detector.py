@@ -7,6 +7,7 @@ import copy
 import json
 import shutil
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -327,8 +328,9 @@ def fit_backbone(images: Tensor, config: Config, folder: Path | None, device: to
 
 
 def as_images(images, size: int, split: str) -> Tensor:
-    """A folder, a `d3ad.data.Dataset` or a Tensor (N, 3, H, W) in [-1, 1] as a Tensor (N, 3, size, size).
+    """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W) in [-1, 1], or a DataLoader, as a Tensor (N, 3, size, size).
 
+    A DataLoader, or any iterable of batches, gives such Tensors, tuples that begin with one, or dicts with one as "image".
     Raises ValueError for another shape, values that aren't finite or lie outside [-1, 1], or no image.
     """
     if isinstance(images, (str, Path)):
@@ -336,14 +338,25 @@ def as_images(images, size: int, split: str) -> Tensor:
         split = split if getattr(images, split) else "train"  # a flat folder holds one list of images
     if isinstance(images, data.Dataset):
         return images.images(split, size)
+    if isinstance(images, Iterable) and not isinstance(images, Tensor):
+        batches = [_images_of(batch) for batch in images]
+        images = torch.cat(batches) if batches and all(isinstance(b, Tensor) and b.ndim == 4 for b in batches) else images
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
-        raise ValueError(f"images must be a folder, a d3ad.data.Dataset or a Tensor (N, 3, H, W); got {_describe(images)}")
+        raise ValueError("images must be a folder, a d3ad.data.Dataset, a Tensor (N, 3, H, W) or a DataLoader of such; "
+                         f"got {_describe(images)}")
     images = images.float()
     if not images.isfinite().all() or images.min() < -1.001 or images.max() > 1.001:
         raise ValueError("image values must be finite and lie in [-1, 1]")
     if images.shape[-2:] != (size, size):
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(-1, 1)
     return images
+
+
+def _images_of(batch):
+    """The images of a DataLoader's batch."""
+    if isinstance(batch, dict):
+        return batch.get("image")
+    return batch[0] if isinstance(batch, (tuple, list)) and batch else batch
 
 
 def _describe(images) -> str:
