@@ -1,6 +1,7 @@
 """The command line: python -m d3ad check | fit | predict | export | evaluate | synthesize."""
 import argparse
 import json
+import os
 import shutil
 import sys
 import tomllib
@@ -126,7 +127,7 @@ def run_check(options) -> None:
 
 def run_fit(options) -> None:
     """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on."""
-    from d3ad import data, own
+    from d3ad import data, own, ranks
     from d3ad.detector import as_images
     changes = {}
     for setting in options.set:
@@ -140,8 +141,9 @@ def run_fit(options) -> None:
     images = as_images(dataset, config.image_size, "train")
     training = options.out.with_name(options.out.name + ".training")
     detector, num_trained = own.fit_part(images, config, options.held_out, options.false_alarms, training)
-    detector.save(options.out, model_card(detector, dataset, num_trained))
-    shutil.rmtree(training)
+    if ranks.is_first():
+        detector.save(options.out, model_card(detector, dataset, num_trained))
+        shutil.rmtree(training)
     print(f"saved to {options.out}; {detector.promise}")
 
 
@@ -164,7 +166,7 @@ def run_predict(options) -> None:
     """Write scores.csv, report.html and pictures."""
     import time
 
-    from d3ad import D3AD, data, inspection
+    from d3ad import D3AD, data, inspection, ranks
     detector = D3AD.load(options.model)
     dataset = data.load("folder", options.folder)
     split = "test" if dataset.test else "train"
@@ -175,7 +177,8 @@ def run_predict(options) -> None:
     rate = len(images) / (time.monotonic() - started)
     names = [sample.image.relative_to(dataset.root).as_posix() for sample in samples]
     promise = str(detector.promise or f"threshold {prediction.threshold:.4g}, a quantile of training images: new good images exceed it more often")
-    inspection.write_results(options.out, names, images, prediction, promise[0].upper() + promise[1:] + ".", options.raw)
+    if ranks.is_first():
+        inspection.write_results(options.out, names, images, prediction, promise[0].upper() + promise[1:] + ".", options.raw)
     print(f"{int(prediction.is_anomalous.sum())} of {len(samples)} images flagged, {rate:.1f} images a second; {options.out / 'report.html'}")
 
 
@@ -209,6 +212,8 @@ def run_synthesize(options) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command.  Exit code 0, 2 for what the user can mend, 130 for Ctrl-C."""
     options = parser().parse_args(arguments)
+    if os.environ.get("RANK", "0") != "0":  # of several processes (`ranks`) the first one speaks
+        os.environ["TQDM_DISABLE"], sys.stdout = "1", open(os.devnull, "w", encoding="utf-8")
     try:
         options.run(options)
     except (ValueError, FileNotFoundError, FileExistsError) as error:

@@ -155,7 +155,7 @@ class Config:
             raise ValueError("drawn_counts must have three numbers: training normal, test normal, test anomalous")
 
     @classmethod
-    def profile(cls, name: str, **changes) -> "Config":
+    def profile(cls, name: str, /, **changes) -> "Config":
         """The named profile, with `changes` on top.  Raises ValueError for an unknown profile or key."""
         if name not in FIT_PROFILES:
             raise ValueError(f"unknown profile {name!r}; there are {', '.join(FIT_PROFILES)}")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from d3ad import conditioning, data, diffusion, maps, training
+from d3ad import conditioning, data, diffusion, maps, ranks, training
 from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration, at_step, level_statistics
 from d3ad.conditioning import DynamicConditioning
@@ -119,7 +119,8 @@ class D3AD:
         "test" uses the range over all the images given, as the authors' evaluation does.
         """
         images = as_images(images, self.config.image_size, "test")
-        parts = [self._raw(batch) for batch in tqdm(images.split(self.config.predict_batch), "predict", disable=not progress)]
+        batches = [batch for batch in ranks.share(images).split(self.config.predict_batch) if len(batch)]
+        parts = ranks.gather([self._raw(batch) for batch in tqdm(batches, "predict", disable=not progress)])
         raw = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         return Prediction(**self._fuse(raw, normalisation), threshold=float(self.calibration.threshold),
                           **{key: raw[key] for key in ("reconstruction", "t_hat", "distance")},
@@ -384,6 +385,7 @@ def image_seed(image: Tensor, seed: int) -> int:
 
 def pick_device(name: str) -> torch.device:
     """ "auto": cuda, then mps, then cpu."""
+    ranks.count()  # of several processes, each has a GPU of its own from here on
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")

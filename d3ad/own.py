@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from d3ad import data, metrics, rehearsal
+from d3ad import data, metrics, ranks, rehearsal
 from d3ad.config import Config
 from d3ad.data import Dataset, Sample, synthetic
 from d3ad.detector import D3AD, Prediction
@@ -28,6 +28,8 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
     Raises ValueError for too few images, FileNotFoundError for missing weights, both before the long work.
     """
     train, rest = split_off(good, held_out, config.seed)
+    if ranks.count() > 1:
+        print(f"{ranks.count()} processes share every batch of {min(config.batch_size, len(train))}", flush=True)
     seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]  # a state goes on only with the images that it began with
     if sum(rehearsal.num_steps(config, len(train)).values()) >= LONG:
         print(f"training on {len(train)} images takes {rehearsal.rehearse(train, config, len(rest))}", flush=True)

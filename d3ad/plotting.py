@@ -8,6 +8,7 @@ import seaborn as sns
 import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import ConnectionPatch, FancyBboxPatch
+from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 plt.style.use(Path(__file__).with_name("d3ad.mplstyle"))
@@ -402,6 +403,8 @@ def scores_by_kind(table):
                   jitter=0.2, legend=False, ax=ax)
     ax.axvline(1, color="#444444", lw=1.2, ls="--")
     ax.set(xscale="log", xlabel="score, in units of the threshold", ylabel="")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter("{x:g}")
     ax.yaxis.grid(True, color="#eeeeee")
     return fig

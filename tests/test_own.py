@@ -2,8 +2,10 @@
 import json
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
+import timm
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
@@ -11,7 +13,6 @@ from safetensors.torch import save_file
 from d3ad import Config, experiments, own, rehearsal, runner
 from d3ad.cli import main
 from d3ad.data import synthetic
-from d3ad.features import FeatureExtractor
 
 NOTEBOOK = next((Path(__file__).resolve().parent.parent / "notebooks").glob("09_*.ipynb"))
 
@@ -73,9 +74,7 @@ def test_the_papers_setting_takes_a_folder_of_ones_own(folder, tmp_path, capsys)
     AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(8,) * 4,
                   norm_num_groups=4, layers_per_block=1).save_pretrained(tmp_path / "vae")
     (tmp_path / "resnet").mkdir()
-    net = FeatureExtractor("resnet34", "none").net
-    whole = __import__("timm").create_model("resnet34")
-    save_file({**whole.state_dict(), **net.state_dict()}, tmp_path / "resnet" / "model.safetensors")
+    save_file({name: value.contiguous() for name, value in timm.create_model("resnet34").state_dict().items()}, tmp_path / "resnet" / "model.safetensors")
     small = ["unet_channels=[16,32]", "unet_attention=[1]", "unet_head_dim=16", "image_size=64", "train_epochs=2", "batch_size=4", "k=3",
              f"autoencoder_weights={tmp_path / 'vae'}", f"backbone_weights={tmp_path / 'resnet'}"]
     arguments = [word for setting in small for word in ("--set", setting)]
@@ -117,10 +116,13 @@ def test_what_is_flagged_is_counted_by_kind():
     assert found.loc["all defects", "measured_i_auroc"] == pytest.approx(100 * 5 / 6)  # one of six pairs is the wrong way round
 
 
-@pytest.mark.notebook
-def test_the_notebook_takes_folders_of_ones_own(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    runner.execute(NOTEBOOK, tmp_path / "09.ipynb", dict(profile="smoke", data_root="", out=str(tmp_path), good_folder=str(folder / "only_good"),
-                                                         new_folder=str(folder / "mixed" / "chip")))
+def test_the_notebooks_cells_take_folders_of_ones_own(folder, tmp_path, capsys):
+    cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+    given = dict(profile="smoke", data_root="", out=str(tmp_path), good_folder=str(folder / "only_good"), new_folder=str(folder / "mixed" / "chip"))
+    names = {"display": lambda table: None}
+    for cell in cells:
+        exec(cell.source, names)
+        names |= given if "parameters" in cell.metadata.get("tags", []) else {}
+    assert "12 good parts to learn from, 1 parts to inspect" in capsys.readouterr().out
     assert (tmp_path / "figures" / "own" / "own_parts.png").exists() and not (tmp_path / "figures" / "smoke").exists()
     assert (tmp_path / "cache" / "own" / "inspection" / "report.html").exists()
