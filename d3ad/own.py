@@ -1,8 +1,11 @@
 """Parts of one's own: from photographs of good ones to a detector with a threshold and what it promises."""
+import contextlib
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import pandas as pd
 import torch
 from torch import Tensor
@@ -10,8 +13,10 @@ from torch import Tensor
 from d3ad import data, metrics, ranks, rehearsal
 from d3ad.config import Config
 from d3ad.data import Dataset, Sample, synthetic
-from d3ad.detector import D3AD, Prediction
+from d3ad.detector import D3AD, Prediction, fit_backbone, fit_codec, pick_device
 from d3ad.experiments import VERSION, Workspace
+from d3ad.features import FeatureExtractor
+from d3ad.parallel import num_workers
 from d3ad.thresholds import split_off
 
 EXAMPLE = ("mvtec", "button", 120, 30, 60)  # layout, drawing; training, good and anomalous test images
@@ -31,11 +36,36 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
     if ranks.count() > 1:
         print(f"{ranks.count()} processes share every batch of {min(config.batch_size, len(train))}", flush=True)
     seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]  # a state goes on only with the images that it began with
+    folder, parts = folder and folder / f"{config.hash()}-{seen}", {}
     if sum(rehearsal.num_steps(config, len(train)).values()) >= LONG:
-        print(f"training on {len(train)} images takes {rehearsal.rehearse(train, config, len(rest))}", flush=True)
-    detector = D3AD(config).fit(train, folder=folder and folder / f"{config.hash()}-{seen}")
-    detector.set_threshold(rest, false_alarm_rate)
+        at_once = ranks.count() == 1 and num_workers(config) > 1
+        print(f"training on {len(train)} images takes {rehearsal.rehearse(train, config, len(rest), at_once)}", flush=True)
+        if at_once:
+            parts = _codec_and_backbone(train, config, folder)
+    detector = D3AD(config)
+    detector.losses = parts.pop("losses", {})
+    detector.fit(train, folder, **parts).set_threshold(rest, false_alarm_rate)
     return detector, len(train)
+
+
+def _codec_and_backbone(images: Tensor, config: Config, folder: Path | None) -> dict:
+    """Autoencoder and features, which don't need each other, at once: the features in a process beside this one."""
+    losses: dict = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    beside = joblib.Parallel(n_jobs=2, return_as="generator")([joblib.delayed(_features)(images, config, folder and folder / "features")])
+    codec = fit_codec(images, config, folder and folder / "autoencoder", pick_device(config.device), losses)
+    backbone, of_features = next(beside)
+    torch.set_num_threads(threads)
+    return dict(codec=codec, backbone=backbone, losses=losses | of_features)
+
+
+def _features(images: Tensor, config: Config, folder: Path | None) -> tuple[FeatureExtractor, dict]:
+    """The feature extractor and its losses, without a bar: the autoencoder's is seen."""
+    torch.set_num_threads(1)
+    losses: dict = {}
+    with contextlib.redirect_stderr(io.StringIO()):
+        return fit_backbone(images, config, folder, pick_device(config.device), losses), losses
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,15 @@ from d3ad.detector import D3AD
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds that each part of a fit will take, by name."""
+    """Seconds that each part of a fit will take, by name; with `at_once`, autoencoder and features are trained side by side."""
 
     seconds: dict[str, float]
+    at_once: bool = False
 
     @property
     def total(self) -> float:
-        return sum(self.seconds.values())
+        hidden = min(self.seconds.get("autoencoder", 0.0), self.seconds.get("features", 0.0)) if self.at_once else 0.0
+        return sum(self.seconds.values()) - hidden
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {_duration(value)}" for name, value in self.seconds.items() if value >= 1)
@@ -46,15 +48,16 @@ def num_steps(config: Config, num_images: int) -> dict[str, int]:
                 adaptation=config.adapt_epochs * (num_images // min(config.batch_size, num_images)))
 
 
-def rehearse(images: Tensor, config: Config, num_held_out: int = 0) -> Forecast:
+def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: bool = False) -> Forecast:
     """Train every part for a few steps, and from their pace say how long `D3AD.fit` will take, and scoring what is held out.
 
-    images: (N, 3, H, W) in [-1, 1], H and W the config's image size.  Takes a dozen steps and leaves nothing behind.
+    images: (N, 3, H, W) in [-1, 1], H and W the config's image size.  at_once: autoencoder and features will be trained side by side.
+    Takes a dozen steps and leaves nothing behind.
     Raises what `fit` would raise: ValueError for images that don't fit the config, FileNotFoundError for missing weights.
     """
     few = images[:max(config.batch_size, config.k + 1)]
     short = config.replace(autoencoder_steps=1, train_steps=1, pretrain_steps=min(1, config.pretrain_steps),
-                           adapt_epochs=min(1, config.adapt_epochs), calibration_images=1, calibration_levels=1)
+                           adapt_epochs=min(1, config.adapt_epochs), calibration_images=2, calibration_levels=1)
     with contextlib.redirect_stderr(io.StringIO()):  # no bars
         tried = D3AD(short).fit(few)
         mean, std = training.encode_all(tried.codec, few)
@@ -69,7 +72,7 @@ def rehearse(images: Tensor, config: Config, num_held_out: int = 0) -> Forecast:
         levels = (config.calibration_levels or len(tried.conditioning.levels())) if config.standardise and config.dynamic else 1
         looks = min(config.calibration_images, len(images)) * levels + num_held_out
         seconds["calibration"] = looks / len(batch) * _clock(lambda: tried.predict(batch))
-    return Forecast(seconds)
+    return Forecast(seconds, at_once)
 
 
 def _pace(tried: D3AD, train: Callable[[int], object], more: int = 3) -> float:

@@ -37,6 +37,7 @@ def test_a_forecast_adds_up_and_speaks_of_its_larger_parts():
     assert forecast.total == pytest.approx(125.2)
     assert str(forecast) == "about 2.1 minutes on this machine (autoencoder 30 s, diffusion 1.6 minutes)"
     assert str(rehearsal.Forecast({"diffusion": 3600.0 * 40})).startswith("about 40 hours")
+    assert rehearsal.Forecast({"autoencoder": 30.0, "diffusion": 95.0, "features": 20.0}, at_once=True).total == 125  # the longer of two counts
 
 
 def test_the_steps_of_a_fit_are_counted():
@@ -51,14 +52,16 @@ def test_a_rehearsal_changes_nothing_of_the_fit(tiny, images, fitted):
     assert torch.equal(D3AD(tiny).fit(images).predict(images).score, fitted.predict(images).score)
 
 
-def test_a_long_fit_says_how_long_before_it_begins(tiny, images, capsys, monkeypatch):
+def test_a_long_fit_says_how_long_and_uses_two_cores_with_the_same_result(tiny, images, capsys, monkeypatch):
+    monkeypatch.setattr(own, "num_workers", lambda config: 2)
     monkeypatch.setattr(own, "LONG", 1)
     detector, num_trained = own.fit_part(images, tiny)
     said = capsys.readouterr().out
     assert said.startswith("training on 8 images takes about ") and num_trained == 8 and detector.promise.num_images == 2
     monkeypatch.setattr(own, "LONG", 100)
-    own.fit_part(images, tiny)
+    plain, _ = own.fit_part(images, tiny)
     assert not capsys.readouterr().out  # nine steps are not worth a word
+    assert torch.allclose(plain.predict(images).score, detector.predict(images).score, atol=1e-4) and plain.losses == detector.losses
 
 
 def test_missing_weights_are_named_before_the_long_work(tiny, images, tmp_path, monkeypatch):
