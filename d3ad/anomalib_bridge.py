@@ -38,8 +38,8 @@ def to_image_batch(prediction: Prediction, images: Tensor, labels: Tensor | None
     """
     if len(images) != len(prediction):
         raise ValueError(f"{len(images)} images and {len(prediction)} predictions don't belong together")
-    return ImageBatch(image=(images + 1) / 2, gt_label=None if labels is None else labels.bool(), gt_mask=None if masks is None else masks.bool(),
-                      **_predicted(prediction)._asdict())
+    truth = dict(gt_label=None if labels is None else labels.bool(), gt_mask=None if masks is None else masks.bool())
+    return ImageBatch(image=(images + 1) / 2, **truth, **_predicted(prediction)._asdict())
 
 
 def _predicted(prediction: Prediction) -> InferenceBatch:

@@ -138,7 +138,8 @@ def kept(workspace: Workspace, good: Tensor, held_out: float = 0.2, false_alarm_
 
 def scores(parts: Parts, prediction: Prediction) -> pd.DataFrame:
     """A row per new part: kind ("good" or its defect), anomalous, flagged, score in units of the threshold."""
-    return pd.DataFrame(dict(kind=[sample.defect for sample in parts.samples], anomalous=[sample.label == 1 for sample in parts.samples],
+    return pd.DataFrame(dict(kind=[sample.defect for sample in parts.samples],
+                             anomalous=[sample.label == 1 for sample in parts.samples],
                              flagged=prediction.is_anomalous.numpy(), score=(prediction.score / prediction.threshold).numpy()))
 
 
@@ -148,9 +149,11 @@ def by_kind(table: pd.DataFrame) -> pd.DataFrame:
     table: of `scores`.  Columns kind, parts, flagged, lowest, highest, measured_i_auroc.
     """
     def summary(kind: str, rows: pd.DataFrame) -> dict:
-        return dict(kind=kind, parts=len(rows), flagged=100 * rows["flagged"].mean(), lowest=rows["score"].min(), highest=rows["score"].max())
+        return dict(kind=kind, parts=len(rows), flagged=100 * rows["flagged"].mean(), lowest=rows["score"].min(),
+                    highest=rows["score"].max())
 
     rows = [summary(kind, group) for kind, group in table.groupby("kind", sort=False)]
     whole = summary("all defects", table[table["anomalous"]])
-    whole["measured_i_auroc"] = 100 * metrics.image_auroc(torch.tensor(table["score"].to_numpy()), torch.tensor(table["anomalous"].to_numpy()))
+    score, anomalous = (torch.tensor(table[column].to_numpy()) for column in ("score", "anomalous"))
+    whole["measured_i_auroc"] = 100 * metrics.image_auroc(score, anomalous)
     return pd.DataFrame([*rows, whole])

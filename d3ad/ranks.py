@@ -57,7 +57,8 @@ def check_same(step: int, folder) -> None:
     """Raise ValueError where the processes would go on from different steps: they don't see the same folder."""
     steps = set(gather([step]))
     if len(steps) > 1:
-        raise ValueError(f"the processes found training states of different steps, {sorted(steps)}, in {folder}: put it on a disk that all share")
+        raise ValueError(f"the processes found training states of different steps, {sorted(steps)}, in {folder}: "
+                         "put it on a disk that all share")
 
 
 def weighted(loss: Tensor, of: int) -> Tensor:

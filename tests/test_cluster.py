@@ -44,8 +44,8 @@ def test_two_processes_train_and_score_as_one(tmp_path):
     pytest.importorskip("accelerate", reason='accelerate is not installed: pip install "d3ad[cluster]"')
     good = synthetic.write(tmp_path / "drawn", "mvtec", "button", 12, 1, 1, size=64) / "button" / "train" / "good"
     assert main(["fit", str(good), "--out", str(tmp_path / "one"), *FIT]) == 0
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-              "--dynamo_backend", "no", "--main_process_port", "0"]
+    options = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"  # no GPU is needed
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *options.split()]
     done = subprocess.run([*launch, "-m", "d3ad", "fit", str(good), "--out", str(tmp_path / "two"), *FIT], capture_output=True, text=True,
                           env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
     assert done.returncode == 0, done.stderr

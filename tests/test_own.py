@@ -77,7 +77,8 @@ def test_the_papers_setting_takes_a_folder_of_ones_own(folder, tmp_path, capsys)
     AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(8,) * 4,
                   norm_num_groups=4, layers_per_block=1).save_pretrained(tmp_path / "vae")
     (tmp_path / "resnet").mkdir()
-    save_file({name: value.contiguous() for name, value in timm.create_model("resnet34").state_dict().items()}, tmp_path / "resnet" / "model.safetensors")
+    weights = {name: value.contiguous() for name, value in timm.create_model("resnet34").state_dict().items()}
+    save_file(weights, tmp_path / "resnet" / "model.safetensors")
     small = ["unet_channels=[16,32]", "unet_attention=[1]", "unet_head_dim=16", "image_size=64", "train_epochs=2", "batch_size=4", "k=3",
              f"autoencoder_weights={tmp_path / 'vae'}", f"backbone_weights={tmp_path / 'resnet'}"]
     arguments = [word for setting in small for word in ("--set", setting)]
