@@ -54,10 +54,11 @@ def test_a_rehearsal_changes_nothing_of_the_fit(tiny, images, fitted):
 
 def test_a_long_fit_says_how_long_and_uses_two_cores_with_the_same_result(tiny, images, capsys, monkeypatch):
     monkeypatch.setattr(own, "num_workers", lambda config: 2)
+    monkeypatch.setattr(rehearsal, "rehearse", lambda *arguments: rehearsal.Forecast({"diffusion": 300.0}))
     monkeypatch.setattr(own, "LONG", 1)
     detector, num_trained = own.fit_part(images, tiny)
     said = capsys.readouterr().out
-    assert said.startswith("training on 8 images takes about ") and num_trained == 8 and detector.promise.num_images == 2
+    assert said.startswith("training on 8 images takes about 5.0 minutes on this machine") and num_trained == 8 and detector.promise.num_images == 2
     monkeypatch.setattr(own, "LONG", 100)
     plain, _ = own.fit_part(images, tiny)
     assert not capsys.readouterr().out  # nine steps are not worth a word
