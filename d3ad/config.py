@@ -13,6 +13,7 @@ from pathlib import Path
 
 PROFILE_FOLDER = Path(__file__).with_name("profiles")
 PROFILES = ("smoke", "demo", "mtd", "visa", "btad", "mvtec")
+FIT_PROFILES = (*PROFILES, "paper")  # "paper" names no dataset: it is for a folder of one's own
 
 CHOICES = {
     "source": ("drawn", "disk"), "split": ("random", "by_tile"), "autoencoder": ("kl", "tiny", "small", "smooth"),
@@ -163,8 +164,8 @@ class Config:
     @classmethod
     def profile(cls, name: str, /, **changes) -> "Config":
         """The named profile, with `changes` on top.  Raises ValueError for an unknown profile or key."""
-        if name not in PROFILES:
-            raise ValueError(f"unknown profile {name!r}; there are {', '.join(PROFILES)}")
+        if name not in FIT_PROFILES:
+            raise ValueError(f"unknown profile {name!r}; there are {', '.join(FIT_PROFILES)}")
         values = tomllib.loads((PROFILE_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
         return cls.from_dict({"name": name, **values, **changes})
 

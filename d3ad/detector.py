@@ -6,6 +6,7 @@ The steps of `predict` are those of the paper's Figures 3 and 4: features and T-
 import copy
 import json
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from d3ad import conditioning, data, diffusion, maps, saved, training
+from d3ad import conditioning, data, diffusion, maps, ranks, saved, training
 from d3ad.autoencoders import HUB, LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration, at_step, level_statistics
 from d3ad.conditioning import DynamicConditioning
@@ -121,7 +122,8 @@ class D3AD:
         "test" uses the range over all the images given, as the authors' evaluation does.
         """
         images = as_images(images, self.config.image_size, "test")
-        parts = [self._raw(batch) for batch in tqdm(images.split(self.config.predict_batch), "predict", disable=not progress)]
+        batches = [batch for batch in ranks.share(images).split(self.config.predict_batch) if len(batch)]
+        parts = ranks.gather([self._raw(batch) for batch in tqdm(batches, "predict", disable=not progress)])
         raw = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         return Prediction(**self._fuse(raw, normalisation), threshold=float(self.calibration.threshold),
                           **{key: raw[key] for key in ("reconstruction", "t_hat", "distance")},
@@ -379,8 +381,9 @@ def fit_backbone(images: Tensor, config: Config, folder: Path | None, device: to
 
 
 def as_images(images, size: int, split: str) -> Tensor:
-    """A folder, a `d3ad.data.Dataset` or a Tensor (N, 3, H, W) in [-1, 1] as a Tensor (N, 3, size, size).
+    """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W) in [-1, 1], or a DataLoader, as a Tensor (N, 3, size, size).
 
+    A DataLoader, or any iterable of batches, gives such Tensors, tuples that begin with one, or dicts with one as "image".
     Raises ValueError for another shape, values that aren't finite or lie outside [-1, 1], or no image.
     """
     if isinstance(images, (str, Path)):
@@ -388,8 +391,12 @@ def as_images(images, size: int, split: str) -> Tensor:
         split = split if getattr(images, split) else "train"  # a flat folder holds one list of images
     if isinstance(images, data.Dataset):
         return images.images(split, size)
+    if isinstance(images, Iterable) and not isinstance(images, Tensor):
+        batches = [_images_of(batch) for batch in images]
+        images = torch.cat(batches) if batches and all(isinstance(b, Tensor) and b.ndim == 4 for b in batches) else images
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
-        raise ValueError(f"images must be a folder, a d3ad.data.Dataset or a Tensor (N, 3, H, W); got {_describe(images)}")
+        raise ValueError("images must be a folder, a d3ad.data.Dataset, a Tensor (N, 3, H, W) or a DataLoader of such; "
+                         f"got {_describe(images)}")
     if images.is_complex():
         raise ValueError("image values must be real numbers")
     images = images.float()
@@ -398,6 +405,13 @@ def as_images(images, size: int, split: str) -> Tensor:
     if images.shape[-2:] != (size, size):
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(-1, 1)
     return images
+
+
+def _images_of(batch):
+    """The images of a DataLoader's batch."""
+    if isinstance(batch, dict):
+        return batch.get("image")
+    return batch[0] if isinstance(batch, (tuple, list)) and batch else batch
 
 
 def _describe(images) -> str:
@@ -425,6 +439,7 @@ def image_seed(image: Tensor, seed: int) -> int:
 
 def pick_device(name: str) -> torch.device:
     """ "auto": cuda, then mps, then cpu."""
+    ranks.count()  # of several processes, each has a GPU of its own from here on
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
