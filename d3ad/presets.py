@@ -46,14 +46,18 @@ class Networks(nn.Module):
     """A detector's three networks as Algorithm 1 calls them: float32 in and out, `dtype` inside.
 
     In float32 they are the detector's own, else copies; those that are saved stay as they were trained.
+    compiled: the UNet goes through torch.compile, with its weights laid out once for the machine; takes a minute at the first call.
     """
 
-    def __init__(self, codec: LatentCodec, unet: nn.Module, backbone: FeatureExtractor, dtype: torch.dtype = torch.float32):
+    def __init__(self, codec: LatentCodec, unet: nn.Module, backbone: FeatureExtractor, dtype: torch.dtype = torch.float32,
+                 compiled: bool = False):
         super().__init__()
         parts = (codec, unet, backbone)
         if dtype != torch.float32:
             parts = (nn.Module.to(copy.deepcopy(part), dtype) for part in parts)
         self.codec, self.unet, self.backbone = parts
+        if compiled:
+            self.unet = torch.compile(self.unet, options={"freezing": True})
         self.dtype = dtype
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,6 +61,13 @@ def test_a_saved_detector_keeps_its_preset(fitted, images, tmp_path):
     assert torch.equal(loaded.predict(images).score, fast.predict(images).score)
 
 
+def test_compiling_goes_through_torch_compile_and_nothing_else_changes(fitted, images, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model, options: compiled.append(model) or model)
+    assert torch.equal(fitted.with_preset("faithful", compiled=True).predict(images).score, fitted.predict(images).score)
+    assert compiled == [fitted.unet]
+
+
 def test_an_unknown_preset_is_refused_with_all_names(fitted):
     with pytest.raises(ValueError, match="must be one of faithful, .*fast; got 'quick'"):
         fitted.with_preset("quick")

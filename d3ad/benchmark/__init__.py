@@ -29,10 +29,10 @@ def measured(part: str, size: str, batch: int, file: Path) -> list[dict]:
         rows = measure(6, 64, 6) if size == "tiny" else measure()
     else:
         raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
-    rows = [row | {"size": size} if part != "metrics" else row for row in rows]
-    here = (rows[0]["device"], rows[0].get("size"))
+    rows = [row | {"size": size} for row in rows]
+    here = (rows[0]["device"], size)
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    kept = [row for row in kept if (row["device"], row.get("size")) != here]
+    kept = [row for row in kept if (row["device"], row["size"]) != here]
     write_whole(file, json.dumps([*kept, *rows], indent=1) + "\n")
     return rows
 
@@ -46,3 +46,16 @@ def as_text(rows: list[dict]) -> str:
         return f"{name}: " + ", ".join(f"{row[key]:.4g} {unit}" for key, unit in numbers.items() if row.get(key) is not None)
 
     return "\n".join(map(one, rows))
+
+
+def kept(part: str, size: str) -> list[dict]:
+    """The rows of one part and size that `results/benchmark` holds, of the machine measured last.
+
+    Raises FileNotFoundError, saying which command makes them, where there are none.
+    """
+    file = Path(__file__).resolve().parents[2] / "results" / "benchmark" / f"{part}.json"
+    rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    rows = [row for row in rows if row["size"] == size]
+    if not rows:
+        raise FileNotFoundError(f"{file} holds nothing of size {size!r}: run python -m d3ad benchmark")
+    return [row for row in rows if row["device"] == rows[-1]["device"]]

@@ -1,5 +1,6 @@
 """Images per second of the plain order of work, of the presets and of two rivals, and what each part of D3AD takes."""
 import contextlib
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ def inference(size: str, batch: int = 16, naive_images: int = 2, rounds: int = 3
     """
     config = config_of(size)
     detector, images = untrained(config), drawn_images(batch, config.image_size)
-    about = machine.describe(detector.device) | dict(size=size, image_size=config.image_size, batch=batch)
+    about = machine.describe(detector.device) | dict(image_size=config.image_size, batch=batch)
     rates = {str(dtype)[6:]: machine.matmul_rate(detector.device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     about |= dict(matmul_gflops={name: round(rate) for name, rate in rates.items()}, copy_gb_per_s=round(machine.bandwidth(detector.device), 1))
 
@@ -33,12 +34,13 @@ def inference(size: str, batch: int = 16, naive_images: int = 2, rounds: int = 3
     reference = Naive(detector).predict(images[:naive_images])
     rows = [about | dict(preset="naive", batch=1) | _cost(plain, plain)]
     keep_freed_memory()
+    compiled = size == "paper" and (detector.device.type == "cuda" or shutil.which("c++") is not None)
     for name in tqdm(("faithful", "fast"), "presets"):
-        found = detector.with_preset(name, tiny_autoencoder())
+        found = detector.with_preset(name, tiny_autoencoder(), compiled)
         cost = timed(lambda: found.predict, images, rounds)
         dtype = str(found.networks.dtype)[6:]
-        row = about | dict(preset=name, precision=dtype, num_steps=found.config.num_steps) | _cost(cost, plain)
-        row["parts"] = parts(found, images, rates[dtype])
+        row = about | dict(preset=name, precision=dtype, num_steps=found.config.num_steps, compiled=compiled) | _cost(cost, plain)
+        row["parts"] = parts(found, detector.with_preset(name, found.codec), images, rates[dtype])
         row["megabytes_one_image"] = round(timed(lambda: untrained(config).predict, images[:1], 1)["megabytes"]) if name == "faithful" else None
         if name == "faithful":
             row["largest_difference"] = difference(found, images[:naive_images], reference)
@@ -62,13 +64,14 @@ def difference(detector: D3AD, images: Tensor, reference: dict[str, Tensor]) -> 
     return {name: float((value - reference[name]).abs().max() / reference[name].abs().max()) for name, value in found.items()}
 
 
-def parts(detector: D3AD, images: Tensor, rate: float) -> list[dict]:
+def parts(detector: D3AD, countable: D3AD, images: Tensor, rate: float) -> list[dict]:
     """What each part takes of one predict: calls, seconds and GFLOP per image, GFLOP/s, its share of `rate`, and FLOP per byte.
 
+    countable: the same detector, not compiled: operations inside compiled code are not counted.
     The bytes are those that can't be avoided: the part's weights, once per call, its inputs and outputs.
     """
-    with FlopCounterMode(display=False) as counter, _watched(detector, lambda: counter.get_total_flops()) as flops:
-        detector.predict(images[:1])
+    with FlopCounterMode(display=False) as counter, _watched(countable, lambda: counter.get_total_flops()) as flops:
+        countable.predict(images[:1])
     with _watched(detector, lambda: 0) as seen:
         started = time.perf_counter()
         detector.predict(images)

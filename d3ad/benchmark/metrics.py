@@ -19,7 +19,7 @@ def measure(num_maps: int = 60, size: int = 256, largest: int = 441) -> list[dic
     largest: maps of BTAD's class 03, the largest test set; on so many the memory of ours is measured.
     """
     maps, masks = drawn_maps(num_maps, size)
-    about = machine.describe(CPU) | dict(num_maps=num_maps, size=size)
+    about = machine.describe(CPU) | dict(num_maps=num_maps, pixels=size)
     ways = {"PRO": {"ours, exact": metrics.pro, "anomalib's AUPRO": anomalib_aupro, "200 thresholds, region by region": loop_pro},
             "P-AUROC": {"ours, exact": metrics.pixel_auroc, "scikit-learn": lambda maps, masks: roc_auc_score(masks.ravel(), maps.ravel())}}
     rows = []

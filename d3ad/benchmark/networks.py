@@ -39,8 +39,9 @@ def untrained(config: Config, num_reference: int = 900) -> D3AD:
     detector.backbone = FeatureExtractor(config.backbone, "none").to(detector.device).eval().requires_grad_(False)
     detector._set_networks()
     seen = pool_features(detector.networks.features(drawn_images(8, config.image_size).to(detector.device))[config.dic_block]).cpu()
-    spread = seen.std(0) * torch.randn(num_reference, seen.shape[1])
-    detector.conditioning = detector._conditioning().fit(seen[torch.arange(num_reference) % len(seen)] + spread)
+    which = torch.arange(num_reference) % len(seen)  # each is one of the images, more or less blurred: several bins are in use
+    blur = (0.2 + which / len(seen)).unsqueeze(1) * seen.std(0) * torch.randn(num_reference, seen.shape[1])
+    detector.conditioning = detector._conditioning().fit(seen[which] + blur)
     unit, zero, one = torch.tensor([0.0, 1.0]), torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
     detector.calibration = Calibration(torch.tensor([config.t_max]), zero, one, zero, one, unit, unit, torch.tensor(1.0))
     detector.calibration_images = drawn_images(2, config.image_size)

@@ -6,7 +6,7 @@ from d3ad import diffusion, training
 from d3ad.benchmark import machine
 from d3ad.benchmark.naive import _usual_order
 from d3ad.benchmark.networks import config_of, drawn_images, untrained
-from d3ad.speed import _peak, _held, keep_freed_memory
+from d3ad.speed import _peak, keep_freed_memory
 
 IMAGES = {"VisA": 8659, "BTAD": 1799, "MVTec AD": 3629}  # normal training images of all 30 categories
 EPOCHS = 300
@@ -21,7 +21,7 @@ def measure(size: str, batch: int = 4, rounds: int = 2, memory_batch: int = 0) -
     detector = untrained(config, num_reference=config.k)
     device = detector.device
     images = drawn_images(batch, config.image_size).to(device)
-    about = machine.describe(device) | dict(size=size, batch=batch)
+    about = machine.describe(device) | dict(batch=batch)
     rates = {dtype: machine.matmul_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     z, t = torch.randn(1, config.latent_channels, *(config.image_size // 8,) * 2, device=device), torch.ones(1, dtype=torch.long, device=device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
