@@ -12,6 +12,7 @@ from torch import Tensor
 
 from d3ad import diffusion, maps
 from d3ad.conditioning import pool_features, step_of_bin
+from d3ad.config import Config
 from d3ad.detector import D3AD
 
 
@@ -28,10 +29,7 @@ class Naive:
         """t_hat (N,), latent and feature maps before normalisation (N, H, W), fused maps under the range of all (N, H, W)."""
         found = [self._predict_one(image.unsqueeze(0).to(self.backbone.mean.device)) for image in images]
         raw = {key: torch.cat([one[key] for one in found]) for key in found[0]}
-        latent, feature = maps.min_max(raw["latent"]), maps.min_max(raw["feature"])
-        sigma = self.config.sigma * self.config.image_size / 256
-        fused = torch.cat([maps.anomaly_map(latent[i:i + 1], feature[i:i + 1], self.config.weight, sigma) for i in range(len(images))])
-        return raw | dict(anomaly_map=fused)
+        return raw | dict(anomaly_map=fused(raw["latent"], raw["feature"], self.config))
 
     @torch.no_grad()
     def _predict_one(self, x: Tensor) -> dict[str, Tensor]:
@@ -51,6 +49,13 @@ class Naive:
         features, features_hat = self.backbone(x), self.backbone(x_hat)
         feature = maps.feature_map([features[j] for j in c.map_blocks], [features_hat[j] for j in c.map_blocks], x.shape[-2:])
         return dict(t_hat=t_hat, latent=maps.latent_map(z0, latents[-1], x.shape[-2:]).cpu(), feature=feature.cpu())
+
+
+def fused(latent: Tensor, feature: Tensor, config: Config) -> Tensor:
+    """Eq. 9 with the range of all maps given, one map after the other."""
+    latent, feature = maps.min_max(latent), maps.min_max(feature)
+    sigma = config.sigma * config.image_size / 256
+    return torch.cat([maps.anomaly_map(latent[i:i + 1], feature[i:i + 1], config.weight, sigma) for i in range(len(latent))])
 
 
 def _usual_order(network: torch.nn.Module) -> torch.nn.Module:
