@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Regenerates every figure and table by running the notebooks in order.
 #
-#   ./run_all.sh [--profile P] [--data-root DIR] [--only 03,05] [--out DIR] [--force]
+#   ./run_all.sh [--profile P] [--data-root DIR] [--only 03,05] [--out DIR] [--workers W] [--force]
 #
 #   --profile P      smoke, demo (the default), mtd, visa, btad or mvtec
 #   --data-root DIR  where the dataset lies; the last four profiles need it
 #   --only 03,05     only these notebooks, by number
 #   --out DIR        figures/, results/, notebooks/ and cache/ go under DIR, and the checkout stays as it was
+#   --workers W      local (the default), or ray: a Ray cluster's, at RAY_ADDRESS or on this machine
 #   --force          forget what the cache keeps of this profile, and compute it again
 #
 # Where no Python environment is active, it first makes .venv (once).  What was computed is kept in .cache: a
@@ -18,9 +19,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 for argument in "$@"; do
     case ${argument%%=*} in
         -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"; exit 0 ;;
-        --profile | --data-root | --only | --out | --force | --update-notebooks) ;;
+        --profile | --data-root | --only | --out | --workers | --force | --update-notebooks) ;;
         -*) echo "run_all.sh: unknown option $argument (allowed:" \
-                "--profile --data-root --only --out --force; see --help)" >&2
+                "--profile --data-root --only --out --workers --force; see --help)" >&2
             exit 2 ;;
     esac
 done

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
 # Runs every test: pytest (unit tests, and each notebook in the smoke profile), then nbval on the notebooks.
 #
-#   ./run_tests.sh [arguments for pytest]
+#   ./run_tests.sh [--no-browser] [arguments for pytest]
+#
+#   --no-browser     install no Chromium for the report page's test, which is skipped where there is none
 #
 # Where no Python environment is active, it first makes .venv (once).  The exit code is 0 where all passed.
 set -u
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+browser=yes
+if [ "${1:-}" = --no-browser ]; then browser=no; shift; fi
 for argument in "$@"; do
     case $argument in
         -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"; exit 0 ;;
@@ -15,6 +19,7 @@ done
 step="[1/3] "
 . "$here/scripts/environment.sh" || exit 1
 cd "$here" || exit 1
+if [ $browser = yes ]; then . "$here/scripts/browser.sh"; fi
 
 # Both steps share one temporary folder, so that what the first computes is in the second's cache.
 scratch=$(mktemp -d) || exit 1

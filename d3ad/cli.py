@@ -1,13 +1,14 @@
-"""The command line: python -m d3ad check | fit | predict | evaluate | synthesize."""
+"""The command line: python -m d3ad check | fit | predict | export | evaluate | synthesize | benchmark."""
 import argparse
-import hashlib
+import contextlib
 import json
+import os
 import shutil
 import sys
 import tomllib
 from pathlib import Path
 
-from d3ad.config import PROFILES, Config
+from d3ad.config import FIT_PROFILES, Config
 from d3ad.files import alone, explain, tidy
 
 EXAMPLES = """examples:
@@ -38,11 +39,13 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("folder", nargs="?", help="folder of good images (instead of --dataset)")
     _dataset_options(fit)
     fit.add_argument("--out", required=True, type=Path, help="folder for the trained detector")
-    fit.add_argument("--profile", default="demo", choices=PROFILES, metavar="P", help=f"settings: {', '.join(PROFILES)}")
+    fit.add_argument("--profile", default="demo", choices=FIT_PROFILES, metavar="P",
+                     help=f"settings: {', '.join(FIT_PROFILES)}; paper: pretrained weights, the paper's sizes, a GPU")
     fit.add_argument("--held-out", type=_share, default=0.2, metavar="SHARE",
                      help="share of the good images that is not trained on and sets the threshold; by default %(default)s")
     fit.add_argument("--false-alarms", type=_share, default=0.01, metavar="RATE",
                      help="share of good parts that may be flagged; by default %(default)s")
+    fit.add_argument("--preset", default="faithful", metavar="NAME", help="how it will predict: faithful, fast, or \"3 steps\" (d3ad/presets.py)")
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting, as in TOML")
     fit.set_defaults(run=run_fit)
 
@@ -50,8 +53,14 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("model", type=Path)
     predict.add_argument("folder", help="folder of images")
     predict.add_argument("--out", required=True, type=Path, help="gets report.html, scores.csv, and a heat map, an overlay and a mask per image")
+    predict.add_argument("--preset", metavar="NAME", help="how to compute: faithful, fast, or \"3 steps\" (d3ad/presets.py); by default as it was fitted")
     predict.add_argument("--raw", action="store_true", help="write each anomaly map as NPY, too")
     predict.set_defaults(run=run_predict)
+
+    export = commands.add_parser("export", help="the networks of a model as torch.export programs, which run without this package")
+    export.add_argument("model", type=Path)
+    export.add_argument("--out", required=True, type=Path, help="gets encoder.pt2, decoder.pt2, unet.pt2, features.pt2 and export.json")
+    export.set_defaults(run=run_export)
 
     evaluate = commands.add_parser("evaluate", help="I-AUROC, P-AUROC and PRO on a dataset's test images, as JSON")
     evaluate.add_argument("model", type=Path)
@@ -65,6 +74,14 @@ def parser() -> argparse.ArgumentParser:
         synthesize.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"by default {default}")
     synthesize.add_argument("--only", metavar="NAME", help="one drawing, such as board, weave, or button, which no profile trains on")
     synthesize.set_defaults(run=run_synthesize)
+
+    benchmark = commands.add_parser("benchmark", help="images per second, share of the machine's limit, training, metrics; as JSON")
+    benchmark.add_argument("--only", choices=("inference", "training", "metrics"), help="one of the three")
+    benchmark.add_argument("--size", choices=("paper", "demo", "tiny"), default="paper", help="of networks and images; by default %(default)s")
+    benchmark.add_argument("--batch", type=int, default=16, metavar="N", help="images predicted at once; by default %(default)s")
+    benchmark.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "results" / "benchmark",
+                           help="folder for inference.json, training.json and metrics.json; by default results/benchmark")
+    benchmark.set_defaults(run=run_benchmark)
     return top
 
 
@@ -122,9 +139,9 @@ def run_check(options) -> None:
 
 def run_fit(options) -> None:
     """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on."""
-    from d3ad import D3AD, data
+    from d3ad import data, own, ranks
     from d3ad.detector import as_images, check_replaceable
-    from d3ad.thresholds import split_off
+    from d3ad.presets import preset
     check_replaceable(options.out)  # before any training
     changes = {}
     for setting in options.set:
@@ -134,18 +151,18 @@ def run_fit(options) -> None:
         except tomllib.TOMLDecodeError:
             changes[name] = value
     config = Config.profile(options.profile, **changes)
+    preset(options.preset)  # before any training
     dataset = data.load("folder", options.folder) if options.folder else _dataset(options)
     images = as_images(dataset, config.image_size, "train")
-    train, held_out = split_off(images, options.held_out, config.seed)
     training = options.out.with_name(options.out.name + ".training")
-    seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]  # a state goes on only with the images that it began with
-    with alone(training / "lock", f"trains {options.out}"):
-        tidy(training)
-        detector = D3AD(config).fit(train, folder=training / f"{config.hash()}-{seen}")
-        promise = detector.set_threshold(held_out, options.false_alarms)
-        detector.save(options.out, model_card(detector, dataset, len(train)))
-        shutil.rmtree(training)
-    print(f"saved to {options.out}; {promise}")
+    with alone(training / "lock", f"trains {options.out}") if ranks.is_first() else contextlib.nullcontext():
+        if ranks.is_first():
+            tidy(training)
+        detector, num_trained = own.fit_part(images, config, options.held_out, options.false_alarms, training, options.preset)
+        if ranks.is_first():
+            detector.save(options.out, model_card(detector, dataset, num_trained))
+            shutil.rmtree(training)
+    print(f"saved to {options.out}; {detector.promise}")
 
 
 def model_card(detector, dataset, num_trained: int) -> str:
@@ -167,8 +184,10 @@ def run_predict(options) -> None:
     """Write scores.csv, report.html and pictures."""
     import time
 
-    from d3ad import D3AD, data, inspection
+    from d3ad import D3AD, data, inspection, ranks
     detector = D3AD.load(options.model)
+    if options.preset:
+        detector = detector.with_preset(options.preset)
     dataset = data.load("folder", options.folder)
     split = "test" if dataset.test else "train"
     samples = getattr(dataset, split)
@@ -178,8 +197,15 @@ def run_predict(options) -> None:
     rate = len(images) / (time.monotonic() - started)
     names = [sample.image.relative_to(dataset.root).as_posix() for sample in samples]
     promise = str(detector.promise or f"threshold {prediction.threshold:.4g}, a quantile of training images: new good images exceed it more often")
-    inspection.write_results(options.out, names, images, prediction, promise[0].upper() + promise[1:] + ".", options.raw)
+    if ranks.is_first():
+        inspection.write_results(options.out, names, images, prediction, promise[0].upper() + promise[1:] + ".", options.raw)
     print(f"{int(prediction.is_anomalous.sum())} of {len(samples)} images flagged, {rate:.1f} images a second; {options.out / 'report.html'}")
+
+
+def run_export(options) -> None:
+    """Write the networks as torch.export programs."""
+    from d3ad import D3AD, export
+    print(*export.export(D3AD.load(options.model, device="cpu"), options.out), sep="\n")
 
 
 def run_evaluate(options) -> None:
@@ -205,9 +231,19 @@ def run_synthesize(options) -> None:
     print(*folders.values(), sep="\n")
 
 
+def run_benchmark(options) -> None:
+    """Measure, print a line per row, and keep the rows of other machines and sizes that the files hold."""
+    from d3ad import benchmark
+    for part in (options.only,) if options.only else benchmark.PARTS:
+        file = options.out / f"{part}.json"
+        print(benchmark.as_text(benchmark.measured(part, options.size, options.batch, file)), f"written: {file}", sep="\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command.  Exit code 0, 2 for what the user can mend, 130 for Ctrl-C."""
     options = parser().parse_args(arguments)
+    if os.environ.get("RANK", "0") != "0":  # of several processes (`ranks`) the first one speaks
+        os.environ["TQDM_DISABLE"], sys.stdout = "1", open(os.devnull, "w", encoding="utf-8")
     try:
         options.run(options)
     except (ValueError, OSError, FloatingPointError) as error:

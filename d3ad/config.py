@@ -13,13 +13,14 @@ from pathlib import Path
 
 PROFILE_FOLDER = Path(__file__).with_name("profiles")
 PROFILES = ("smoke", "demo", "mtd", "visa", "btad", "mvtec")
+FIT_PROFILES = (*PROFILES, "paper")  # "paper" names no dataset: it is for a folder of one's own
 
 CHOICES = {
     "source": ("drawn", "disk"), "split": ("random", "by_tile"), "autoencoder": ("kl", "tiny", "small", "smooth"),
     "spacing": ("trailing", "leading"), "adapt_loss": ("location", "flattened"),
     "adapt_batch_norm": ("batch", "running"), "device": ("auto", "cpu", "cuda", "mps"),
     "learning_schedule": ("constant", "cosine"),
-    "normalisation": ("test", "train"),
+    "normalisation": ("test", "train"), "train_precision": ("float32", "bfloat16"),
 }
 RANGES = {  # lowest and highest value allowed
     "drawn_counts": (0, 100_000), "image_size": (16, 4096), "seed": (0, 2 ** 31 - 1), "seeds": (1, 100),
@@ -36,6 +37,7 @@ RANGES = {  # lowest and highest value allowed
     "rival_steps": (0, 10_000_000), "rival_width": (0.01, 1.0),
 }
 NOT_D3AD = ("name", "device", "rivals", "rival_steps", "rival_width", "rival_spread_categories")  # fields that don't touch what D3AD computes
+ADDED = {"train_precision": "float32"}  # fields younger than some caches: left out of a hash where they change nothing
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Config:
     learning_rate: float = 1.0e-4
     learning_schedule: str = "constant"        # or "cosine", for short trainings
     weight_decay: float = 0.01
+    train_precision: str = "float32"           # of the UNet's training: "bfloat16" multiplies in it, weights and their steps stay float32
     ema_decay: float = 0.0                     # 0: the last weights are used, as in the authors' code
     # features phi and domain adaptation (Section 4.3)
     backbone: str = "resnet34.tv_in1k"
@@ -161,8 +164,8 @@ class Config:
     @classmethod
     def profile(cls, name: str, /, **changes) -> "Config":
         """The named profile, with `changes` on top.  Raises ValueError for an unknown profile or key."""
-        if name not in PROFILES:
-            raise ValueError(f"unknown profile {name!r}; there are {', '.join(PROFILES)}")
+        if name not in FIT_PROFILES:
+            raise ValueError(f"unknown profile {name!r}; there are {', '.join(FIT_PROFILES)}")
         values = tomllib.loads((PROFILE_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
         return cls.from_dict({"name": name, **values, **changes})
 
@@ -185,7 +188,7 @@ class Config:
     def hash(self, *fields: str) -> str:
         """12 hex digits of the given fields (of all but `NOT_D3AD` where none is given)."""
         values = self.to_dict()
-        chosen = fields or tuple(k for k in values if k not in NOT_D3AD)
+        chosen = [k for k in fields or values if (fields or k not in NOT_D3AD) and values[k] != ADDED.get(k)]
         return hashlib.sha256(json.dumps({k: values[k] for k in sorted(chosen)}).encode()).hexdigest()[:12]
 
 

@@ -6,6 +6,7 @@ The steps of `predict` are those of the paper's Figures 3 and 4: features and T-
 import copy
 import json
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from d3ad import conditioning, data, diffusion, maps, saved, training
-from d3ad.autoencoders import LatentCodec, load_autoencoder
+from d3ad import conditioning, data, diffusion, maps, ranks, saved, training
+from d3ad.autoencoders import HUB, LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration, at_step, level_statistics
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor
 from d3ad.files import replacing, tidy
+from d3ad.presets import Networks, low_precision_pays, preset
 from d3ad.thresholds import Threshold, threshold_for
 
 
@@ -62,6 +64,7 @@ class D3AD:
         self.alpha_bar = diffusion.alpha_bar(self.config.beta_start, self.config.beta_end, self.config.num_timesteps)
         self.losses: dict[str, list[float]] = {}
         self.promise: Threshold | None = None  # of the threshold, where good images that were not trained on have set it
+        self.preset = "faithful"
         self.memory: dict | None = None  # a dict keeps features and latents of each batch, for the variants that follow
 
     def fit(self, images, folder: Path | str | None = None, codec: LatentCodec | None = None,
@@ -95,6 +98,7 @@ class D3AD:
         if self.config.adapt_epochs:
             self.losses["adaptation"] = training.adapt(self.backbone, self.codec, self.unet, images, mean, self.config, folder)
         self.backbone.eval()
+        self._set_networks()
         self.conditioning = self._conditioning().fit(self._knn_features(images))
         self.calibration_images = every_nth(images, self.config.calibration_images)
         self.calibration = self._calibrate(self.calibration_images)
@@ -118,7 +122,8 @@ class D3AD:
         "test" uses the range over all the images given, as the authors' evaluation does.
         """
         images = as_images(images, self.config.image_size, "test")
-        parts = [self._raw(batch) for batch in tqdm(images.split(self.config.predict_batch), "predict", disable=not progress)]
+        batches = [batch for batch in ranks.share(images).split(self.config.predict_batch) if len(batch)]
+        parts = ranks.gather([self._raw(batch) for batch in tqdm(batches, "predict", disable=not progress)])
         raw = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         return Prediction(**self._fuse(raw, normalisation), threshold=float(self.calibration.threshold),
                           **{key: raw[key] for key in ("reconstruction", "t_hat", "distance")},
@@ -156,6 +161,26 @@ class D3AD:
         other.calibration = other._calibrate(every_nth(self.calibration_images, other.config.calibration_images))
         return other
 
+    def with_preset(self, name: str, tiny: LatentCodec | None = None, compiled: bool = False) -> "D3AD":
+        """This detector computing as `d3ad.presets.PRESETS[name]` says: same weights, calibrated anew.
+
+        tiny: the tiny autoencoder, for a preset that takes it; None: its weights from the hub.
+        compiled: the UNet through torch.compile: a sixth off its time at the paper's size on a CPU, for a minute once; needs a C++ compiler.
+        A threshold that `set_threshold` made belongs to the preset under which it was made: set it again.
+        Raises ValueError for an unknown preset, FileNotFoundError where the tiny autoencoder's weights can't be had.
+        """
+        chosen, other = preset(name), copy.copy(self)
+        if chosen.tiny and self.codec.kind == "kl":
+            other.codec = (tiny or load_autoencoder("tiny", HUB["tiny"])).to(self.device).eval()
+        other.preset, other.memory = name, None
+        other._set_networks(compiled)
+        return other.variant(num_steps=chosen.num_steps or self.config.num_steps)
+
+    def _set_networks(self, compiled: bool = False) -> None:
+        """The networks as the preset runs them."""
+        low = preset(self.preset).low_precision and low_precision_pays(self.device)
+        self.networks = Networks(self.codec, self.unet, self.backbone, torch.bfloat16 if low else torch.float32, compiled)
+
     def _raw(self, images: Tensor) -> dict[str, Tensor]:
         """Reconstruction and maps of a batch before any normalisation."""
         look = self._look(images)
@@ -182,17 +207,17 @@ class D3AD:
     @torch.no_grad()
     def _see(self, x: Tensor) -> tuple[dict[int, Tensor], tuple[Tensor, Tensor]]:
         """Features of a batch, and its latents' mean and standard deviation."""
-        return self.backbone(x), self.codec.encode(x)
+        return self.networks.features(x), self.networks.encode(x)
 
     @torch.no_grad()
     def _compare(self, look: dict, t_hat: Tensor) -> dict[str, Tensor]:
         """Reconstruct from the given steps (Algorithm 1), and both maps (Section 4.2)."""
         config = self.config
         generators = [torch.Generator().manual_seed(seed) for seed in look["seeds"]]
-        z_hat = diffusion.reconstruct(training.eps_model(self.unet), look["z0"], t_hat, self.alpha_bar, config.num_steps,
+        z_hat = diffusion.reconstruct(self.networks.eps, look["z0"], t_hat, self.alpha_bar, config.num_steps,
                                       config.guidance, config.spacing, config.omega, generators)
-        x_hat = self.codec.decode(z_hat)
-        features, features_hat = look["features"], self.backbone(x_hat)
+        x_hat = self.networks.decode(z_hat)
+        features, features_hat = look["features"], self.networks.features(x_hat)
         feature = maps.feature_map([features[j] for j in config.map_blocks], [features_hat[j] for j in config.map_blocks],
                                    look["size"])
         raw = dict(reconstruction=x_hat, latent=maps.latent_map(look["z0"], z_hat, look["size"]), feature=feature)
@@ -255,7 +280,7 @@ class D3AD:
     @torch.no_grad()
     def _knn_features(self, images: Tensor) -> Tensor:
         block = self.config.dic_block
-        return torch.cat([conditioning.pool_features(self.backbone(batch.to(self.device))[block]).cpu()
+        return torch.cat([conditioning.pool_features(self.networks.features(batch.to(self.device))[block]).cpu()
                           for batch in images.split(self.config.predict_batch)])
 
     def save(self, folder: Path | str, card: str = "") -> Path:
@@ -278,7 +303,7 @@ class D3AD:
         save_part(folder / "features", self.backbone.state_dict(), {"name": self.backbone.name})
         save_part(folder / "conditioning", {"reference": self.conditioning.reference}, {})
         save_part(folder / "calibration", vars(self.calibration) | {"images": self.calibration_images}, {})
-        settings = {"format": saved.FORMAT, "autoencoder": self.codec.kind, "config": self.config.to_dict(), "losses": self.losses,
+        settings = {"format": saved.FORMAT, "autoencoder": self.codec.kind, "preset": self.preset, "config": self.config.to_dict(), "losses": self.losses,
                     "threshold": asdict(self.promise) if self.promise else None}
         (folder / "config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
         if card:
@@ -299,6 +324,8 @@ class D3AD:
             self.losses = settings["losses"]
             if settings.get("threshold"):
                 self.promise = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
+            self.preset = settings.get("preset", self.preset)
+            preset(self.preset)
             self._load_parts(folder, settings["autoencoder"])
         return self
 
@@ -314,6 +341,7 @@ class D3AD:
         weights = folder / "features" / "model.safetensors"
         saved.check_size(weights, lambda: FeatureExtractor(config.backbone, "none"))
         self.backbone = saved.load_into(FeatureExtractor(config.backbone, "none"), weights).to(self.device).eval()
+        self._set_networks()
         file = folder / "conditioning" / "model.safetensors"
         with saved.naming(file):
             self.conditioning = self._conditioning().fit(saved.read_tensors(file, "reference")["reference"])
@@ -354,8 +382,9 @@ def fit_backbone(images: Tensor, config: Config, folder: Path | None, device: to
 
 
 def as_images(images, size: int, split: str) -> Tensor:
-    """A folder, a `d3ad.data.Dataset` or a Tensor (N, 3, H, W) in [-1, 1] as a Tensor (N, 3, size, size).
+    """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W) in [-1, 1], or a DataLoader, as a Tensor (N, 3, size, size).
 
+    A DataLoader, or any iterable of batches, gives such Tensors, tuples that begin with one, or dicts with one as "image".
     Raises ValueError for another shape, values that aren't finite or lie outside [-1, 1], or no image.
     """
     if isinstance(images, (str, Path)):
@@ -363,8 +392,12 @@ def as_images(images, size: int, split: str) -> Tensor:
         split = split if getattr(images, split) else "train"  # a flat folder holds one list of images
     if isinstance(images, data.Dataset):
         return images.images(split, size)
+    if isinstance(images, Iterable) and not isinstance(images, Tensor):
+        batches = [_images_of(batch) for batch in images]
+        images = torch.cat(batches) if batches and all(isinstance(b, Tensor) and b.ndim == 4 for b in batches) else images
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
-        raise ValueError(f"images must be a folder, a d3ad.data.Dataset or a Tensor (N, 3, H, W); got {_describe(images)}")
+        raise ValueError("images must be a folder, a d3ad.data.Dataset, a Tensor (N, 3, H, W) or a DataLoader of such; "
+                         f"got {_describe(images)}")
     if images.is_complex():
         raise ValueError("image values must be real numbers")
     images = images.float()
@@ -373,6 +406,13 @@ def as_images(images, size: int, split: str) -> Tensor:
     if images.shape[-2:] != (size, size):
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(-1, 1)
     return images
+
+
+def _images_of(batch):
+    """The images of a DataLoader's batch."""
+    if isinstance(batch, dict):
+        return batch.get("image")
+    return batch[0] if isinstance(batch, (tuple, list)) and batch else batch
 
 
 def _describe(images) -> str:
@@ -400,6 +440,7 @@ def image_seed(image: Tensor, seed: int) -> int:
 
 def pick_device(name: str) -> torch.device:
     """ "auto": cuda, then mps, then cpu."""
+    ranks.count()  # of several processes, each has a GPU of its own from here on
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")

@@ -105,7 +105,7 @@ def open_workspace(profile: str = "", data_root: str = "", out: str = "", **chan
     if tried:
         config = config.replace(name=f"{config.name}-changed")
     data_root, out = data_root or os.environ.get("D3AD_DATA_ROOT"), out or os.environ.get("D3AD_OUT")
-    if config.source == "disk" and not data_root:
+    if config.source == "disk" and config.datasets and not data_root:
         raise ValueError(f"the {config.name} profile needs the real dataset {', '.join(config.datasets)}: set data_root to "
                          "the folder that holds it")
     if detector.pick_device(config.device).type == "cpu":

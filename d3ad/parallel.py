@@ -1,5 +1,8 @@
 """Work spread over processes: on a CPU each computes with one thread, which is faster than many threads on small networks,
 and the numbers don't depend on how many cores there are.
+
+With D3AD_WORKERS=ray (`run_all.sh --workers ray`) the processes are those of a Ray cluster, at RAY_ADDRESS or on this machine.
+Jobs write to the cache, so its folder must be one that all machines share.
 """
 import contextlib
 import multiprocessing
@@ -21,18 +24,42 @@ WORKER_MEMORY = 2e9  # bytes that a worker process needs
 
 
 def in_parallel(title: str, function, jobs: list[tuple]) -> None:
-    """Call function(*job) for every job: on a CPU in worker processes of one thread each, else one after the other.
+    """Call function(*job) for every job: on a CPU in worker processes of one thread each, else one after the other, or by Ray.
 
     The first of a job is a Run; a worker keeps what its last one has loaded, so jobs of one run should stand together.
     """
     if not jobs:
         return
-    workers = min(len(jobs), num_workers(jobs[0][0].config))
-    calls = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(joblib.delayed(_alone)(function, job) for job in jobs)
+    if os.environ.get("D3AD_WORKERS") == "ray":
+        calls = _by_ray(function, jobs)
+    else:
+        workers = min(len(jobs), num_workers(jobs[0][0].config))
+        calls = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(joblib.delayed(_alone)(function, job) for job in jobs)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A worker stopped")  # joblib replaces a process that has grown: here by what it remembers
         for _ in tqdm(calls, title, total=len(jobs)):
             pass
+
+
+def _by_ray(function, jobs: list[tuple]):
+    """What function(*job) returns, in the order in which jobs are done; a job whose worker died is done again, up to three times.
+
+    joblib's own Ray backend keeps workers that are not replaced when they die.
+    Raises ImportError where Ray isn't installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise ImportError('workers "ray" takes Ray, which is not installed: pip install "d3ad[cluster]"') from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level="warning", include_dashboard=False)
+    gpus = 1 if ray.cluster_resources().get("GPU") else 0
+    task = ray.remote(num_cpus=1, num_gpus=gpus, memory=WORKER_MEMORY, max_retries=3)(_alone)
+    pending = [task.remote(function, job) for job in jobs]
+    while pending:
+        done, pending = ray.wait(pending)
+        yield ray.get(done[0])
 
 
 def _alone(function, job: tuple):

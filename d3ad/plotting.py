@@ -8,6 +8,7 @@ import seaborn as sns
 import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import ConnectionPatch, FancyBboxPatch
+from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 plt.style.use(Path(__file__).with_name("d3ad.mplstyle"))
@@ -389,3 +390,21 @@ def verdicts(frame):
 def pairs(rows: dict[str, Tensor], count: int = 8):
     """Rows of images, such as inputs above their reconstructions."""
     return image_grid([list(images[:count]) for images in rows.values()], list(rows), [""] * count)
+
+
+def scores_by_kind(table):
+    """The score of each part in units of the threshold, a row of dots per kind; right of the line is flagged.
+
+    table: columns kind, anomalous, score.
+    """
+    kinds = list(dict.fromkeys(table["kind"]))
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.3 * len(kinds) + 0.8))
+    sns.stripplot(data=table, x="score", y="kind", order=kinds, hue="anomalous", palette={False: GOOD, True: BAD}, size=4, alpha=0.8,
+                  jitter=0.2, legend=False, ax=ax)
+    ax.axvline(1, color="#444444", lw=1.2, ls="--")
+    ax.set(xscale="log", xlabel="score, in units of the threshold", ylabel="")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.yaxis.grid(True, color="#eeeeee")
+    return fig

@@ -1,6 +1,6 @@
 """Runs the notebooks in order, each from its clean source, and keeps the committed ones clean.
 
-    python -m d3ad.runner [--profile P] [--data-root DIR] [--only 03,05] [--out DIR] [--force]
+    python -m d3ad.runner [--profile P] [--data-root DIR] [--only 03,05] [--out DIR] [--workers ray] [--force]
     python -m d3ad.runner --update-notebooks        # for maintainers: run, then write notebooks/ anew
     python -m d3ad.runner --normalise FILE...       # for maintainers: clean these notebooks in place
 
@@ -8,6 +8,7 @@
 """
 import argparse
 import copy
+import importlib.util
 import json
 import logging
 import os
@@ -144,7 +145,7 @@ def write_clean(notebook: nbformat.NotebookNode, path: Path) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):  # one line, where argparse would print the usage too
-        raise UsageError(f"{message} (allowed: --profile --data-root --only --out --force; see --help)")
+        raise UsageError(f"{message} (allowed: --profile --data-root --only --out --workers --force; see --help)")
 
 
 def folder(text: str) -> Path:
@@ -167,6 +168,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--only", metavar="03,05", help="only these notebooks, by number")
     add("--out", metavar="DIR", type=folder, default=os.environ.get("D3AD_OUT") or None,
         help="figures/, results/, notebooks/ and cache/ go there, and the checkout stays as it was")
+    add("--workers", choices=("local", "ray"), default=os.environ.get("D3AD_WORKERS") or "local",
+        help="who computes: processes on this machine, or those of a Ray cluster (RAY_ADDRESS, else this machine)")
     add("--force", action="store_true", help="compute again what the cache keeps of this profile")
     add("--update-notebooks", action="store_true", help="maintainers: write notebooks/ anew")
     add("--normalise", metavar="FILE", nargs="+", type=argparse.FileType(encoding="utf-8"),
@@ -216,10 +219,15 @@ def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
     """The notebooks to run; raises UsageError for what can be known before the long work."""
     try:
         config = Config.profile(options.profile)
+        if not config.datasets:
+            raise ValueError(f"the {options.profile} profile names no dataset: it is for python -m d3ad fit, and for notebook 09 "
+                             "with a good_folder")
     except ValueError as error:
         raise UsageError(error) from None
     if options.update_notebooks and (options.profile != "demo" or options.out):
         raise UsageError("--update-notebooks goes with the demo profile, and not with --out")
+    if options.workers == "ray" and importlib.util.find_spec("ray") is None:
+        raise UsageError('--workers ray takes Ray, which is not installed: pip install "d3ad[cluster]"')
     check_data(options.profile, config, options.data_root)
     chosen = choose(notebooks, options.only)
     for source in chosen:
@@ -279,6 +287,7 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
     if options.force and cache.exists():
         print(f"--force: removing {os.path.relpath(cache)}")
         shutil.rmtree(cache)
+    os.environ["D3AD_WORKERS"] = options.workers  # for the notebooks
     if options.update_notebooks:
         os.environ["TQDM_DISABLE"] = "1"
     print(f"profile {options.profile}; the executed notebooks go to {os.path.relpath(copies)}")

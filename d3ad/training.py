@@ -1,7 +1,8 @@
 """Training loops: the autoencoder, the latent diffusion model (Eq. 6), the features, their adaptation (Eq. 10).
 
 Every random draw of a step comes from a generator seeded by (seed, step), so a run that was stopped and resumed ends
-with the same weights as one that never stopped.
+with the same weights as one that never stopped.  Autoencoder and diffusion model can be trained by several processes
+(`ranks`); the features are trained by all alike, since a batch's normalisation needs the whole batch.
 """
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from d3ad import diffusion
+from d3ad import diffusion, ranks
 from d3ad.autoencoders import LatentCodec, autoencoder_loss, make_torchvision_importable
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_levels, adaptation_loss
@@ -73,6 +75,7 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()} if ema_decay else None
     losses = _restore(folder, model, optimizer, average) if folder else []
+    ranks.check_same(len(losses), folder)
     model.train()
     bar = tqdm(range(len(losses), num_steps), desc=name, initial=len(losses), total=num_steps, unit="step", mininterval=2)
     for step in bar:
@@ -81,21 +84,30 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
         loss = loss_of_step(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        loss = ranks.average(model, loss)
         optimizer.step()
         losses.append(loss.item())
         if not loss.isfinite():
             raise FloatingPointError(f"{name}: the loss became {losses[-1]} at step {step}; lower the learning rate")
         if average is not None:
             decay = min(ema_decay, (step + 1) / (step + 10))  # early weights are forgotten fast
-            for key, value in model.state_dict().items():
-                average[key].lerp_(value, 1 - decay) if value.is_floating_point() else average[key].copy_(value)
+            _average(average, model.state_dict(), decay)
         bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}", refresh=False)
-        if folder and ((step + 1) % save_every == 0 or step + 1 == num_steps):
+        if folder and ranks.is_first() and ((step + 1) % save_every == 0 or step + 1 == num_steps):
             _keep(folder, model, optimizer, average, losses)
     if average is not None:
         model.load_state_dict(average)
     model.eval().requires_grad_(False)
     return losses
+
+
+@torch.no_grad()
+def _average(average: dict[str, Tensor], new: dict[str, Tensor], decay: float) -> None:
+    """Move each entry a little towards the new one, all in one call; counters are copied."""
+    moving = [key for key, value in new.items() if value.is_floating_point()]
+    get_ema_multi_avg_fn(decay)([average[key] for key in moving], [new[key] for key in moving], None)
+    for key in set(new) - set(moving):
+        average[key].copy_(new[key])
 
 
 def _rate(step: int, num_steps: int, schedule: str) -> float:
@@ -144,9 +156,10 @@ def train_autoencoder(codec: LatentCodec, images: Tensor, config: Config, folder
 
     def loss_of_step(step: int) -> Tensor:
         batch = random_crop(images[batch_indices(len(images), config.batch_size, step, config.seed)], step, config)
-        batch = batch.to(model.device)
         shape = (len(batch), config.latent_channels, batch.shape[2] // codec.factor, batch.shape[3] // codec.factor)
-        return autoencoder_loss(model, batch, torch.randn(shape, generator=step_generator(config.seed, step)).to(batch))
+        noise = torch.randn(shape, generator=step_generator(config.seed, step))
+        mine, noise = (ranks.share(x).to(model.device) for x in (batch, noise))
+        return ranks.weighted(autoencoder_loss(model, mine, noise), of=len(batch))
 
     losses = optimise("autoencoder", model, loss_of_step, config.autoencoder_steps, learning_rate=2e-3, schedule="cosine",
                       folder=folder)
@@ -170,11 +183,15 @@ def train_diffusion(unet: UNet2DModel, mean: Tensor, std: Tensor, config: Config
 
     def loss_of_step(step: int) -> Tensor:
         generator = step_generator(config.seed, step)
-        index = batch_indices(len(mean), config.batch_size, step, config.seed).to(mean.device)
-        noise, sample = (torch.randn(mean[index].shape, generator=generator).to(mean) for _ in range(2))
-        t = torch.randint(1, config.train_t_max + 1, (len(index),), generator=generator).to(mean.device)
+        index = batch_indices(len(mean), config.batch_size, step, config.seed)
+        size = len(index)
+        noise, sample = (torch.randn((size, *mean.shape[1:]), generator=generator) for _ in range(2))
+        t = torch.randint(1, config.train_t_max + 1, (size,), generator=generator)
+        index, noise, sample, t = (ranks.share(x).to(mean.device) for x in (index, noise, sample, t))
         z0 = mean[index] + std[index] * sample  # a fresh posterior sample each time, as if encoded anew
-        return diffusion.simple_loss(model, z0, t, noise, abar)
+        with torch.autocast(mean.device.type, torch.bfloat16, enabled=config.train_precision == "bfloat16"):
+            loss = diffusion.simple_loss(model, z0, t, noise, abar)
+        return ranks.weighted(loss, of=size)
 
     return optimise("diffusion", unet, loss_of_step, num_training_steps(config, len(mean)),
                     learning_rate=config.learning_rate, weight_decay=config.weight_decay, ema_decay=config.ema_decay,

@@ -92,6 +92,7 @@ def test_evaluate_prints_metrics(drawn, model, capsys):
     (["fit", ".", "--out", "m", "--set", "guidence=1"], "guidence"),
     (["fit", ".", "--out", "m", "--set", "omega=7"], "omega"),
     (["predict", "nowhere", ".", "--out", "o"], "config.json"),
+    (["export", "nowhere", "--out", "o"], "config.json"),
     (["synthesize", "drawn", "--train", "0"], "num_train"),
 ])
 def test_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
+from sklearn.metrics import roc_auc_score
 
 from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200, pro_curve
 
@@ -53,7 +54,17 @@ def test_auroc_is_brute_force(case):
     maps, masks = case
     assume(masks.any() and not masks.all())
     assert pixel_auroc(maps, masks) == pytest.approx(brute_force_auroc(maps.ravel(), masks.ravel()), abs=1e-9)
-    assert image_auroc(maps.ravel(), masks.ravel()) == pytest.approx(pixel_auroc(maps, masks))
+    assert image_auroc(maps.ravel(), masks.ravel()) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases, st.floats(0.05, 1.0))
+def test_the_curve_encloses_what_pro_says(case, limit):
+    maps, masks = case
+    assume(masks.any() and not masks.all())
+    fpr, overlap = pro_curve(maps, masks, limit)
+    assert fpr[0] == overlap[0] == 0 and fpr[-1] == pytest.approx(limit) and (np.diff(fpr) >= 0).all() and (np.diff(overlap) >= 0).all()
+    assert np.trapezoid(overlap, fpr) / limit == pytest.approx(pro(maps, masks, limit), abs=1e-9)
 
 
 @settings(max_examples=50, deadline=None)
@@ -86,7 +97,8 @@ def test_diagonal_neighbours_are_one_region():
     maps = np.zeros((1, 4, 4)); masks = np.zeros((1, 4, 4), dtype=bool)
     masks[0, 0, 0] = masks[0, 1, 1] = True
     maps[0, 0, 0] = 1
-    assert pro_curve(maps, masks)[1][1] == 0.5
+    fpr, overlap = pro_curve(maps, masks)
+    assert overlap[fpr == 0].max() == 0.5
 
 
 def test_the_200_threshold_version_moves_under_monotone_changes_the_exact_does_not():

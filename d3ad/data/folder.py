@@ -3,8 +3,8 @@
 * Images directly in it: all are normal, for training; the test is empty, subfolders are not read.
 * ``good`` (or ``normal``, ``ok``, ``train``) beside one folder per defect, as in anomalib's ``Folder``: a
   fifth of the normal images, drawn with ``seed``, goes to the test. Masks are optional, in
-  ``masks/<defect>`` or ``ground_truth/<defect>``, as ``<stem>.*`` or ``<stem>_mask.*``; a defect has one for
-  each image or none at all.
+  ``masks/<defect>``, ``mask/<defect>`` or ``ground_truth/<defect>``, or, beside one defect only, directly in
+  that folder; as ``<stem>.*`` or ``<stem>_mask.*``. A defect has one for each image or none at all.
 
 A folder with ``train/good`` and ``test/<defect>`` is in the layout of MVTec AD: load it as "mvtec".
 """
@@ -13,8 +13,8 @@ from .base import (Dataset, Sample, anomalous_samples, find_root, hold_out, imag
 
 OPTIONS = ("seed",)
 NORMAL = ("good", "normal", "ok", "train")
-MASKS = ("masks", "ground_truth")
-AMBIGUOUS = (*NORMAL, "test", "val", "mask")  # never a defect's name
+MASKS = ("masks", "mask", "ground_truth")
+AMBIGUOUS = (*NORMAL, "test", "val")  # never a defect's name
 
 
 def find(root):
@@ -34,8 +34,9 @@ def read(root, category, problems, seed=0):
     train, test = normal_samples(list_images(normal, problems)), []
     if normal != root:
         train, test = hold_out(train, seed)
+        defects = [folder for folder in subfolders(root) if folder.name not in (*MASKS, *AMBIGUOUS)]
         for folder in subfolders(root):
-            if folder.name in MASKS and image_files(folder):
+            if folder.name in MASKS and image_files(folder) and len(defects) != 1:
                 problems.append(f"{folder}: masks directly in it; move them to {folder.name}/<defect>")
             elif folder.name in AMBIGUOUS and folder != normal:
                 problems.append(f"{folder}: not a defect beside {normal.name}; rename it, or load as mvtec")
@@ -50,7 +51,7 @@ def _normal_folder(root):
 
 def _anomalous(root, folder, problems):
     images = list_images(folder, problems)
-    for masks in (root / name / folder.name for name in MASKS):
-        if masks.is_dir():
+    for masks in (*(root / name / folder.name for name in MASKS), *(root / name for name in MASKS)):
+        if image_files(masks) or masks.is_dir() and masks.parent != root:
             return anomalous_samples(images, masks, folder.name, problems)
     return [Sample(path, 1, None, folder.name) for path in images]

@@ -1,0 +1,61 @@
+"""How fast, and how near the machine's limit: `python -m d3ad benchmark`.
+
+Three measurements, each in one run on one machine, so that ratios mean something: `inference` (the plain order of work, the presets,
+two rivals), `training` (one step, and what all datasets would take), `metrics` (PRO and AUROC against the usual ways).
+Networks have the paper's sizes and random weights, which cost what trained ones cost.
+"""
+import json
+from pathlib import Path
+
+from d3ad.files import write_whole
+
+PARTS = ("inference", "training", "metrics")
+TINY = dict(naive_images=1, rounds=1)
+
+
+def measured(part: str, size: str, batch: int, file: Path) -> list[dict]:
+    """The rows of one part, measured now; the file keeps those of other machines and sizes and gets these.
+
+    Raises ValueError for an unknown part or size.
+    """
+    if part == "inference":
+        from d3ad.benchmark.inference import inference
+        rows = inference(size, batch, **TINY if size == "tiny" else {})
+    elif part == "training":
+        from d3ad.benchmark.training import measure
+        rows = measure(size, min(batch, 4), memory_batch=30 if size == "paper" else 0)
+    elif part == "metrics":
+        from d3ad.benchmark.metrics import measure
+        rows = measure(6, 64, 6) if size == "tiny" else measure()
+    else:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
+    rows = [row | {"size": size} for row in rows]
+    here = (rows[0]["device"], size)
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    kept = [row for row in kept if (row["device"], row["size"]) != here]
+    write_whole(file, json.dumps([*kept, *rows], indent=1) + "\n")
+    return rows
+
+
+def as_text(rows: list[dict]) -> str:
+    """A line per row: what it is, and its main numbers."""
+    def one(row: dict) -> str:
+        name = row.get("preset") or row.get("way") or f"{row['metric']}, {row['method']}"
+        numbers = {"images_per_second": "images/s", "seconds_per_image": "s per image", "seconds": "s", "speedup": "times the plain order",
+                   "times_ours": "times ours", "megabytes": "MB"}
+        return f"{name}: " + ", ".join(f"{row[key]:.4g} {unit}" for key, unit in numbers.items() if row.get(key) is not None)
+
+    return "\n".join(map(one, rows))
+
+
+def kept(part: str, size: str) -> list[dict]:
+    """The rows of one part and size that `results/benchmark` holds, of the machine measured last.
+
+    Raises FileNotFoundError, saying which command makes them, where there are none.
+    """
+    file = Path(__file__).resolve().parents[2] / "results" / "benchmark" / f"{part}.json"
+    rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    rows = [row for row in rows if row["size"] == size]
+    if not rows:
+        raise FileNotFoundError(f"{file} holds nothing of size {size!r}: run python -m d3ad benchmark")
+    return [row for row in rows if row["device"] == rows[-1]["device"]]

@@ -1,0 +1,52 @@
+"""What this machine can do at most: the rate of its matrix products and of its memory."""
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import torch
+
+from d3ad.report import commit, version
+
+
+def describe(device: torch.device) -> dict:
+    """The machine in words and numbers, without its name."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else _processor()
+    return dict(device=name, threads=torch.get_num_threads(), memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
+                torch=version("torch"), commit=commit())
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def best_seconds(work: Callable[[], object], device: torch.device, rounds: int = 5) -> float:
+    """The shortest of some rounds after one that isn't counted: what the machine can do when nothing disturbs it."""
+    found = []
+    for _ in range(rounds + 1):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - started)
+    return min(found[1:])
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] = (1024, 2048, 4096)) -> float:
+    """The best rate of square matrix products, in GFLOP/s: the limit of every network here."""
+    rates = []
+    for size in sizes:
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        rates.append(2 * size ** 3 / best_seconds(lambda: a @ b, device) / 1e9)
+    return max(rates)
+
+
+def bandwidth(device: torch.device, megabytes: int = 512) -> float:
+    """The rate at which memory is read and written by a copy, in GB/s."""
+    source = torch.zeros(megabytes * 250_000, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / best_seconds(lambda: target.copy_(source), device) / 1e9

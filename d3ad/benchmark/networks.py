@@ -1,0 +1,59 @@
+"""Detectors of a given size with random weights, ready to be timed."""
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, AutoencoderTiny
+
+from d3ad import training
+from d3ad.autoencoders import LatentCodec, load_autoencoder
+from d3ad.calibration import Calibration
+from d3ad.conditioning import pool_features
+from d3ad.config import Config
+from d3ad.detector import D3AD
+from d3ad.features import FeatureExtractor
+
+STABLE_DIFFUSION = dict(  # the shape of stabilityai/sd-vae-ft-mse
+    block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, norm_num_groups=32,
+    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
+SIZES = ("paper", "demo", "tiny")
+
+
+def config_of(size: str) -> Config:
+    """The settings of a size.  Raises ValueError for an unknown one."""
+    if size == "paper":
+        return Config(backbone_weights="none", adapt_epochs=0)
+    if size == "demo":
+        return Config.profile("demo", standardise=False)
+    if size == "tiny":
+        return Config.profile("smoke", standardise=False, image_size=64, backbone="resnet18", k=3)
+    raise ValueError(f"size must be one of {', '.join(SIZES)}; got {size!r}")
+
+
+def untrained(config: Config, num_reference: int = 900) -> D3AD:
+    """A detector with random weights and `num_reference` training images, VisA's usual number, for Algorithm 2."""
+    torch.manual_seed(config.seed)
+    detector = D3AD(config)
+    codec = LatentCodec(AutoencoderKL(**STABLE_DIFFUSION), "kl") if config.autoencoder == "kl" else \
+        load_autoencoder(config.autoencoder, "none", config.latent_channels)
+    detector.codec = codec.to(detector.device).eval().requires_grad_(False)
+    detector.unet = training.make_unet(config).to(detector.device).eval().requires_grad_(False)
+    detector.backbone = FeatureExtractor(config.backbone, "none").to(detector.device).eval().requires_grad_(False)
+    detector._set_networks()
+    seen = pool_features(detector.networks.features(drawn_images(8, config.image_size).to(detector.device))[config.dic_block]).cpu()
+    which = torch.arange(num_reference) % len(seen)  # each is one of the images, more or less blurred: several bins are in use
+    blur = (0.2 + which / len(seen)).unsqueeze(1) * seen.std(0) * torch.randn(num_reference, seen.shape[1])
+    detector.conditioning = detector._conditioning().fit(seen[which] + blur)
+    unit, zero, one = torch.tensor([0.0, 1.0]), torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+    detector.calibration = Calibration(torch.tensor([config.t_max]), zero, one, zero, one, unit, unit, torch.tensor(1.0))
+    detector.calibration_images = drawn_images(2, config.image_size)
+    return detector
+
+
+def tiny_autoencoder() -> LatentCodec:
+    """TAESD's shape with random weights."""
+    return LatentCodec(AutoencoderTiny(), "tiny").eval().requires_grad_(False)
+
+
+def drawn_images(count: int, size: int) -> torch.Tensor:
+    """Smooth random pictures (count, 3, size, size) in [-1, 1]."""
+    coarse = torch.rand(count, 3, size // 8, size // 8, generator=torch.Generator().manual_seed(0))
+    return (2 * F.interpolate(coarse, size, mode="bicubic") - 1).clamp(-1, 1)

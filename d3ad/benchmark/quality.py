@@ -1,0 +1,52 @@
+"""What presets cost in quality, and what they save in time, on the runs of a profile."""
+import json
+import statistics
+
+import pandas as pd
+import torch
+
+from d3ad import sweeps
+from d3ad.experiments import VERSION, Run, Workspace, bare, evaluate, train
+from d3ad.files import write_whole
+from d3ad.parallel import in_parallel
+from d3ad.presets import PRESETS
+from d3ad.speed import timed
+
+
+def _file(run: Run, name: str):
+    return run.folder / f"preset-{name}-{VERSION}-{run.config.hash()}.json"
+
+
+def _measure(run: Run, name: str) -> None:
+    prediction = run.detector.with_preset(name).predict(run.images, normalisation=run.config.normalisation)
+    write_whole(_file(run, name), json.dumps(evaluate(prediction, run.labels, run.masks)))
+
+
+def summary(workspace: Workspace, runs: list[Run] | None = None) -> pd.DataFrame:
+    """Rows as `sweeps.summary` has them, in percent, with the names of all presets as methods; cached."""
+    runs = workspace.runs() if runs is None else runs
+    steps = {name: dict(num_steps=preset.num_steps) if preset.num_steps else {} for name, preset in PRESETS.items() if not preset.low_precision}
+    exact = sweeps.summary(workspace, steps, runs)
+    others = [name for name in PRESETS if name not in steps]
+    jobs = [(run, name) for run in runs for name in others if not _file(run, name).exists()]
+    train(list({id(run): run for run, _ in jobs}.values()))
+    in_parallel("presets", _measure, [(bare(run), name) for run, name in jobs])
+    rows = [sweeps.row(run, name, json.loads(_file(run, name).read_text(encoding="utf-8"))) for run in runs for name in others]
+    return pd.concat([exact, pd.DataFrame(rows)], ignore_index=True)
+
+
+def seconds(run: Run) -> dict[str, float]:
+    """Seconds per image of every preset on one batch of the run's test images, in this process; median of some rounds, cached."""
+    file = run.folder / f"preset-seconds-{run.config.predict_batch}.json"
+    if not file.exists():
+        batch, own = run.images[:run.config.predict_batch], run.detector
+
+        def build(name: str):
+            found = own.with_preset(name)
+            found.memory = None  # each call looks at the images anew
+            return found.predict
+
+        found = {name: statistics.median(timed(lambda: build(name), batch)["seconds"]) for name in PRESETS}
+        write_whole(file, json.dumps(found | {"threads": torch.get_num_threads()}))
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return {name: found[name] for name in PRESETS}

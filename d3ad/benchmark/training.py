@@ -1,0 +1,76 @@
+"""One training step of eps_theta in the authors' order and in ours, and what the paper's datasets would take at that rate."""
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from d3ad import diffusion, training
+from d3ad.benchmark import machine
+from d3ad.benchmark.naive import _usual_order
+from d3ad.benchmark.networks import config_of, drawn_images, untrained
+from d3ad.speed import _peak, keep_freed_memory
+
+IMAGES = {"VisA": 8659, "BTAD": 1799, "MVTec AD": 3629}  # normal training images of all 30 categories
+EPOCHS = 300
+
+
+def measure(size: str, batch: int = 4, rounds: int = 2, memory_batch: int = 0) -> list[dict]:
+    """One dict per way: seconds per image and step, GFLOP/s of the UNet alone, its share of the limit, the projection.
+
+    memory_batch: above 0, one step of ours with so many images, for its memory (the paper trains with 30).
+    """
+    config = config_of(size)
+    detector = untrained(config, num_reference=config.k)
+    device = detector.device
+    images = drawn_images(batch, config.image_size).to(device)
+    about = machine.describe(device) | dict(batch=batch)
+    rates = {dtype: machine.matmul_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    z, t = torch.randn(1, config.latent_channels, *(config.image_size // 8,) * 2, device=device), torch.ones(1, dtype=torch.long, device=device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        detector.unet(z, t)
+    step_gflop = 3 * counter.get_total_flops() / 1e9  # forward, and twice that backward
+    mean, std = detector.codec.encode(images)
+
+    def cached(count: int) -> torch.Tensor:
+        repeated = mean[torch.arange(count) % batch]
+        return repeated + std[torch.arange(count) % batch] * torch.randn_like(repeated)
+
+    rows, plain = [], None
+    ways = {"authors' order": (lambda count: detector.codec.encode(images[torch.arange(count) % batch])[0], torch.float32, False),
+            "latents cached": (cached, torch.float32, True), "latents cached, bfloat16": (cached, torch.bfloat16, True)}
+    for name, (latents, dtype, ours) in ways.items():
+        unet = training.make_unet(config).to(device).train()
+        if ours:
+            keep_freed_memory()
+        else:
+            unet, detector.codec = _usual_order(unet), _usual_order(detector.codec)
+        step = _step(unet, config, latents, dtype, fused=ours)
+        seconds = machine.best_seconds(lambda: step(batch), device, rounds) / batch
+        plain = plain or seconds
+        rate = step_gflop / seconds
+        rows.append(about | dict(
+            way=name, precision=str(dtype)[6:], seconds_per_image=seconds, speedup=plain / seconds, unet_gflop_per_image=step_gflop,
+            gflops=rate, share_of_limit=rate / rates[dtype], matmul_gflops=round(rates[dtype]),
+            hours_for_all_datasets=sum(IMAGES.values()) * EPOCHS * seconds / 3600))
+        if memory_batch and ours and dtype == torch.bfloat16:
+            with _peak(device.type == "cuda") as peak:
+                before = peak[0]
+                step(memory_batch)
+            weights = sum(4 * p.nbytes for p in unet.parameters())  # with gradients and both moments
+            rows[-1] |= dict(memory_batch=memory_batch, megabytes=round((weights + max(peak[0] - before, 0)) / 1e6))
+    return rows
+
+
+def _step(unet, config, latents, dtype, fused: bool):
+    """step(count): one optimizer step on so many latents."""
+    abar = diffusion.alpha_bar(config.beta_start, config.beta_end, config.num_timesteps)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused, foreach=False)
+
+    def step(count: int) -> None:
+        z0 = latents(count)
+        t = torch.randint(1, config.train_t_max + 1, (count,), device=z0.device)
+        with torch.autocast(z0.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = diffusion.simple_loss(training.eps_model(unet), z0, t, torch.randn_like(z0), abar)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return step

@@ -1,0 +1,163 @@
+"""Parts of one's own: from photographs of good ones to a detector with a threshold and what it promises."""
+import contextlib
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import pandas as pd
+import torch
+from torch import Tensor
+
+from d3ad import data, metrics, ranks, rehearsal
+from d3ad.config import Config
+from d3ad.data import Dataset, Sample, synthetic
+from d3ad.detector import D3AD, Prediction, fit_backbone, fit_codec, pick_device
+from d3ad.experiments import VERSION, Workspace
+from d3ad.features import FeatureExtractor
+from d3ad.parallel import num_workers
+from d3ad.thresholds import split_off
+
+EXAMPLE = ("mvtec", "button", 120, 30, 60)  # layout, drawing; training, good and anomalous test images
+LONG = 100  # training steps from which on it is worth knowing how long they will take
+
+
+def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_rate: float = 0.01,
+             folder: Path | None = None, preset: str = "faithful") -> tuple[D3AD, int]:
+    """Train on most of the good images, set the threshold on the others; say before how long it will take.
+
+    good: (N, 3, H, W) in [-1, 1], H and W the config's image size.  held_out: the share that isn't trained on.
+    folder: training states are kept there, each under a name of its settings and images; a fit that was stopped goes on.
+    preset: how it will predict (`d3ad.presets`); the threshold is set under it.
+    Returns the detector and the number of images that it was trained on.
+    Raises ValueError for too few images, FileNotFoundError for missing weights, both before the long work.
+    """
+    train, rest = split_off(good, held_out, config.seed)
+    if ranks.count() > 1:
+        print(f"{ranks.count()} processes share every batch of {min(config.batch_size, len(train))}", flush=True)
+    seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]  # a state goes on only with the images that it began with
+    folder, parts = folder and folder / f"{config.hash()}-{seen}", {}
+    if sum(rehearsal.num_steps(config, len(train)).values()) >= LONG:
+        at_once = ranks.count() == 1 and num_workers(config) > 1
+        print(f"training on {len(train)} images takes {rehearsal.rehearse(train, config, len(rest), at_once)}", flush=True)
+        if at_once:
+            parts = _codec_and_backbone(train, config, folder)
+    detector = D3AD(config)
+    detector.losses = parts.pop("losses", {})
+    detector.fit(train, folder, **parts)
+    if preset != detector.preset:
+        detector = detector.with_preset(preset)
+    detector.set_threshold(rest, false_alarm_rate)
+    return detector, len(train)
+
+
+def _codec_and_backbone(images: Tensor, config: Config, folder: Path | None) -> dict:
+    """Autoencoder and features, which don't need each other, at once: the features in a process beside this one."""
+    losses: dict = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    beside = joblib.Parallel(n_jobs=2, return_as="generator")([joblib.delayed(_features)(images, config, folder and folder / "features")])
+    codec = fit_codec(images, config, folder and folder / "autoencoder", pick_device(config.device), losses)
+    backbone, of_features = next(beside)
+    torch.set_num_threads(threads)
+    return dict(codec=codec, backbone=backbone, losses=losses | of_features)
+
+
+def _features(images: Tensor, config: Config, folder: Path | None) -> tuple[FeatureExtractor, dict]:
+    """The feature extractor and its losses, without a bar: the autoencoder's is seen."""
+    torch.set_num_threads(1)
+    losses: dict = {}
+    with contextlib.redirect_stderr(io.StringIO()):
+        return fit_backbone(images, config, folder, pick_device(config.device), losses), losses
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Good parts to learn from and parts to inspect, as images (N, 3, H, W) in [-1, 1]."""
+
+    good: Tensor
+    new: Tensor
+    samples: tuple[Sample, ...]  # of the new parts
+    names: tuple[str, ...]       # their paths below their folder
+    fingerprint: str             # of the good parts' dataset
+    mask_threshold: int          # a mask's value above it is anomalous
+
+    @property
+    def labels(self) -> Tensor | None:
+        """(N,) 1 = anomalous, for the new parts; None where nothing is known of them."""
+        labels = torch.tensor([sample.label for sample in self.samples])
+        return labels if labels.any() else None
+
+    def mask(self, i: int) -> Tensor | None:
+        """(H, W) bool, where new part i is anomalous; None where no mask says so."""
+        sample = self.samples[i]
+        return data.load_mask(sample.mask, self.new.shape[-1], self.mask_threshold) if sample.mask else None
+
+
+def read(workspace: Workspace, good_folder: str = "", new_folder: str = "") -> Parts:
+    """The parts in two folders, or an example for whoever has none at hand.
+
+    good_folder: photographs of good parts, or a folder with `good` and one folder per defect, which can be inspected too.
+    new_folder: photographs to inspect.  Raises ValueError where there is nothing to inspect but what is trained on.
+    """
+    dataset = data.load("folder", good_folder) if good_folder else example(workspace)
+    inspected = data.load("folder", new_folder) if new_folder else dataset
+    split = "test" if inspected.test else "train"
+    if inspected is dataset and split == "train":
+        raise ValueError(f"{dataset.root} holds good parts only, and all are trained on: give new_folder, with parts to inspect")
+    size, samples = workspace.config.image_size, getattr(inspected, split)
+    names = tuple(sample.image.relative_to(inspected.root).as_posix() for sample in samples)
+    return Parts(dataset.images("train", size), inspected.images(split, size), samples, names, dataset.fingerprint(),
+                 inspected.mask_threshold)
+
+
+def example(workspace: Workspace) -> Dataset:
+    """Drawn buttons, which no profile trains on, or a real dataset's first category.
+
+    Raises ValueError where the profile names no dataset.
+    """
+    config = workspace.config
+    if not config.datasets:
+        raise ValueError(f"the {config.name} profile names no dataset: give good_folder, a folder of photographs of good parts")
+    if config.source == "disk":
+        return workspace.run(*workspace.targets()[0]).dataset
+    layout, drawing, *counts = EXAMPLE
+    if workspace.name == "smoke":
+        counts = config.drawn_counts
+    root = workspace.cache / "own-drawn"
+    synthetic.write(root, layout, drawing, *counts, seed=config.seed)
+    return data.load(layout, root, drawing)
+
+
+def kept(workspace: Workspace, good: Tensor, held_out: float = 0.2, false_alarm_rate: float = 0.01) -> D3AD:
+    """The detector of `fit_part` with the workspace's settings, from the cache where it lies there."""
+    settings = f"{VERSION}|{workspace.config.hash()}|{held_out}|{false_alarm_rate}|"
+    key = hashlib.sha256(settings.encode() + good.numpy().tobytes()).hexdigest()[:12]
+    folder = workspace.cache / f"own-{key}"
+    if not (folder / "detector").exists():
+        fit_part(good, workspace.config, held_out, false_alarm_rate, folder / "training")[0].save(folder / "detector")
+    return D3AD.load(folder / "detector", workspace.config.device)
+
+
+def scores(parts: Parts, prediction: Prediction) -> pd.DataFrame:
+    """A row per new part: kind ("good" or its defect), anomalous, flagged, score in units of the threshold."""
+    return pd.DataFrame(dict(kind=[sample.defect for sample in parts.samples],
+                             anomalous=[sample.label == 1 for sample in parts.samples],
+                             flagged=prediction.is_anomalous.numpy(), score=(prediction.score / prediction.threshold).numpy()))
+
+
+def by_kind(table: pd.DataFrame) -> pd.DataFrame:
+    """How many parts of each kind are flagged, in percent, and their lowest and highest score; all defects; I-AUROC of all.
+
+    table: of `scores`.  Columns kind, parts, flagged, lowest, highest, measured_i_auroc.
+    """
+    def summary(kind: str, rows: pd.DataFrame) -> dict:
+        return dict(kind=kind, parts=len(rows), flagged=100 * rows["flagged"].mean(), lowest=rows["score"].min(),
+                    highest=rows["score"].max())
+
+    rows = [summary(kind, group) for kind, group in table.groupby("kind", sort=False)]
+    whole = summary("all defects", table[table["anomalous"]])
+    score, anomalous = (torch.tensor(table[column].to_numpy()) for column in ("score", "anomalous"))
+    whole["measured_i_auroc"] = 100 * metrics.image_auroc(score, anomalous)
+    return pd.DataFrame([*rows, whole])

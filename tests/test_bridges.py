@@ -1,0 +1,159 @@
+"""Other libraries' ways: DataLoaders, scikit-learn's outlier detectors, anomalib's folders, batches and Engine, torch.export."""
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from torch.utils.data import DataLoader, TensorDataset
+
+from d3ad import D3AD, data, export
+from d3ad.cli import main
+from d3ad.data import synthetic
+from d3ad.data.loading import loader
+from d3ad.estimator import D3ADEstimator
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Drawn buttons in anomalib's Folder layout: good, defect, and masks directly in mask."""
+    root = tmp_path_factory.mktemp("parts")
+    drawn = synthetic.write(tmp_path_factory.mktemp("drawn"), "mvtec", "button", 12, 4, 6, size=64) / "button"
+    for name, source in (("good", "train/good"), ("defect", "test/chip"), ("mask", "ground_truth/chip")):
+        (drawn / source).rename(root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def settings(tiny):
+    """The tiny configuration as changes to the smoke profile."""
+    from d3ad import Config
+    smoke = Config.profile("smoke").to_dict()
+    return {name: value for name, value in tiny.to_dict().items() if value != smoke[name]}
+
+
+def test_importing_d3ad_takes_none_of_these_libraries_along():
+    heavy = "anomalib papermill ray sklearn lightning accelerate".split()
+    code = f"import sys, d3ad, d3ad.cli; from d3ad import D3AD; print([n for n in {heavy} if n in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip().splitlines()[-1]
+    assert set(json.loads(found.replace("'", '"'))) <= {"sklearn", "accelerate"}  # which diffusers and the AUROC bring
+
+
+# ---- PyTorch ----
+
+def test_batches_of_any_usual_form_are_taken(fitted, images):
+    expected = fitted.predict(images).score
+    tensors, pairs = DataLoader(images, batch_size=4), DataLoader(TensorDataset(images, torch.zeros(10)), batch_size=3)
+    dicts = [{"image": part, "label": 0} for part in images.split(7)]
+    for batches in (tensors, pairs, dicts, (part for part in images.split(2))):
+        assert torch.allclose(fitted.predict(batches).score, expected, atol=1e-5)
+
+
+def test_a_detector_trained_from_a_loader_is_the_same(tiny, images, fitted):
+    assert torch.equal(D3AD(tiny).fit(DataLoader(images, batch_size=4)).predict(images).score, fitted.predict(images).score)
+
+
+def test_a_dataset_becomes_a_loader(parts, fitted):
+    dataset = data.load("folder", parts)
+    batch = next(iter(loader(dataset, "test", 64, batch_size=8)))
+    assert batch["image"].shape == (len(dataset.test), 3, 64, 64) and batch["label"].tolist() == dataset.labels("test").tolist()
+    assert batch["defect"] == [sample.defect for sample in dataset.test] and batch["path"][0] == str(dataset.test[0].image)
+    assert torch.allclose(fitted.predict(loader(dataset, "test", 64, batch_size=2)).score, fitted.predict(dataset).score, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [[{"picture": torch.zeros(1, 3, 64, 64)}], [torch.zeros(3, 64, 64)], [()], iter([]), [torch.zeros(1, 3, 64, 64), "a"]])
+def test_other_batches_are_refused(fitted, bad):
+    with pytest.raises(ValueError, match="DataLoader"):
+        fitted.predict(bad)
+
+
+# ---- scikit-learn ----
+
+def test_signs_are_those_of_scikit_learns_outlier_detectors(settings, images):
+    estimator = D3ADEstimator("smoke", settings)
+    with pytest.raises(NotFittedError):
+        estimator.score_samples(images)
+    assert estimator.fit(images) is estimator
+    scores, decision = estimator.score_samples(images), estimator.decision_function(images)
+    assert scores == pytest.approx(-estimator.detector_.predict(images).score.numpy()) and scores.shape == (10,)
+    assert decision == pytest.approx(scores - estimator.offset_)
+    assert (estimator.predict(images) == np.where(estimator.detector_.predict(images).is_anomalous, -1, 1)).all()
+
+
+def test_it_can_be_cloned_piped_and_cross_validated(settings, images):
+    flat, labels = images.flatten(1).numpy(), np.array([0] * 8 + [1] * 2)
+    estimator = D3ADEstimator("smoke", settings, held_out=0.0)
+    copy = clone(estimator)
+    assert copy is not estimator and copy.get_params() == estimator.get_params()
+    pipe = make_pipeline(FunctionTransformer(np.clip, kw_args=dict(a_min=-1, a_max=1)), estimator)
+    assert pipe.fit(flat).score_samples(flat).shape == (10,) and set(pipe.predict(flat)) <= {-1, 1}
+    folds = [(np.arange(8), np.arange(4, 10))]
+    found = cross_val_score(estimator, flat, 1 - labels, cv=folds, scoring="roc_auc")
+    assert 0 <= found[0] <= 1
+
+
+# ---- torch.export ----
+
+def test_exported_networks_say_the_same(fitted, images, tmp_path, capsys):
+    fitted.save(tmp_path / "model")
+    assert main(["export", str(tmp_path / "model"), "--out", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["decoder.pt2", "encoder.pt2", "export.json", "features.pt2", "unet.pt2"]
+    latents = fitted.codec.encode(images[:3])[0]
+    inputs = dict(encoder=(images[:3],), decoder=(latents,), unet=(latents, torch.tensor([0, 19, 79])), features=(images[:1],))
+    for name, (network, _) in export.networks(fitted).items():
+        program = torch.export.load(tmp_path / "out" / f"{name}.pt2").module()
+        with torch.no_grad():
+            ours, theirs = network(*inputs[name]), program(*inputs[name])
+        for a, b in zip(*((x if isinstance(x, tuple) else (x,)) for x in (ours, theirs)), strict=True):
+            assert a.shape == b.shape and torch.allclose(a, b, atol=1e-4), name
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["image_size"] == 64
+
+
+# ---- anomalib ----
+
+def test_anomalibs_folder_is_read_with_its_masks(parts):
+    dataset = data.load("folder", parts)
+    defects = [sample for sample in dataset.test if sample.label]
+    assert {sample.defect for sample in defects} == {"defect"} and all(sample.mask.parent.name == "mask" for sample in defects)
+    assert dataset.masks("test", 64).any((1, 2)).tolist() == dataset.labels("test").bool().tolist()
+
+
+def test_a_prediction_becomes_anomalibs_batch_and_its_metrics_agree(fitted, images):
+    pytest.importorskip("anomalib")
+    from anomalib.metrics import AUROC
+
+    from d3ad import anomalib_bridge, metrics
+    prediction, labels, masks = fitted.predict(images), torch.arange(10) % 2, torch.zeros(10, 64, 64)
+    batch = anomalib_bridge.to_image_batch(prediction, images, labels, masks)
+    assert torch.allclose(anomalib_bridge.images_of(batch), images, atol=1e-6) and batch.pred_label.tolist() == prediction.is_anomalous.tolist()
+    auroc = AUROC(fields=["pred_score", "gt_label"])
+    auroc.update(batch)
+    assert float(auroc.compute()) == pytest.approx(metrics.image_auroc(prediction.score, labels), abs=1e-5)
+    with pytest.raises(ValueError, match="9 images and 10"):
+        anomalib_bridge.to_image_batch(prediction, images[:9])
+
+
+def test_anomalibs_engine_fits_tests_and_predicts(parts, settings, tmp_path):
+    pytest.importorskip("anomalib")
+    from d3ad.anomalib_bridge import D3ADModule
+    from anomalib.data import Folder
+    from anomalib.engine import Engine
+    datamodule = Folder(name="parts", root=parts, normal_dir="good", abnormal_dir="defect", mask_dir="mask", train_batch_size=4, eval_batch_size=4,
+                        num_workers=0, val_split_mode="same_as_test", seed=0)
+    engine = Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False)
+    module = D3ADModule("smoke", settings, visualizer=False)
+    with pytest.raises(RuntimeError, match="no detector is fitted"):
+        module.model(torch.zeros(1, 3, 64, 64))
+    engine.fit(module, datamodule=datamodule)
+    found = engine.test(module, datamodule=datamodule)[0]
+    assert 0 <= found["image_AUROC"] <= 1 and 0 <= found["pixel_AUROC"] <= 1
+    other = Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", enable_progress_bar=False)  # the first keeps its callbacks
+    batch = other.predict(D3ADModule(detector=module.detector, visualizer=False, post_processor=False), datamodule=datamodule)[0]
+    again = module.detector.predict(2 * batch.image - 1)
+    assert torch.allclose(batch.pred_score, again.score, atol=1e-5) and batch.pred_label.tolist() == again.is_anomalous.tolist()

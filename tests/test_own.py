@@ -1,0 +1,133 @@
+"""Parts of one's own: folders, the forecast before a fit, the paper's setting on a folder, what is flagged."""
+import json
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+import timm
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import save_file
+
+from d3ad import Config, experiments, own, rehearsal, runner
+from d3ad.cli import main
+from d3ad.data import synthetic
+
+NOTEBOOK = next((Path(__file__).resolve().parent.parent / "notebooks").glob("09_*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Drawn buttons as a user has them: `good`, a folder per defect, and another of good ones alone."""
+    root = tmp_path_factory.mktemp("parts")
+    drawn = synthetic.write(root / "drawn", "mvtec", "button", 12, 4, 6, size=64) / "button"
+    (drawn / "train" / "good").rename(root / "only_good")
+    (drawn / "test").rename(root / "mixed")
+    return root
+
+
+@pytest.fixture()
+def workspace(tmp_path):
+    return experiments.open_workspace("smoke", out=str(tmp_path))
+
+
+def test_a_forecast_adds_up_and_speaks_of_its_larger_parts():
+    forecast = rehearsal.Forecast({"autoencoder": 30.0, "diffusion": 95.0, "adaptation": 0.2})
+    assert forecast.total == pytest.approx(125.2)
+    assert str(forecast) == "about 2.1 minutes on this machine (autoencoder 30 s, diffusion 1.6 minutes)"
+    assert str(rehearsal.Forecast({"diffusion": 3600.0 * 40})).startswith("about 40 hours")
+    assert rehearsal.Forecast({"autoencoder": 30.0, "diffusion": 95.0, "features": 20.0}, at_once=True).total == 125  # the longer of two counts
+
+
+def test_the_steps_of_a_fit_are_counted():
+    assert rehearsal.num_steps(Config.profile("demo"), 96) == dict(autoencoder=1000, diffusion=600, features=500, adaptation=12)
+    assert rehearsal.num_steps(Config.profile("paper"), 96) == dict(autoencoder=0, diffusion=900, features=0, adaptation=3)
+
+
+def test_a_rehearsal_changes_nothing_of_the_fit(tiny, images, fitted):
+    from d3ad import D3AD
+    forecast = rehearsal.rehearse(images, tiny, num_held_out=2)
+    assert set(forecast.seconds) == {"autoencoder", "diffusion", "features", "adaptation", "calibration"} and forecast.total > 0
+    assert torch.equal(D3AD(tiny).fit(images).predict(images).score, fitted.predict(images).score)
+
+
+def test_a_long_fit_says_how_long_and_uses_two_cores_with_the_same_result(tiny, images, capsys, monkeypatch):
+    monkeypatch.setattr(own, "num_workers", lambda config: 2)
+    monkeypatch.setattr(rehearsal, "rehearse", lambda *arguments: rehearsal.Forecast({"diffusion": 300.0}))
+    monkeypatch.setattr(own, "LONG", 1)
+    detector, num_trained = own.fit_part(images, tiny)
+    said = capsys.readouterr().out
+    assert said.startswith("training on 8 images takes about 5.0 minutes on this machine") and num_trained == 8 and detector.promise.num_images == 2
+    monkeypatch.setattr(own, "LONG", 100)
+    plain, _ = own.fit_part(images, tiny)
+    assert not capsys.readouterr().out  # nine steps are not worth a word
+    assert torch.allclose(plain.predict(images).score, detector.predict(images).score, atol=1e-4) and plain.losses == detector.losses
+
+
+def test_missing_weights_are_named_before_the_long_work(tiny, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "LONG", 1)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        own.fit_part(images, tiny.replace(backbone_weights=str(tmp_path / "nowhere")), folder=tmp_path)
+    assert not list(tmp_path.iterdir())  # the real training, which comes to the features late, had not begun
+
+
+def test_the_papers_setting_takes_a_folder_of_ones_own(folder, tmp_path, capsys):
+    """`fit --profile paper` with weights from a folder; networks and epochs small, all else as in the paper."""
+    torch.manual_seed(0)
+    AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(8,) * 4,
+                  norm_num_groups=4, layers_per_block=1).save_pretrained(tmp_path / "vae")
+    (tmp_path / "resnet").mkdir()
+    weights = {name: value.contiguous() for name, value in timm.create_model("resnet34").state_dict().items()}
+    save_file(weights, tmp_path / "resnet" / "model.safetensors")
+    small = ["unet_channels=[16,32]", "unet_attention=[1]", "unet_head_dim=16", "image_size=64", "train_epochs=2", "batch_size=4", "k=3",
+             f"autoencoder_weights={tmp_path / 'vae'}", f"backbone_weights={tmp_path / 'resnet'}"]
+    arguments = [word for setting in small for word in ("--set", setting)]
+    assert main(["fit", str(folder / "only_good"), "--out", str(tmp_path / "model"), "--profile", "paper", *arguments]) == 0
+    settings = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert settings["autoencoder"] == "kl" and settings["config"]["name"] == "paper" and settings["config"]["t_max"] == 80
+    assert len(settings["losses"]["diffusion"]) == 4 and "autoencoder" not in settings["losses"] and "features" not in settings["losses"]
+    assert main(["predict", str(tmp_path / "model"), str(folder / "mixed" / "chip"), "--out", str(tmp_path / "out")]) == 0
+    assert "flagged" in capsys.readouterr().out
+
+
+def test_the_paper_profile_has_no_notebooks_of_its_own(capsys):
+    assert runner.main(["--profile", "paper"]) == 2 and "names no dataset" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="good_folder"):
+        own.read(experiments.open_workspace("paper"))
+
+
+def test_folders_are_read_as_a_user_has_them(folder, workspace):
+    mixed = own.read(workspace, str(folder / "mixed"))
+    assert len(mixed.good) == 3 and len(mixed.new) == 7 and int(mixed.labels.sum()) == 6  # a fifth of the good ones is inspected
+    apart = own.read(workspace, str(folder / "only_good"), str(folder / "mixed" / "chip"))
+    assert len(apart.good) == 12 and len(apart.new) == 1 and apart.labels is None and apart.mask(0) is None
+    with pytest.raises(ValueError, match="give new_folder"):
+        own.read(workspace, str(folder / "only_good"))
+
+
+def test_the_example_shares_no_image_with_what_it_inspects(workspace):
+    parts = own.read(workspace)
+    assert not {image.numpy().tobytes() for image in parts.good} & {image.numpy().tobytes() for image in parts.new}
+    assert parts.labels.sum() == 6 and parts.mask(len(parts.new) - 1).any() and parts.mask(parts.labels.tolist().index(0)) is None
+
+
+def test_what_is_flagged_is_counted_by_kind():
+    table = pd.DataFrame(dict(kind=["good", "good", "chip", "crack", "crack"], anomalous=[False, False, True, True, True],
+                              flagged=[False, True, True, True, False], score=[0.5, 1.2, 3.0, 2.0, 0.9]))
+    found = own.by_kind(table).set_index("kind")
+    assert found["flagged"].to_dict() == pytest.approx({"good": 50.0, "chip": 100.0, "crack": 50.0, "all defects": 200 / 3})
+    assert found.loc["crack", ["lowest", "highest", "parts"]].tolist() == [0.9, 2.0, 2]
+    assert found.loc["all defects", "measured_i_auroc"] == pytest.approx(100 * 5 / 6)  # one of six pairs is the wrong way round
+
+
+def test_the_notebooks_cells_take_folders_of_ones_own(folder, tmp_path, capsys):
+    cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+    given = dict(profile="smoke", data_root="", out=str(tmp_path), good_folder=str(folder / "only_good"), new_folder=str(folder / "mixed" / "chip"))
+    names = {"display": lambda table: None}
+    for cell in cells:
+        exec(cell.source, names)
+        names |= given if "parameters" in cell.metadata.get("tags", []) else {}
+    assert "12 good parts to learn from, 1 parts to inspect" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "own" / "own_parts.png").exists() and not (tmp_path / "figures" / "smoke").exists()
+    assert (tmp_path / "cache" / "own" / "inspection" / "report.html").exists()

@@ -1,0 +1,131 @@
+"""Presets and the benchmark: fast paths give the numbers of the plain one, and what is measured is what is said."""
+import json
+
+import pytest
+import torch
+
+from d3ad import D3AD, benchmark, cli, training
+from d3ad.autoencoders import LatentCodec
+from d3ad.benchmark import inference, metrics, naive, networks
+from d3ad.presets import PRESETS, Networks, low_precision_pays
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return networks.untrained(networks.config_of("tiny"), num_reference=30)
+
+
+def test_the_faithful_preset_gives_the_plain_order_s_numbers(plain):
+    images = networks.drawn_images(5, 64)
+    reference = naive.Naive(plain).predict(images)
+    assert len(reference["t_hat"].unique()) > 1  # different steps in one batch
+    found = inference.difference(plain.with_preset("faithful"), images, reference)
+    assert max(found.values()) < 1e-3
+
+
+def test_the_paper_s_autoencoder_one_image_at_a_time_is_the_same(monkeypatch):
+    shape = networks.STABLE_DIFFUSION | dict(block_out_channels=(32, 32, 32, 32), layers_per_block=1)
+    codec = LatentCodec(networks.AutoencoderKL(**shape).eval(), "kl")
+    images = networks.drawn_images(3, 64)
+    mean, std = codec.encode(images)
+    posterior = codec.model.encode(images).latent_dist
+    torch.testing.assert_close(mean, codec.scale * posterior.mean, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(std, codec.scale * posterior.std, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(codec.decode(mean), codec.model.decode(mean / codec.scale).sample.clamp(-1, 1), atol=1e-5, rtol=1e-4)
+
+
+def test_fewer_steps_and_low_precision_stay_near(fitted, images):
+    exact = fitted.predict(images)
+    assert torch.equal(fitted.with_preset("faithful").predict(images).score, exact.score)
+    one = fitted.with_preset("1 step")
+    assert one.config.num_steps == 1 and torch.equal(one.predict(images).t_hat, exact.t_hat)
+    low = Networks(fitted.codec, fitted.unet, fitted.backbone, torch.bfloat16)
+    z0, _ = fitted.networks.encode(images)
+    torch.testing.assert_close(low.encode(images)[0], z0, atol=0.1, rtol=0.05)
+    assert next(fitted.unet.parameters()).dtype == torch.float32  # the detector's own weights stay
+
+
+def test_the_tiny_autoencoder_stands_in_for_the_paper_s(fitted, images):
+    other = networks.untrained(networks.config_of("tiny"), num_reference=30)
+    shape = networks.STABLE_DIFFUSION | dict(block_out_channels=(32, 32, 32, 32), layers_per_block=1)
+    other.codec = LatentCodec(networks.AutoencoderKL(**shape).eval(), "kl")
+    found = other.with_preset("fast", networks.tiny_autoencoder())
+    assert found.codec.kind == "tiny" and found.predict(networks.drawn_images(2, 64)).score.isfinite().all()
+    assert other.codec.kind == "kl"
+
+
+def test_a_saved_detector_keeps_its_preset(fitted, images, tmp_path):
+    fast = fitted.with_preset("fast")
+    loaded = D3AD.load(fast.save(tmp_path / "model"))
+    assert loaded.preset == "fast" and loaded.config.num_steps == 1
+    assert torch.equal(loaded.predict(images).score, fast.predict(images).score)
+
+
+def test_compiling_goes_through_torch_compile_and_nothing_else_changes(fitted, images, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model, options: compiled.append(model) or model)
+    assert torch.equal(fitted.with_preset("faithful", compiled=True).predict(images).score, fitted.predict(images).score)
+    assert compiled == [fitted.unet]
+
+
+def test_an_unknown_preset_is_refused_with_all_names(fitted):
+    with pytest.raises(ValueError, match="must be one of faithful, .*fast; got 'quick'"):
+        fitted.with_preset("quick")
+
+
+def test_low_precision_is_used_where_it_pays(fitted, monkeypatch):
+    monkeypatch.setattr("d3ad.detector.low_precision_pays", lambda device: False)
+    assert fitted.with_preset("fast").networks.dtype == torch.float32
+    monkeypatch.setattr("d3ad.detector.low_precision_pays", lambda device: True)
+    assert fitted.with_preset("fast").networks.dtype == torch.bfloat16
+    assert low_precision_pays(torch.device("mps")) is False
+
+
+def test_training_in_bfloat16_learns_what_float32_learns(tiny, images):
+    mean = torch.randn(8, tiny.latent_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        config = tiny.replace(train_precision=precision, train_steps=6)
+        torch.manual_seed(0)
+        unet = training.make_unet(config)
+        losses[precision] = training.train_diffusion(unet, mean, torch.zeros_like(mean), config)
+        assert next(unet.parameters()).dtype == torch.float32
+    assert losses["float32"] != losses["bfloat16"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
+def test_ways_to_compute_pro_agree_where_they_should():
+    maps, masks = metrics.drawn_maps(6, 64)
+    exact = metrics.metrics.pro(maps, masks)
+    assert metrics.anomalib_aupro(maps, masks) == pytest.approx(exact, abs=1e-4)
+    assert metrics.loop_pro(maps, masks) == pytest.approx(metrics.metrics.pro_200(maps, masks), abs=1e-9)
+
+
+def test_the_command_writes_all_parts_and_keeps_other_machines(tmp_path, capsys):
+    other = [dict(device="another machine", size="tiny", preset="naive")]
+    (tmp_path / "inference.json").write_text(json.dumps(other))
+    assert cli.main(["benchmark", "--size", "tiny", "--batch", "2", "--out", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "inference.json").read_text())
+    assert rows[0] == other[0] and [row["preset"] for row in rows[1:]] == ["naive", "faithful", "fast"]
+    faithful = rows[2]
+    assert faithful["images_per_second"] == pytest.approx(1 / faithful["seconds_per_image"])
+    assert faithful["speedup"] == pytest.approx(rows[1]["seconds_per_image"] / faithful["seconds_per_image"])
+    assert {part["part"]: part["calls"] for part in faithful["parts"]} == dict(features=2, encode=1, conditioning=1, eps=10, decode=1, maps=1)
+    assert max(faithful["largest_difference"].values()) < 1e-3
+    training_rows = json.loads((tmp_path / "training.json").read_text())
+    assert len(training_rows) == 3 and all(0 < row["share_of_limit"] < 2 for row in training_rows)
+    assert {row["metric"] for row in json.loads((tmp_path / "metrics.json").read_text())} == {"PRO", "P-AUROC"}
+    assert "faithful: " in capsys.readouterr().out
+
+
+def test_flops_are_counted_as_by_hand():
+    """A 1 x 1 convolution from 3 to 5 channels on 8 x 8 places: 2 x 3 x 5 x 64 FLOP."""
+    with inference.FlopCounterMode(display=False) as counter:
+        torch.nn.Conv2d(3, 5, 1)(torch.zeros(1, 3, 8, 8))
+    assert counter.get_total_flops() == 2 * 3 * 5 * 64
+
+
+def test_every_part_is_known():
+    with pytest.raises(ValueError, match="part must be one of"):
+        benchmark.measured("speed", "tiny", 2, None)
+    assert set(PRESETS) >= {"faithful", "fast"}
