@@ -6,6 +6,7 @@ import json
 
 import pandas as pd
 
+from d3ad.benchmark import kept
 from d3ad.claims import mentions
 from d3ad.experiments import ROOT
 from d3ad.report import ARTIFACTS
@@ -118,7 +119,20 @@ def _markdown(frame: pd.DataFrame, profile: str) -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"gallery": gallery, "results": results, "rivals": rivals, "claims": claims}
+def speed() -> str:
+    """Images per second at the paper's sizes, from the machine measured last."""
+    rows = kept("inference", "paper")
+    about = rows[0]
+    lines = [f"{about['device']}, {about['threads']} threads, {about['memory_gb']:.0f} GB; random weights:", "",
+             "| | images per second | times the plain order | precision | steps S |", "|---|---|---|---|---|"]
+    for row in rows:
+        steps = row.get("num_steps", 10 if row["preset"] == "naive" else "")
+        name = {"naive": "the plain order", "PatchCore": "PatchCore (anomalib)", "EfficientAD": "EfficientAD (anomalib)"}.get(row["preset"], f"`{row['preset']}`")
+        lines.append(f"| {name} | {row['images_per_second']:.2f} | {row['speedup']:.2f} | {row.get('precision', 'float32')} | {steps} |")
+    return "\n".join(lines)
+
+
+BLOCKS = {"gallery": gallery, "results": results, "rivals": rivals, "claims": claims, "speed": speed}
 
 
 def with_blocks(readme: str) -> str:

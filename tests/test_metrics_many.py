@@ -1,7 +1,6 @@
 """10,000 random cases of each metric against brute force; and the edges where a number could lie."""
 import numpy as np
 import pytest
-import sklearn
 from scipy import ndimage
 
 from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200, pro_by_area, pro_curve
@@ -40,14 +39,7 @@ def by_thresholds(maps, masks, limit) -> float:
     return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum() / limit)
 
 
-@pytest.fixture
-def quick_sklearn():
-    """Without its checks of arguments, a third of its time and no part of the numbers."""
-    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-        yield
-
-
-def test_ten_thousand_cases_are_brute_force(quick_sklearn):
+def test_ten_thousand_cases_are_brute_force():
     rng = np.random.default_rng(0)
     for case in range(CASES):
         maps, masks = random_case(rng)
