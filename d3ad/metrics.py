@@ -96,6 +96,8 @@ def pro_curve(maps, masks, fpr_limit: float = 0.3, area: tuple[float, float] = (
     fpr = np.column_stack([pixels.above[last], pixels.upto[last]]).ravel()
     height = np.column_stack([np.append(0.0, overlap[first][:-1]), overlap[first]]).ravel()
     fpr, height = np.append(np.append(0.0, fpr), 1.0), np.append(np.append(0.0, height), height[-1])
+    moved = np.append(True, (np.diff(fpr) > 0) | (np.diff(height) > 0))  # without ties two points fall together
+    fpr, height = fpr[moved], height[moved]
     end = int(np.searchsorted(fpr, fpr_limit, side="right"))  # the first point past the limit
     if end == len(fpr):
         return fpr, height
