@@ -90,7 +90,7 @@ def test_no_package_host_is_named(name):
     assert not re.search(r"(?m)^\s*(-i|-f|--(extra-)?index-url|--find-links|--trusted-host)\b", text)
 
 
-@pytest.mark.parametrize("name", ["run_all.sh", "run_tests.sh", ".ci/run"])
+@pytest.mark.parametrize("name", ["run_all.sh", "run_tests.sh", "run_d3ad.sh", ".ci/run"])
 def test_the_commands_can_be_run(name):
     assert (ROOT / name).stat().st_mode & 0o111
 

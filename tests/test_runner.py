@@ -122,7 +122,7 @@ def run_script(script: str, argument: str, folder: Path) -> subprocess.Completed
                           env={"PATH": "/usr/bin:/bin"})
 
 
-@pytest.mark.parametrize("script", ["run_all.sh", "run_tests.sh"])
+@pytest.mark.parametrize("script", ["run_all.sh", "run_tests.sh", "run_d3ad.sh"])
 def test_help_sets_nothing_up(script, tmp_path):
     answer = run_script(script, "--help", tmp_path)
     assert answer.returncode == 0 and f"./{script}" in answer.stdout and "environment: " not in answer.stdout
