@@ -3,18 +3,19 @@
 PRO is the official definition (Bergmann et al. 2019): the mean overlap with each 8-connected defect region, against the
 false positive rate over all normal pixels, every threshold counted, integrated up to a limit of 0.3 and divided by it.
 
-Both are computed from ranks, without a curve.  A pixel of a defect is found at every threshold up to its own score; the false
-positive rate there is the share of normal pixels that score higher.  So AUROC is the mean, over anomalous pixels, of one minus
-that share; and PRO the mean over regions of how far each pixel's share stays below the limit.  Only normal scores are sorted,
-and a few anomalous ones looked up among them.  Counts are exact: sums of ones in float32 lose pixels above 16.7 million.
+PRO and P-AUROC are computed from ranks, without a curve.  A pixel of a defect is found at every threshold up to its own score;
+the false positive rate there is the share of normal pixels that score higher.  So AUROC is the mean, over anomalous pixels, of
+one minus that share; and PRO the mean over regions of how far each pixel's share stays below the limit.  Only normal scores
+are sorted, and a few anomalous ones looked up among them.  Counts are exact: sums of ones in float32 lose pixels above 16.7 million.
 
 Arguments may be numpy arrays or torch tensors, of any shape that fits.
-Memory: 441 maps of 256 x 256 in float32 (BTAD's class 03, 116 MB) take at most 0.4 GB beside them.
+Memory: 441 maps of 256 x 256 in float32 (BTAD's class 03, 116 MB) take 0.3 GB beside them.
 """
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from sklearn.metrics import roc_auc_score
 
 
 class NoRegion(ValueError):
@@ -28,17 +29,13 @@ def image_auroc(scores, labels) -> float:
     """I-AUROC of image scores (N,) against labels (N,), 1 = anomalous.  Raises ValueError where one class is missing."""
     scores, labels = _array(scores).ravel(), _positive(labels).ravel()
     _check(scores, labels, "image")
-    return _auroc(scores, labels)
+    return float(roc_auc_score(labels, scores))
 
 
 def pixel_auroc(maps, masks) -> float:
     """P-AUROC of maps (N, H, W) against masks (N, H, W), nonzero = anomalous, over all pixels of all images."""
     scores, labels = _array(maps).ravel(), _positive(masks).ravel()
     _check(scores, labels, "pixel")
-    return _auroc(scores, labels)
-
-
-def _auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     above, upto = _false_positive_rates(np.sort(scores[~labels]), np.sort(scores[labels]))
     return float(1 - (above + upto).mean() / 2)
 
