@@ -30,7 +30,7 @@ failed=0
 echo "[2/3] pytest"
 started=$SECONDS
 # Two files of tests at a time: each computes with one thread.
-D3AD_TEST_OUT="$scratch" "$python" -m pytest -n 2 --dist loadfile "$@" || failed=1
+D3AD_TEST_OUT="$scratch" "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@" || failed=1
 echo "[2/3] pytest: $(elapsed $started)"
 
 if ls notebooks/[0-9]*.ipynb >/dev/null 2>&1; then

@@ -25,3 +25,8 @@ def images() -> torch.Tensor:
 @pytest.fixture(scope="session")
 def fitted(tiny, images) -> D3AD:
     return D3AD(tiny).fit(images)
+
+
+def pytest_collection_modifyitems(items):
+    """The notebooks first: two processes share the files of tests, and this one takes longest."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
