@@ -34,7 +34,9 @@ def in_parallel(title: str, function, jobs: list[tuple]) -> None:
         calls = _by_ray(function, jobs)
     else:
         workers = min(len(jobs), num_workers(jobs[0][0].config))
-        calls = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(joblib.delayed(_alone)(function, job) for job in jobs)
+        workers_end_with_us = dict(initializer=_end_with, initargs=(os.getpid(),))
+        calls = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", **workers_end_with_us)(
+            joblib.delayed(_alone)(function, job) for job in jobs)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A worker stopped")  # joblib replaces a process that has grown: here by what it remembers
         for _ in tqdm(calls, title, total=len(jobs)):
@@ -68,17 +70,16 @@ def _alone(function, job: tuple):
         torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         if multiprocessing.parent_process() is not None:
-            _end_with_parent()
             # several processes' bars would be drawn over each other
             stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
         return function(_loaded(job[0]), *job[1:])
 
 
-@lru_cache
-def _end_with_parent() -> None:
-    """Have this worker end when the process that started it does, however that ends: joblib's waits five minutes for more work."""
-    parent = os.getppid()
+def _end_with(parent: int) -> None:
+    """Have this worker end when the process that started it does, however that ends: joblib's waits five minutes for more work.
 
+    parent: that process's number, told by itself: it may have ended before this worker could ask.
+    """
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)

@@ -61,14 +61,14 @@ def train_and_save_in_a_child(*arguments) -> None:
     assert child.exitcode == 0
 
 
-def work(pipe) -> None:
-    parallel._end_with_parent()
+def work(pipe, employer: int) -> None:
+    parallel._end_with(employer)
     pipe.send(os.getpid())
     time.sleep(60)
 
 
 def employ(pipe) -> None:
-    FORK.Process(target=work, args=(pipe,)).start()
+    FORK.Process(target=work, args=(pipe, os.getpid())).start()
     time.sleep(60)
 
 
