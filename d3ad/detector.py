@@ -303,7 +303,8 @@ class D3AD:
         save_part(folder / "features", self.backbone.state_dict(), {"name": self.backbone.name})
         save_part(folder / "conditioning", {"reference": self.conditioning.reference}, {})
         save_part(folder / "calibration", vars(self.calibration) | {"images": self.calibration_images}, {})
-        settings = {"format": saved.FORMAT, "autoencoder": self.codec.kind, "preset": self.preset, "config": self.config.to_dict(), "losses": self.losses,
+        settings = {"format": saved.FORMAT, "autoencoder": self.codec.kind, "preset": self.preset,
+                    "config": self.config.to_dict(), "losses": self.losses,
                     "threshold": asdict(self.promise) if self.promise else None}
         (folder / "config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
         if card:

@@ -96,18 +96,25 @@ def load_tensors(file: Path) -> "tuple[dict[str, Tensor], dict]":
 
 
 @contextlib.contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """A new folder to write into, which takes its name only once all is written; another process may have been first."""
+def _part_of(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`, gone at the end of the block unless it was renamed."""
     part = _beside(folder, "part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which takes its name only once all is written; another process may have been first."""
+    with _part_of(folder) as part:
         with _naming(folder):
             yield part
         with contextlib.suppress(FileExistsError):
             _name(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -118,21 +125,19 @@ def replacing(folder: Path) -> Iterator[Path]:
     its name back.
     """
     tidy(folder.parent, folder.name)
-    part, old = _beside(folder, "part"), _beside(folder, "old")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        with _naming(folder):
-            yield part
-        with contextlib.suppress(FileNotFoundError):
-            folder.rename(old)
-        with contextlib.suppress(FileExistsError):  # another process saved just now: as if it had been the later one
-            _name(part, folder)
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    old = _beside(folder, "old")
+    with _part_of(folder) as part:
+        try:
+            with _naming(folder):
+                yield part
+            with contextlib.suppress(FileNotFoundError):
+                folder.rename(old)
+            with contextlib.suppress(FileExistsError):  # another process saved just now: as if it had been the later one
+                _name(part, folder)
+        finally:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _beside(path: Path, kind: str) -> Path:

@@ -42,7 +42,7 @@ def timed(build: Callable[[], Callable[[Tensor], object]], images: Tensor, round
         if on_gpu:
             torch.cuda.synchronize()
         seconds.append((time.perf_counter() - started) / len(images))
-    with _peak(on_gpu) as peak:
+    with memory_peak(on_gpu) as peak:
         predict(images)
     return dict(seconds=seconds, megabytes=max(peak[0] - before, 0) / 1e6)
 
@@ -59,7 +59,7 @@ def _held(on_gpu: bool) -> int:
 
 
 @contextlib.contextmanager
-def _peak(on_gpu: bool):
+def memory_peak(on_gpu: bool):
     """A list whose one entry holds the most bytes in use inside the block, once it has ended."""
     highest, done = [_held(on_gpu)], threading.Event()
     if on_gpu:

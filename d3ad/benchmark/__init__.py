@@ -7,7 +7,7 @@ Networks have the paper's sizes and random weights, which cost what trained ones
 import json
 from pathlib import Path
 
-from d3ad.files import write_whole
+from d3ad.files import read_json, write_whole
 
 PARTS = ("inference", "training", "metrics")
 TINY = dict(naive_images=1, rounds=1)
@@ -31,7 +31,7 @@ def measured(part: str, size: str, batch: int, file: Path) -> list[dict]:
         raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
     rows = [row | {"size": size} for row in rows]
     here = (rows[0]["device"], size)
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    kept = read_json(file) if file.exists() else []
     kept = [row for row in kept if (row["device"], row["size"]) != here]
     write_whole(file, json.dumps([*kept, *rows], indent=1) + "\n")
     return rows
@@ -54,7 +54,7 @@ def kept(part: str, size: str) -> list[dict]:
     Raises FileNotFoundError, saying which command makes them, where there are none.
     """
     file = Path(__file__).resolve().parents[2] / "results" / "benchmark" / f"{part}.json"
-    rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    rows = read_json(file) if file.exists() else []
     rows = [row for row in rows if row["size"] == size]
     if not rows:
         raise FileNotFoundError(f"{file} holds nothing of size {size!r}: run python -m d3ad benchmark")

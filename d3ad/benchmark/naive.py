@@ -22,7 +22,7 @@ class Naive:
     def __init__(self, detector: D3AD):
         self.config, self.dic, self.abar = detector.config, detector.conditioning, detector.alpha_bar
         parts = (detector.codec, detector.unet, detector.backbone)
-        self.codec, self.unet, self.backbone = (_usual_order(copy.deepcopy(part)) for part in parts)
+        self.codec, self.unet, self.backbone = (usual_order(copy.deepcopy(part)) for part in parts)
         self.neighbours = NearestNeighbors(n_neighbors=self.config.k, metric="manhattan").fit(self.dic.reference.numpy())
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ def fused(latent: Tensor, feature: Tensor, config: Config) -> Tensor:
     return torch.cat([maps.anomaly_map(latent[i:i + 1], feature[i:i + 1], config.weight, sigma) for i in range(len(latent))])
 
 
-def _usual_order(network: torch.nn.Module) -> torch.nn.Module:
+def usual_order(network: torch.nn.Module) -> torch.nn.Module:
     """The network as it is without this repository: weights in PyTorch's memory order, no activation that overwrites its input."""
     for layer in network.modules():
         if isinstance(layer, torch.nn.SiLU):

@@ -7,7 +7,7 @@ import torch
 
 from d3ad import sweeps
 from d3ad.experiments import VERSION, Run, Workspace, bare, evaluate, train
-from d3ad.files import write_whole
+from d3ad.files import read_json, write_whole
 from d3ad.parallel import in_parallel
 from d3ad.presets import PRESETS
 from d3ad.speed import timed
@@ -31,7 +31,7 @@ def summary(workspace: Workspace, runs: list[Run] | None = None) -> pd.DataFrame
     jobs = [(run, name) for run in runs for name in others if not _file(run, name).exists()]
     train(list({id(run): run for run, _ in jobs}.values()))
     in_parallel("presets", _measure, [(bare(run), name) for run, name in jobs])
-    rows = [sweeps.row(run, name, json.loads(_file(run, name).read_text(encoding="utf-8"))) for run in runs for name in others]
+    rows = [sweeps.row(run, name, read_json(_file(run, name))) for run in runs for name in others]
     return pd.concat([exact, pd.DataFrame(rows)], ignore_index=True)
 
 
@@ -48,5 +48,5 @@ def seconds(run: Run) -> dict[str, float]:
 
         found = {name: statistics.median(timed(lambda: build(name), batch)["seconds"]) for name in PRESETS}
         write_whole(file, json.dumps(found | {"threads": torch.get_num_threads()}))
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = read_json(file)
     return {name: found[name] for name in PRESETS}

@@ -4,9 +4,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from d3ad import diffusion, training
 from d3ad.benchmark import machine
-from d3ad.benchmark.naive import _usual_order
+from d3ad.benchmark.naive import usual_order
 from d3ad.benchmark.networks import config_of, drawn_images, untrained
-from d3ad.speed import _peak, keep_freed_memory
+from d3ad.speed import memory_peak, keep_freed_memory
 
 IMAGES = {"VisA": 8659, "BTAD": 1799, "MVTec AD": 3629}  # normal training images of all 30 categories
 EPOCHS = 300
@@ -41,7 +41,7 @@ def measure(size: str, batch: int = 4, rounds: int = 2, memory_batch: int = 0) -
         if ours:
             keep_freed_memory()
         else:
-            unet, detector.codec = _usual_order(unet), _usual_order(detector.codec)
+            unet, detector.codec = usual_order(unet), usual_order(detector.codec)
         step = _step(unet, config, latents, dtype, fused=ours)
         seconds = machine.best_seconds(lambda: step(batch), device, rounds) / batch
         plain = plain or seconds
@@ -51,7 +51,7 @@ def measure(size: str, batch: int = 4, rounds: int = 2, memory_batch: int = 0) -
             gflops=rate, share_of_limit=rate / rates[dtype], matmul_gflops=round(rates[dtype]),
             hours_for_all_datasets=sum(IMAGES.values()) * EPOCHS * seconds / 3600))
         if memory_batch and ours and dtype == torch.bfloat16:
-            with _peak(device.type == "cuda") as peak:
+            with memory_peak(device.type == "cuda") as peak:
                 before = peak[0]
                 step(memory_batch)
             weights = sum(4 * p.nbytes for p in unet.parameters())  # with gradients and both moments
