@@ -2,5 +2,7 @@
 import sys
 
 from d3ad.cli import main
+from d3ad.speed import keep_freed_memory
 
+keep_freed_memory()
 sys.exit(main())

@@ -165,7 +165,7 @@ class D3AD:
         """This detector computing as `d3ad.presets.PRESETS[name]` says: same weights, calibrated anew.
 
         tiny: the tiny autoencoder, for a preset that takes it; None: its weights from the hub.
-        compiled: the UNet through torch.compile: a few per cent off its time on a CPU, for a minute once; needs a C++ compiler.
+        compiled: the UNet through torch.compile, for a GPU: on a CPU it gives less than Winograd's way, whose place it takes.
         A threshold that `set_threshold` made belongs to the preset under which it was made: set it again.
         Raises ValueError for an unknown preset, FileNotFoundError where the tiny autoencoder's weights can't be had.
         """

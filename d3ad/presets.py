@@ -13,6 +13,7 @@ from torch import Tensor
 
 from d3ad.autoencoders import LatentCodec
 from d3ad.features import FeatureExtractor
+from d3ad.winograd import with_winograd
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,22 @@ def low_precision_pays(device: torch.device) -> bool:
 class Networks(nn.Module):
     """A detector's three networks as Algorithm 1 calls them: float32 in and out, `dtype` inside.
 
-    In float32 they are the detector's own, else copies; those that are saved stay as they were trained.
-    compiled: the UNet goes through torch.compile, with its weights laid out once for the machine; takes a minute at the first call.
+    In float32 their parameters are the detector's own, else copies; those that are saved stay as they were trained.  On a CPU, the
+    paper's autoencoder and the UNet compute their convolutions by Winograd's way.
+    compiled: the UNet goes through torch.compile instead, with its weights laid out once for the machine.
     """
 
     def __init__(self, codec: LatentCodec, unet: nn.Module, backbone: FeatureExtractor, dtype: torch.dtype = torch.float32,
                  compiled: bool = False):
         super().__init__()
-        parts = (codec, unet, backbone)
+        on_cpu = next(unet.parameters()).device.type == "cpu"
         if dtype != torch.float32:
-            parts = (nn.Module.to(copy.deepcopy(part), dtype) for part in parts)
-        self.codec, self.unet, self.backbone = parts
-        if compiled:
-            self.unet = torch.compile(self.unet, options={"freezing": True})
-        self.dtype = dtype
+            codec, unet, backbone = (nn.Module.to(copy.deepcopy(part), dtype) for part in (codec, unet, backbone))
+        elif on_cpu:
+            codec = codec if codec.is_small else with_winograd(codec)
+            unet = unet if compiled else with_winograd(unet)
+        self.codec, self.backbone, self.dtype = codec, backbone, dtype
+        self.unet = torch.compile(unet, options={"freezing": True}) if compiled else unet
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of z_0, as `LatentCodec.encode`."""

@@ -1,6 +1,5 @@
 """Images per second of the plain order of work, of the presets and of two rivals, and what each part of D3AD takes."""
 import contextlib
-import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +33,7 @@ def inference(size: str, batch: int = 16, naive_images: int = 2, rounds: int = 2
     reference = Naive(detector).predict(images[:naive_images])
     rows = [about | dict(preset="naive", batch=1) | _cost(plain, plain)]
     keep_freed_memory()
-    compiled = size == "paper" and (detector.device.type == "cuda" or shutil.which("c++") is not None)
+    compiled = size == "paper" and detector.device.type == "cuda"
     for name in tqdm(("faithful", "fast"), "presets"):
         found = detector.with_preset(name, tiny_autoencoder())
         found._set_networks(compiled and name == "faithful")  # after its calibration: each size of a batch is compiled anew

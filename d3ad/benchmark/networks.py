@@ -1,10 +1,9 @@
 """Detectors of a given size with random weights, ready to be timed."""
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, AutoencoderTiny
 
 from d3ad import training
-from d3ad.autoencoders import LatentCodec, load_autoencoder
+from d3ad.autoencoders import AutoencoderKL, AutoencoderTiny, LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration
 from d3ad.conditioning import pool_features
 from d3ad.config import Config
