@@ -6,7 +6,7 @@ import torch
 
 from d3ad import D3AD, benchmark, cli, training
 from d3ad.autoencoders import LatentCodec
-from d3ad.benchmark import inference, metrics, naive, networks
+from d3ad.benchmark import inference, machine, metrics, naive, networks
 from d3ad.presets import PRESETS, Networks, low_precision_pays
 
 
@@ -119,10 +119,17 @@ def test_the_command_writes_all_parts_and_keeps_other_machines(tmp_path, capsys)
 
 
 def test_flops_are_counted_as_by_hand():
-    """A 1 x 1 convolution from 3 to 5 channels on 8 x 8 places: 2 x 3 x 5 x 64 FLOP."""
-    with inference.FlopCounterMode(display=False) as counter:
-        torch.nn.Conv2d(3, 5, 1)(torch.zeros(1, 3, 8, 8))
-    assert counter.get_total_flops() == 2 * 3 * 5 * 64
+    """A 1 x 1 convolution from 3 to 5 channels on 8 x 8 places: 2 x 3 x 5 x 64 FLOP; attention of 64 tokens: 2 x 2 x 64 x 64 x 5."""
+    with machine.flop_counter() as counter:
+        tokens = torch.nn.Conv2d(3, 5, 1)(torch.zeros(1, 3, 8, 8)).flatten(2).mT.unsqueeze(1)
+        torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+    assert counter.get_total_flops() == 2 * 3 * 5 * 64 + 4 * 64 * 64 * 5
+
+
+def test_arithmetic_counted_on_shapes_is_that_of_real_images(plain):
+    counted = networks.arithmetic("tiny")
+    parts = inference.parts(plain, plain, networks.drawn_images(1, 64), 1.0)
+    assert {part["part"]: pytest.approx(part["gflop"]) for part in parts if part["part"] in counted} == counted
 
 
 def test_every_part_is_known():

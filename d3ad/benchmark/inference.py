@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from d3ad.benchmark import machine
@@ -75,7 +74,7 @@ def parts(detector: D3AD, countable: D3AD, images: Tensor, rate: float) -> list[
     countable: the same detector, not compiled: operations inside compiled code are not counted.
     The bytes are those that can't be avoided: the part's weights, once per call, its inputs and outputs.
     """
-    with FlopCounterMode(display=False) as counter, _watched(countable, lambda: counter.get_total_flops()) as flops:
+    with machine.flop_counter() as counter, _watched(countable, lambda: counter.get_total_flops()) as flops:
         countable.predict(images[:1])
     with _watched(detector, lambda: 0) as seen:
         started = time.perf_counter()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from d3ad.report import commit, version
 
@@ -50,3 +51,9 @@ def bandwidth(device: torch.device, megabytes: int = 512) -> float:
     source = torch.zeros(megabytes * 250_000, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / best_seconds(lambda: target.copy_(source), device) / 1e9
+
+
+def flop_counter() -> FlopCounterMode:
+    """Counts the floating point operations of all products inside it; torch's own leaves out attention on a CPU."""
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={attention: lambda *shapes, **_: sdpa_flop_count(*shapes[:3])})

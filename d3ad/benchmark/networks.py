@@ -1,9 +1,11 @@
 """Detectors of a given size with random weights, ready to be timed."""
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 
 from d3ad import training
 from d3ad.autoencoders import AutoencoderKL, AutoencoderTiny, LatentCodec, load_autoencoder
+from d3ad.benchmark.machine import flop_counter
 from d3ad.calibration import Calibration
 from d3ad.conditioning import pool_features
 from d3ad.config import Config
@@ -31,11 +33,8 @@ def untrained(config: Config, num_reference: int = 900) -> D3AD:
     """A detector with random weights and `num_reference` training images, VisA's usual number, for Algorithm 2."""
     torch.manual_seed(config.seed)
     detector = D3AD(config)
-    codec = LatentCodec(AutoencoderKL(**STABLE_DIFFUSION), "kl") if config.autoencoder == "kl" else \
-        load_autoencoder(config.autoencoder, "none", config.latent_channels)
-    detector.codec = codec.to(detector.device).eval().requires_grad_(False)
-    detector.unet = training.make_unet(config).to(detector.device).eval().requires_grad_(False)
-    detector.backbone = FeatureExtractor(config.backbone, "none").to(detector.device).eval().requires_grad_(False)
+    detector.codec, detector.unet, detector.backbone = (
+        part.to(detector.device).eval().requires_grad_(False) for part in random_networks(config))
     detector._set_networks()
     seen = pool_features(detector.networks.features(drawn_images(8, config.image_size).to(detector.device))[config.dic_block]).cpu()
     which = torch.arange(num_reference) % len(seen)  # each is one of the images, more or less blurred: several bins are in use
@@ -45,6 +44,30 @@ def untrained(config: Config, num_reference: int = 900) -> D3AD:
     detector.calibration = Calibration(torch.tensor([config.t_max]), zero, one, zero, one, unit, unit, torch.tensor(1.0))
     detector.calibration_images = drawn_images(2, config.image_size)
     return detector
+
+
+def random_networks(config: Config) -> tuple[LatentCodec, nn.Module, FeatureExtractor]:
+    """Autoencoder, UNet and feature extractor of these settings, random weights."""
+    codec = LatentCodec(AutoencoderKL(**STABLE_DIFFUSION), "kl") if config.autoencoder == "kl" else \
+        load_autoencoder(config.autoencoder, "none", config.latent_channels)
+    return codec, training.make_unet(config), FeatureExtractor(config.backbone, "none")
+
+
+def arithmetic(size: str) -> dict[str, float]:
+    """GFLOP per image of each part of D3AD as its networks are written, counted on shapes alone: nothing is computed."""
+    config = config_of(size)
+    with torch.device("meta"):
+        codec, unet, backbone = (part.eval() for part in random_networks(config))
+        images = torch.empty(1, 3, config.image_size, config.image_size)
+        latents, t = torch.empty(1, config.latent_channels, *[config.image_size // 8] * 2), torch.zeros(1)
+        calls = {"features": (2, lambda: backbone(images)), "encode": (1, lambda: codec.encode(images)),
+                 "eps": (config.num_steps, lambda: unet(latents, t)), "decode": (1, lambda: codec.decode(latents))}
+        found = {}
+        for part, (times, call) in calls.items():
+            with flop_counter() as counter, torch.no_grad():
+                call()
+            found[part] = times * counter.get_total_flops() / 1e9
+    return found
 
 
 def tiny_autoencoder() -> LatentCodec:

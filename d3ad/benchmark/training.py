@@ -1,6 +1,5 @@
 """One training step of eps_theta in the authors' order and in ours, and what the paper's datasets would take at that rate."""
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from d3ad import diffusion, training
 from d3ad.benchmark import machine
@@ -24,7 +23,7 @@ def measure(size: str, batch: int = 4, rounds: int = 2, memory_batch: int = 0) -
     about = machine.describe(device) | dict(batch=batch)
     rates = {dtype: machine.matmul_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     z, t = torch.randn(1, config.latent_channels, *(config.image_size // 8,) * 2, device=device), torch.ones(1, dtype=torch.long, device=device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with machine.flop_counter() as counter, torch.no_grad():
         detector.unet(z, t)
     step_gflop = 3 * counter.get_total_flops() / 1e9  # forward, and twice that backward
     mean, std = detector.codec.encode(images)
