@@ -8,28 +8,36 @@ COLOURS = {"naive": "#888888", "faithful": TRAIN, "fast": BAD}
 MARKERS = {"features": "o", "encode": "s", "eps": "^", "decode": "D"}
 
 
-def roofline(rows: list[dict]):
+def roofline(rows: list[dict], written: dict[str, float] | None = None):
     """Rate of each part against its arithmetic intensity, below what memory and matrix units allow at most.
 
     rows: of inference.json, one machine and size; those with "parts" are drawn.
+    written: GFLOP of each part as its network is written (`networks.arithmetic`); where `faithful` does fewer, a hollow mark shows at
+    which rate the written ones would have had to be done.
     """
     fig, ax = plt.subplots(figsize=(WIDTH, 3.4))
     drawn = [row for row in rows if "parts" in row]
     about = drawn[0]
     for precision, rate in about["matmul_gflops"].items():
         ridge = rate / about["copy_gb_per_s"]
-        ax.plot([1, ridge, 1e5], [about["copy_gb_per_s"], rate, rate], color="#444444", lw=1)
-        ax.annotate(f"matrix products, {precision}: {rate} GFLOP/s", (9e4, rate), xytext=(0, 3), textcoords="offset points", ha="right", fontsize=7)
+        ax.plot([1, ridge, 2e5], [about["copy_gb_per_s"], rate, rate], color="#444444", lw=1)
+        ax.annotate(f"matrix products, {precision}: {rate} GFLOP/s", (1.8e5, rate), xytext=(0, 3), textcoords="offset points", ha="right", fontsize=7)
     ax.annotate(f"memory: {about['copy_gb_per_s']} GB/s", (2, 2 * about["copy_gb_per_s"]), xytext=(4, -10), textcoords="offset points", fontsize=7)
     for row in drawn:
         for part in row["parts"]:
             if part["part"] in MARKERS:
-                ax.scatter(part["flop_per_byte"], part["gflops"], color=COLOURS[row["preset"]], marker=MARKERS[part["part"]], s=34, zorder=3)
+                look = dict(color=COLOURS[row["preset"]], marker=MARKERS[part["part"]], s=34, zorder=3)
+                ax.scatter(part["flop_per_byte"], part["gflops"], **look)
+                more = (written or {}).get(part["part"], 0) / part["gflop"]
+                if row["preset"] == "faithful" and more > 1.01:
+                    ax.scatter(more * part["flop_per_byte"], more * part["gflops"], **look | dict(color="none", edgecolors=look["color"]))
     for name, marker in MARKERS.items():
         ax.scatter([], [], color="#444444", marker=marker, label={"eps": "UNet"}.get(name, name))
     for row in drawn:
         ax.scatter([], [], color=COLOURS[row["preset"]], marker="_", s=80, label=f"{row['preset']} ({row['precision']})")
-    ax.set(xscale="log", yscale="log", xlim=(1, 1e5), xlabel="FLOP per byte that has to move", ylabel="GFLOP/s")
+    if written:
+        ax.scatter([], [], color="none", edgecolors="#444444", label="faithful, as written")
+    ax.set(xscale="log", yscale="log", xlim=(1, 2e5), xlabel="FLOP per byte that has to move", ylabel="GFLOP/s")
     ax.legend(fontsize=7, ncol=2, loc="lower right")
     return fig
 
