@@ -140,7 +140,8 @@ def run_check(options) -> None:
 def run_fit(options) -> None:
     """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on."""
     from d3ad import data, own, ranks
-    from d3ad.detector import as_images, check_replaceable
+    from d3ad.detector import check_replaceable
+    from d3ad.images import as_images
     from d3ad.presets import preset
     check_replaceable(options.out)  # before any training
     changes = {}

@@ -23,6 +23,7 @@ from d3ad.data import synthetic
 from d3ad.detector import D3AD, Prediction
 from d3ad.features import FeatureExtractor
 from d3ad.files import appearing, load_tensors, read_json, save_tensors, write_whole
+from d3ad.images import every_nth
 from d3ad.parallel import in_parallel
 
 VERSION = 3  # raised when the model code computes something else, so that older caches are not used
@@ -332,14 +333,18 @@ def _fingerprints(runs: tuple[Run, ...]) -> tuple[str, ...]:
 def _training_images(runs: tuple[Run, ...]) -> Tensor:
     """Normal images of all runs, as many of each."""
     images = [run.dataset.images("train", run.config.image_size) for run in runs]
-    return torch.cat([detector.every_nth(part, min(map(len, images))) for part in images])
+    return torch.cat([every_nth(part, min(map(len, images))) for part in images])
 
 
 def prepare(runs: list[Run], variants: list[dict], maps: bool = False) -> None:
     """Compute what the cache lacks of `numbers` (with `maps`: of `outcome`) for each run and variant, in parallel."""
-    jobs = [(run, changes) for run in runs for changes in variants if not run.is_kept(changes, maps)]
-    train(list({id(run): run for run, _ in jobs}.values()))
-    in_parallel("measure", _measure, [(bare(run), changes, maps) for run, changes in jobs])
+    on_trained("measure", _measure, [(run, changes, maps) for run in runs for changes in variants if not run.is_kept(changes, maps)])
+
+
+def on_trained(title: str, function, jobs: list[tuple]) -> None:
+    """Call function(run, ...) for every job, in parallel, once the detectors of their runs are trained."""
+    train(list({id(run): run for run, *_ in jobs}.values()))
+    in_parallel(title, function, [(bare(run), *others) for run, *others in jobs])
 
 
 def train(runs: list[Run]) -> None:

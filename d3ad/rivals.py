@@ -16,9 +16,8 @@ from tqdm import tqdm
 from d3ad import sweeps
 from d3ad.baselines import RIVALS, Resources, RivalPrediction, check_installed, make, rival_class
 from d3ad.detector import D3AD
-from d3ad.experiments import Run, Workspace, bare, evaluate, shared_backbone, train
+from d3ad.experiments import Run, Workspace, evaluate, on_trained, shared_backbone
 from d3ad.files import load_tensors, save_tensors, write_whole
-from d3ad.parallel import in_parallel
 from d3ad.speed import timed
 
 STEPS = ("steps", "steps_asked")
@@ -68,9 +67,8 @@ def _measure(run: Run, name: str) -> None:
 
 def prepare(runs: list[Run], names: list[str]) -> None:
     """Measure what the cache lacks, in parallel."""
-    jobs = [(run, name) for run in runs for name in names if not _file(run, name).with_suffix(".json").exists()]
-    train(list({id(run): run for run, _ in jobs}.values()))
-    in_parallel("rivals", _measure, [(bare(run), name) for run, name in jobs])
+    on_trained("rivals", _measure,
+               [(run, name) for run in runs for name in names if not _file(run, name).with_suffix(".json").exists()])
 
 
 def outcome(run: Run, name: str) -> RivalOutcome:

@@ -14,10 +14,10 @@ from torch import Tensor
 from d3ad import detector, diffusion, metrics, training
 from d3ad.conditioning import knn_distances, pool_features
 from d3ad.config import Config
-from d3ad.experiments import Run, Workspace, bare, prepare, shared_backbone, train
+from d3ad.experiments import Run, Workspace, on_trained, prepare, shared_backbone
 from d3ad.features import FeatureExtractor, adaptation_loss
 from d3ad.files import write_whole
-from d3ad.parallel import in_parallel
+from d3ad.images import image_seed
 
 METRICS = ("i_auroc", "p_auroc", "pro")
 SIGHT = "dic-sight.json"
@@ -192,13 +192,13 @@ def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list
     images: (N, 3, H, W).  `disturbed` is Eq. 11 on the image itself, for the eye; the method disturbs latents.
     """
     found = run.detector
-    generators = [torch.Generator().manual_seed(detector.image_seed(image, run.config.seed)) for image in images]
+    generators = [torch.Generator().manual_seed(image_seed(image, run.config.seed)) for image in images]
     noise = diffusion.image_noise(images, generators)
     rows = []
     with torch.no_grad():
         z0, _ = found.codec.encode(images.to(found.device))
         for level in levels:
-            generators = [torch.Generator().manual_seed(detector.image_seed(image, run.config.seed)) for image in images]
+            generators = [torch.Generator().manual_seed(image_seed(image, run.config.seed)) for image in images]
             z_hat = diffusion.reconstruct(training.eps_model(found.unet), z0, level, found.alpha_bar, run.config.num_steps,
                                           run.config.guidance, run.config.spacing, omega, generators)
             rows.append(dict(disturbed=diffusion.perturb(images, level, found.alpha_bar, omega, noise),
@@ -293,8 +293,7 @@ def changes_of_good_images(workspace: Workspace) -> pd.DataFrame:
 
 def _each(runs: list[Run], title: str, function, file: str) -> pd.DataFrame:
     """The rows that function(run), which caches them as `file`, gives for each run; what is missing is computed in parallel."""
-    train(runs)
-    in_parallel(title, function, [(bare(run),) for run in runs if not (run.folder / file).exists()])
+    on_trained(title, function, [(run,) for run in runs if not (run.folder / file).exists()])
     return pd.DataFrame([row for run in runs for row in function(run)])
 
 

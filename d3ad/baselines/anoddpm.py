@@ -17,7 +17,7 @@ from torch import Tensor
 from d3ad import diffusion, maps
 from d3ad.baselines.base import Rival
 from d3ad.baselines.noise import octave_noise
-from d3ad.detector import image_seed
+from d3ad.images import image_seed
 from d3ad.training import UNet2DModel, step_generator
 
 STEP, SAMPLING_STEPS = 250, 10

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from d3ad import maps
 from d3ad.baselines.base import Rival
-from d3ad.detector import every_nth
+from d3ad.images import every_nth
 
 GUIDANCE = 4.0
 

@@ -16,7 +16,7 @@ from torch.nn.functional import smooth_l1_loss
 from d3ad import diffusion, maps
 from d3ad.baselines.base import Rival
 from d3ad.baselines.noise import pasted
-from d3ad.detector import image_seed
+from d3ad.images import image_seed
 from d3ad.training import eps_model, step_generator
 
 WEAK, STRONG = 0.25, 1.0  # both noise levels, as shares of the last step that the diffusion model was trained for

@@ -6,9 +6,8 @@ import pandas as pd
 import torch
 
 from d3ad import sweeps
-from d3ad.experiments import VERSION, Run, Workspace, bare, evaluate, train
+from d3ad.experiments import VERSION, Run, Workspace, evaluate, on_trained
 from d3ad.files import read_json, write_whole
-from d3ad.parallel import in_parallel
 from d3ad.presets import PRESETS
 from d3ad.speed import timed
 
@@ -28,9 +27,7 @@ def summary(workspace: Workspace, runs: list[Run] | None = None) -> pd.DataFrame
     steps = {name: dict(num_steps=preset.num_steps) if preset.num_steps else {} for name, preset in PRESETS.items() if not preset.low_precision}
     exact = sweeps.summary(workspace, steps, runs)
     others = [name for name in PRESETS if name not in steps]
-    jobs = [(run, name) for run in runs for name in others if not _file(run, name).exists()]
-    train(list({id(run): run for run, _ in jobs}.values()))
-    in_parallel("presets", _measure, [(bare(run), name) for run, name in jobs])
+    on_trained("presets", _measure, [(run, name) for run in runs for name in others if not _file(run, name).exists()])
     rows = [sweeps.row(run, name, read_json(_file(run, name))) for run in runs for name in others]
     return pd.concat([exact, pd.DataFrame(rows)], ignore_index=True)
 
