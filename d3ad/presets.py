@@ -1,7 +1,7 @@
 """Presets: how a trained detector computes, from exactly as the paper says to as fast as its quality allows.
 
 `faithful` changes nothing: float32, the paper's autoencoder, the detector's own number of steps.  What makes it faster than the
-plain order of work (d3ad/benchmark/naive.py) gives the same numbers.  The others trade: fewer steps S of Algorithm 1, and `fast`
+plain order of work (d3ad/benchmark/naive.py) gives the same numbers but for rounding.  The others trade: fewer steps S of Algorithm 1, and `fast`
 also the tiny autoencoder where the paper's is used, and bfloat16 where the machine multiplies it faster.
 """
 import copy
@@ -46,8 +46,8 @@ def low_precision_pays(device: torch.device) -> bool:
 class Networks(nn.Module):
     """A detector's three networks as Algorithm 1 calls them: float32 in and out, `dtype` inside.
 
-    In float32 their parameters are the detector's own, else copies; those that are saved stay as they were trained.  On a CPU, the
-    paper's autoencoder and the UNet compute their convolutions by Winograd's way.
+    In float32 their parameters are the detector's own, else copies; those that are saved stay as they were trained.  In
+    float32 on a CPU, the paper's autoencoder and the UNet compute by Winograd's way the convolutions for which it `pays`.
     compiled: the UNet goes through torch.compile instead, with its weights laid out once for the machine.
     """
 

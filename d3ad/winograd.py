@@ -1,10 +1,11 @@
 """3 x 3 convolutions with a quarter of the products, for a CPU: Winograd's F(4 x 4, 3 x 3).
 
-A convolution of one row with three weights is a product of polynomials.  Its values at six points determine it, and each value
-is one product; the usual way takes 4 x 3 = 12 products for the same four outputs.  In two dimensions 36 stand against 144.
+Four neighbouring outputs of a row take 4 x 3 = 12 products in the usual way.  Transposed, that is a polynomial of four coefficients
+times one of three, whose six coefficients are determined by its values at six points, each of them one product.  In two dimensions
+36 products stand against 144.
 (Winograd 1980; for networks: Lavin and Gray 2016, arXiv:1509.09308.)  The result is the same but for rounding.
 
-Around the products lie three linear maps, matrices of 6 columns or rows: B of the image's tiles of 6 x 6, G of the weights (once),
+Around the products lie three linear maps: B of the image's tiles of 6 x 6, G of the weights (once),
 A to the output's tiles of 4 x 4.  Where the image is first doubled (nearest neighbour), B takes the tile of the small image.
 """
 import copy
@@ -22,13 +23,13 @@ from diffusers.models.upsampling import Upsample2D  # noqa: E402
 
 OUT = 4                                                 # outputs of a tile, in each direction
 POINTS = (0.0, 2 ** -0.5, -2 ** -0.5, 2 ** 0.5, -2 ** 0.5)  # and infinity; of ten sets tried, the one that rounds least
-STRIP = 96                                              # tiles at a time: what lies between the steps stays in the cache
-MOST_WEIGHTS = 300_000                                  # in x out channels: beyond, weights of 36 instead of 9 cost more than they save
-LEAST_SIZE, LEAST_CHANNELS = 16, 128                    # below, the maps around the products take longer than the products
+STRIP = 96                                              # about so many tiles at a time, so that what lies between the steps stays in the cache
+MOST_WEIGHTS = 300_000                                  # in x out channels: beyond, reading 36 weights instead of 9 costs more than it saves
+LEAST_SIZE, LEAST_CHANNELS = 16, 128                    # below, the maps cost more than the saved products
 
 
 def values_at_points(count: int) -> Tensor:
-    """(6, count), float64: times the coefficients of a polynomial, lowest first, its values at POINTS and at infinity."""
+    """(6, count), float64: takes a polynomial's coefficients, lowest first, to its values at POINTS and, "at infinity", its highest one."""
     rows = [[point ** power for power in range(count)] for point in POINTS]
     return torch.tensor([*rows, [0.0] * (count - 1) + [1.0]], dtype=torch.float64)
 
@@ -44,7 +45,8 @@ def matrices() -> tuple[Tensor, Tensor, Tensor]:
 class WinogradConv2d(nn.Module):
     """An `nn.Conv2d` of 3 x 3, computed by Winograd's way; behind a doubling of the image where `doubled`.
 
-    It shares the layer's parameters and, from its first use on, holds its weights once more, transformed: for prediction only.
+    It shares the layer's parameters and, from its first use on, holds its weights once more, transformed: for prediction only,
+    since no gradient passes and a later change of the parameters isn't seen.
     An image that tiles don't cover, or that is small, takes the usual way.
     """
 
@@ -64,9 +66,9 @@ class WinogradConv2d(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, output_size=None) -> Tensor:
-        """x: (N, C, H, W) to (N, C', H, W), or (N, C', 2 H, 2 W) where doubled; the result lies channels-last.
+        """x: (N, C, H, W) to (N, C', H, W), or (N, C', 2 H, 2 W) where doubled; by Winograd's way the result lies channels-last.
 
-        output_size: what diffusers passes to a doubling where sizes are odd; it is the usual way's then.
+        output_size: what diffusers passes to a doubling where sizes are odd; then the usual way is taken.
         """
         count, _, height, width = x.shape
         step = OUT // 2 if self.doubled else OUT  # from a tile to the next, in the input
@@ -77,7 +79,7 @@ class WinogradConv2d(nn.Module):
         x = padded(x.permute(0, 2, 3, 1))
         down, across = height // step, width // step
         result = x.new_empty(count, down, OUT, across, OUT, self.conv.out_channels)
-        rows = max(STRIP // (count * across), 1)
+        rows = max(STRIP // max(count * across, 1), 1)
         for top in range(0, down, rows):
             strip = x[:, top * step:min(top + rows, down) * step + 2]
             self._strip(strip, result[:, top:top + rows])

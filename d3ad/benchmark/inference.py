@@ -72,7 +72,7 @@ def parts(detector: D3AD, countable: D3AD, images: Tensor, rate: float) -> list[
     """What each part takes of one predict: calls, seconds and GFLOP per image, GFLOP/s, its share of `rate`, and FLOP per byte.
 
     countable: the same detector, not compiled: operations inside compiled code are not counted.
-    The bytes are those that can't be avoided: the part's weights, once per call, its inputs and outputs.
+    The bytes are those that can't be avoided: the part's weights as stored, once per call, its inputs and outputs.
     """
     with machine.flop_counter() as counter, _watched(countable, lambda: counter.get_total_flops()) as flops:
         countable.predict(images[:1])

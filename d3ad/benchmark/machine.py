@@ -8,6 +8,7 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from d3ad.presets import low_precision_pays
 from d3ad.report import commit, version
 
 
@@ -22,7 +23,8 @@ def _processor() -> str:
     """The processor's name where the system tells it."""
     info = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name} with AMX" if low_precision_pays(torch.device("cpu")) else name
 
 
 def best_seconds(work: Callable[[], object], device: torch.device, rounds: int = 5) -> float:
