@@ -27,4 +27,4 @@ for argument in "$@"; do
 done
 
 . "$here/scripts/environment.sh" || exit 1
-exec "$python" -m d3ad.runner "$@"
+exec "$python" -m d3ad.study.runner "$@"

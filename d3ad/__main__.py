@@ -1,8 +1,8 @@
-"""python -m d3ad: see d3ad.cli."""
+"""python -m d3ad: see d3ad.app.cli."""
 import sys
 
-from d3ad.cli import main
-from d3ad.speed import keep_freed_memory
+from d3ad.app.cli import main
+from d3ad.speed.timing import keep_freed_memory
 
 keep_freed_memory()
 sys.exit(main())

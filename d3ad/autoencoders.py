@@ -9,8 +9,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from d3ad.saved import check_network
-from d3ad.torchvision_shim import make_torchvision_importable
+from d3ad.infra.checkpoint import check_network
+from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()
 from diffusers import AutoencoderKL, AutoencoderTiny, ConfigMixin, ModelMixin  # noqa: E402

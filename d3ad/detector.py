@@ -13,17 +13,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from d3ad import conditioning, diffusion, maps, ranks, saved, training
+from d3ad import conditioning, diffusion, maps, training
 from d3ad.autoencoders import HUB, LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration, at_step, level_statistics
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor
-from d3ad.files import replacing, tidy
 from d3ad.images import as_images, check_training_images, every_nth, image_seed
-from d3ad.presets import Networks, low_precision_pays, preset
+from d3ad.infra import checkpoint, processes
+from d3ad.infra.files import replacing, tidy
+from d3ad.speed.presets import Networks, low_precision_pays, preset
 from d3ad.thresholds import Threshold, threshold_for
-
 
 # The settings that a trained detector can change: of Algorithms 1 and 2 and of the maps.
 VARIABLE = {"omega", "guidance", "num_steps", "spacing", "latent_sample", "dynamic", "k", "num_bins", "t_max", "min_bin", "round_to",
@@ -120,8 +120,8 @@ class D3AD:
         "test" uses the range over all the images given, as the authors' evaluation does.
         """
         images = as_images(images, self.config.image_size, "test")
-        batches = [batch for batch in ranks.share(images).split(self.config.predict_batch) if len(batch)]
-        parts = ranks.gather([self._raw(batch) for batch in tqdm(batches, "predict", disable=not progress)])
+        batches = [batch for batch in processes.share(images).split(self.config.predict_batch) if len(batch)]
+        parts = processes.gather([self._raw(batch) for batch in tqdm(batches, "predict", disable=not progress)])
         raw = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         return Prediction(**self._fuse(raw, normalisation), threshold=float(self.calibration.threshold),
                           **{key: raw[key] for key in ("reconstruction", "t_hat", "distance")},
@@ -301,7 +301,7 @@ class D3AD:
         save_part(folder / "features", self.backbone.state_dict(), {"name": self.backbone.name})
         save_part(folder / "conditioning", {"reference": self.conditioning.reference}, {})
         save_part(folder / "calibration", vars(self.calibration) | {"images": self.calibration_images}, {})
-        settings = {"format": saved.FORMAT, "autoencoder": self.codec.kind, "preset": self.preset,
+        settings = {"format": checkpoint.FORMAT, "autoencoder": self.codec.kind, "preset": self.preset,
                     "config": self.config.to_dict(), "losses": self.losses,
                     "threshold": asdict(self.promise) if self.promise else None}
         (folder / "config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
@@ -317,8 +317,8 @@ class D3AD:
         folder = Path(folder)
         if not folder.exists():
             tidy(folder.parent, folder.name)  # a save that was killed between its two renames
-        settings = saved.read_settings(folder)
-        with saved.naming(folder / "config.json"):
+        settings = checkpoint.read_settings(folder)
+        with checkpoint.naming(folder / "config.json"):
             self = cls(Config.from_dict(settings["config"]).replace(device=device))
             self.losses = settings["losses"]
             if settings.get("threshold"):
@@ -334,18 +334,18 @@ class D3AD:
         if self.codec.channels != config.latent_channels:
             raise ValueError(f"latent_channels is {config.latent_channels}, but the autoencoder has {self.codec.channels} latent channels")
         # the networks are made of the detector's own settings, which have bounds, not of a second config.json beside the weights
-        weights = folder / "unet" / saved.WEIGHTS
-        saved.check_size(weights, lambda: training.make_unet(config))
-        self.unet = saved.load_into(training.make_unet(config), weights).to(self.device).eval()
+        weights = folder / "unet" / checkpoint.WEIGHTS
+        checkpoint.check_size(weights, lambda: training.make_unet(config))
+        self.unet = checkpoint.load_into(training.make_unet(config), weights).to(self.device).eval()
         weights = folder / "features" / "model.safetensors"
-        saved.check_size(weights, lambda: FeatureExtractor(config.backbone, "none"))
-        self.backbone = saved.load_into(FeatureExtractor(config.backbone, "none"), weights).to(self.device).eval()
+        checkpoint.check_size(weights, lambda: FeatureExtractor(config.backbone, "none"))
+        self.backbone = checkpoint.load_into(FeatureExtractor(config.backbone, "none"), weights).to(self.device).eval()
         self._set_networks()
         file = folder / "conditioning" / "model.safetensors"
-        with saved.naming(file):
-            self.conditioning = self._conditioning().fit(saved.read_tensors(file, "reference")["reference"])
+        with checkpoint.naming(file):
+            self.conditioning = self._conditioning().fit(checkpoint.read_tensors(file, "reference")["reference"])
         names = [field.name for field in fields(Calibration)]
-        stored = saved.read_tensors(folder / "calibration" / "model.safetensors", "images", *names)
+        stored = checkpoint.read_tensors(folder / "calibration" / "model.safetensors", "images", *names)
         if stored["images"].shape[1:] != (3, config.image_size, config.image_size):
             raise ValueError(f"image_size is {config.image_size}, but the calibration's images are {tuple(stored['images'].shape)}")
         self.calibration_images = stored["images"]
@@ -382,7 +382,7 @@ def fit_backbone(images: Tensor, config: Config, folder: Path | None, device: to
 
 def pick_device(name: str) -> torch.device:
     """ "auto": cuda, then mps, then cpu."""
-    ranks.count()  # of several processes, each has a GPU of its own from here on
+    processes.count()  # of several processes, each has a GPU of its own from here on
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
@@ -397,4 +397,4 @@ def save_part(folder: Path, tensors: dict[str, Tensor], config: dict) -> None:
 
 def load_part(folder: Path) -> dict[str, Tensor]:
     """The tensors of one part.  Raises FileNotFoundError or ValueError naming the file."""
-    return saved.read_tensors(folder / "model.safetensors")
+    return checkpoint.read_tensors(folder / "model.safetensors")

@@ -8,8 +8,8 @@ import torch.nn as nn
 from safetensors import SafetensorError
 from torch import Tensor
 
+from d3ad.infra.torchvision_shim import make_torchvision_importable
 from d3ad.maps import cosine_distance
-from d3ad.torchvision_shim import make_torchvision_importable
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BLOCKS = (1, 2, 3)

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from d3ad import diffusion, ranks
+from d3ad import diffusion
 from d3ad.autoencoders import LatentCodec, autoencoder_loss, make_torchvision_importable
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_levels, adaptation_loss
-from d3ad.files import load_tensors, save_tensors
+from d3ad.infra import processes
+from d3ad.infra.files import load_tensors, save_tensors
 
 make_torchvision_importable()
 from diffusers import UNet2DModel  # noqa: E402
@@ -75,7 +76,7 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()} if ema_decay else None
     losses = _restore(folder, model, optimizer, average) if folder else []
-    ranks.check_same(len(losses), folder)
+    processes.check_same(len(losses), folder)
     model.train()
     bar = tqdm(range(len(losses), num_steps), desc=name, initial=len(losses), total=num_steps, unit="step", mininterval=2)
     for step in bar:
@@ -84,7 +85,7 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
         loss = loss_of_step(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        loss = ranks.average(model, loss)
+        loss = processes.average(model, loss)
         optimizer.step()
         losses.append(loss.item())
         if not loss.isfinite():
@@ -93,7 +94,7 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
             decay = min(ema_decay, (step + 1) / (step + 10))  # early weights are forgotten fast
             _average(average, model.state_dict(), decay)
         bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}", refresh=False)
-        if folder and ranks.is_first() and ((step + 1) % save_every == 0 or step + 1 == num_steps):
+        if folder and processes.is_first() and ((step + 1) % save_every == 0 or step + 1 == num_steps):
             _keep(folder, model, optimizer, average, losses)
     if average is not None:
         model.load_state_dict(average)
@@ -158,8 +159,8 @@ def train_autoencoder(codec: LatentCodec, images: Tensor, config: Config, folder
         batch = random_crop(images[batch_indices(len(images), config.batch_size, step, config.seed)], step, config)
         shape = (len(batch), config.latent_channels, batch.shape[2] // codec.factor, batch.shape[3] // codec.factor)
         noise = torch.randn(shape, generator=step_generator(config.seed, step))
-        mine, noise = (ranks.share(x).to(model.device) for x in (batch, noise))
-        return ranks.weighted(autoencoder_loss(model, mine, noise), of=len(batch))
+        mine, noise = (processes.share(x).to(model.device) for x in (batch, noise))
+        return processes.weighted(autoencoder_loss(model, mine, noise), of=len(batch))
 
     losses = optimise("autoencoder", model, loss_of_step, config.autoencoder_steps, learning_rate=2e-3, schedule="cosine",
                       folder=folder)
@@ -187,11 +188,11 @@ def train_diffusion(unet: UNet2DModel, mean: Tensor, std: Tensor, config: Config
         size = len(index)
         noise, sample = (torch.randn((size, *mean.shape[1:]), generator=generator) for _ in range(2))
         t = torch.randint(1, config.train_t_max + 1, (size,), generator=generator)
-        index, noise, sample, t = (ranks.share(x).to(mean.device) for x in (index, noise, sample, t))
+        index, noise, sample, t = (processes.share(x).to(mean.device) for x in (index, noise, sample, t))
         z0 = mean[index] + std[index] * sample  # a fresh posterior sample each time, as if encoded anew
         with torch.autocast(mean.device.type, torch.bfloat16, enabled=config.train_precision == "bfloat16"):
             loss = diffusion.simple_loss(model, z0, t, noise, abar)
-        return ranks.weighted(loss, of=size)
+        return processes.weighted(loss, of=size)
 
     return optimise("diffusion", unet, loss_of_step, num_training_steps(config, len(mean)),
                     learning_rate=config.learning_rate, weight_decay=config.weight_decay, ema_decay=config.ema_decay,

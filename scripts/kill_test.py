@@ -25,7 +25,7 @@ TIMED = ("minutes.json", "provenance.json")  # hold times, so they differ in any
 
 def start(out: Path, only: str) -> subprocess.Popen:
     """A smoke run in a session of its own."""
-    command = [sys.executable, "-m", "d3ad.runner", "--profile", "smoke", "--out", str(out), *(["--only", only] if only else [])]
+    command = [sys.executable, "-m", "d3ad.study.runner", "--profile", "smoke", "--out", str(out), *(["--only", only] if only else [])]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 

@@ -16,11 +16,14 @@ import torch
 from PIL import Image
 from tiny_datasets import SIZE, draw, draw_folders, draw_mask, draw_tiles, draw_visa
 
-from d3ad import D3AD, Config, cli, data, experiments, runner
+from d3ad import D3AD, Config, data
+from d3ad.app import cli
 from d3ad.conditioning import DynamicConditioning
 from d3ad.diffusion import alpha_bar, reconstruct
 from d3ad.maps import anomaly_map
 from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200
+from d3ad.study import runner
+from d3ad.study.workspace import open_workspace, train
 from d3ad.thresholds import split_off, threshold_for
 
 TABLES = {}
@@ -372,9 +375,9 @@ def test_unreadable_test_images_are_said_before_the_training(tmp_path):
     for category in ("01", "02"):
         draw_folders(tmp_path / category, "ok", ["ko"])
         (tmp_path / category / "test/ko/001.png").write_bytes(b"no image")
-    workspace = experiments.open_workspace("btad", str(tmp_path), str(tmp_path / "out"))
+    workspace = open_workspace("btad", str(tmp_path), str(tmp_path / "out"))
     with pytest.raises(data.DataError) as error:
-        experiments.train([workspace.run("btad", category) for category in ("01", "02")])
+        train([workspace.run("btad", category) for category in ("01", "02")])
     assert [line.split(": ")[0] for line in str(error.value).splitlines()] == [f"{tmp_path}/0{i}/test/ko/001.png" for i in (1, 2)]
 
 
@@ -393,7 +396,7 @@ def test_a_notebook_without_a_parameter_is_refused(tmp_path, lacking, message):
 def test_settings_to_try_are_checked(monkeypatch, tried, message):
     monkeypatch.setenv("D3AD_SET", tried)
     with pytest.raises(ValueError, match=message):
-        experiments.open_workspace("smoke")
+        open_workspace("smoke")
 
 
 # ---- tensors ----

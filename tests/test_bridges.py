@@ -13,11 +13,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from torch.utils.data import DataLoader, TensorDataset
 
-from d3ad import D3AD, data, export
-from d3ad.cli import main
+from d3ad import D3AD, data
+from d3ad.app import export
+from d3ad.app.cli import main
+from d3ad.app.estimator import D3ADEstimator
 from d3ad.data import synthetic
 from d3ad.data.loading import loader
-from d3ad.estimator import D3ADEstimator
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def settings(tiny):
 
 def test_importing_d3ad_takes_none_of_these_libraries_along():
     heavy = "anomalib papermill ray sklearn lightning accelerate".split()
-    code = f"import sys, d3ad, d3ad.cli; from d3ad import D3AD; print([n for n in {heavy} if n in sys.modules])"
+    code = f"import sys, d3ad, d3ad.app.cli; from d3ad import D3AD; print([n for n in {heavy} if n in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip().splitlines()[-1]
     assert set(json.loads(found.replace("'", '"'))) <= {"sklearn", "accelerate"}  # which diffusers and the AUROC bring
 
@@ -128,7 +129,8 @@ def test_a_prediction_becomes_anomalibs_batch_and_its_metrics_agree(fitted, imag
     pytest.importorskip("anomalib")
     from anomalib.metrics import AUROC
 
-    from d3ad import anomalib_bridge, metrics
+    from d3ad import metrics
+    from d3ad.app import anomalib_bridge
     prediction, labels, masks = fitted.predict(images), torch.arange(10) % 2, torch.zeros(10, 64, 64)
     batch = anomalib_bridge.to_image_batch(prediction, images, labels, masks)
     assert torch.allclose(anomalib_bridge.images_of(batch), images, atol=1e-6) and batch.pred_label.tolist() == prediction.is_anomalous.tolist()
@@ -141,9 +143,10 @@ def test_a_prediction_becomes_anomalibs_batch_and_its_metrics_agree(fitted, imag
 
 def test_anomalibs_engine_fits_tests_and_predicts(parts, settings, tmp_path):
     pytest.importorskip("anomalib")
-    from d3ad.anomalib_bridge import D3ADModule
     from anomalib.data import Folder
     from anomalib.engine import Engine
+
+    from d3ad.app.anomalib_bridge import D3ADModule
     datamodule = Folder(name="parts", root=parts, normal_dir="good", abnormal_dir="defect", mask_dir="mask", train_batch_size=4, eval_batch_size=4,
                         num_workers=0, val_split_mode="same_as_test", seed=0)
     engine = Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False)

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from d3ad import claims
+from d3ad.study import claims
 
 METHODS = ("D3AD", "D3AD, fully noised", "no DA", "no DS, no DA", "25% (20)", "100% (80)")
 

@@ -12,10 +12,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from d3ad import Config, parallel, ranks, runner
-from d3ad.cli import main
+from d3ad import Config
+from d3ad.app.cli import main
 from d3ad.data import synthetic
-from d3ad.files import write_whole
+from d3ad.infra import parallel, processes
+from d3ad.infra.files import write_whole
+from d3ad.study import runner
 
 FIT = ["--profile", "smoke", "--held-out", "0.4", *(word for setting in ("train_steps=4", "autoencoder_steps=4", "batch_size=5", "k=3")
                                                    for word in ("--set", setting))]
@@ -25,19 +27,19 @@ FIT = ["--profile", "smoke", "--held-out", "0.4", *(word for setting in ("train_
 def test_the_average_of_the_shares_losses_is_the_whole_batchs(size, count, monkeypatch):
     batch, averaged, rows = torch.rand(size), 0.0, []
     for index in range(count):
-        monkeypatch.setattr(ranks, "_state", lambda: SimpleNamespace(num_processes=count, process_index=index))
-        mine = ranks.share(batch)
+        monkeypatch.setattr(processes, "_state", lambda: SimpleNamespace(num_processes=count, process_index=index))
+        mine = processes.share(batch)
         rows += mine.tolist()
-        averaged += ranks.weighted(mine.mean(), of=size) / count
+        averaged += processes.weighted(mine.mean(), of=size) / count
     assert float(averaged) == pytest.approx(float(batch.mean()), abs=1e-6) and rows == batch.tolist()
     with pytest.raises(ValueError, match=f"a batch of 1 can't be shared by {count} processes"):
-        ranks.weighted(torch.tensor(0.0), of=1)
+        processes.weighted(torch.tensor(0.0), of=1)
 
 
 def test_alone_nothing_is_shared():
     loss, rows = torch.tensor(2.0), torch.rand(3)
-    assert ranks.count() == 1 and ranks.is_first() and ranks.share(rows) is rows and ranks.gather([1, 2]) == [1, 2]
-    assert ranks.weighted(loss, of=1) is loss and ranks.average(torch.nn.Linear(1, 1), loss) is loss
+    assert processes.count() == 1 and processes.is_first() and processes.share(rows) is rows and processes.gather([1, 2]) == [1, 2]
+    assert processes.weighted(loss, of=1) is loss and processes.average(torch.nn.Linear(1, 1), loss) is loss
 
 
 def test_two_processes_train_and_score_as_one(tmp_path):

@@ -7,18 +7,19 @@ import pandas as pd
 import pytest
 import torch
 
-from d3ad import experiments, paper, report, sweeps
+from d3ad.study import ablations, paper, provenance
+from d3ad.study.workspace import D3AD, Config, open_workspace
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    return experiments.open_workspace("smoke", out=str(tmp_path_factory.mktemp("out")), categories=["weave"], datasets=["mvtec"])
+    return open_workspace("smoke", out=str(tmp_path_factory.mktemp("out")), categories=["weave"], datasets=["mvtec"])
 
 
 def test_an_outcome_is_computed_once_and_read_back_alike(workspace, monkeypatch):
     run = workspace.runs()[0]
     first = run.outcome(omega=1.0)
-    monkeypatch.setattr(experiments.D3AD, "predict", None)  # a second prediction would fail
+    monkeypatch.setattr(D3AD, "predict", None)  # a second prediction would fail
     again = workspace.runs()[0].outcome(omega=1.0)
     assert first.metrics == again.metrics and torch.equal(first.prediction.score, again.prediction.score)
     assert {"i_auroc", "p_auroc", "pro", "pro_200", "pro_small", "pro_medium", "pro_large", "seconds"} < set(first.metrics)
@@ -29,61 +30,61 @@ def test_the_key_follows_settings_and_data(workspace):
     run = workspace.runs()[0]
     assert run.key == workspace.runs()[0].key
     assert run.key != workspace.run("mvtec", "weave", seed=1).key
-    changed = experiments.open_workspace("smoke", out=str(workspace.out), categories=["weave"], datasets=["mvtec"], train_steps=7)
+    changed = open_workspace("smoke", out=str(workspace.out), categories=["weave"], datasets=["mvtec"], train_steps=7)
     assert run.key != changed.runs()[0].key
 
 
 def test_stand_ins_never_carry_a_datasets_name(workspace):
     assert workspace.title("visa") == "VisA-like"
     with pytest.raises(ValueError, match="data_root"):
-        experiments.open_workspace("visa")
+        open_workspace("visa")
 
 
 def test_averages_and_spread_by_hand():
     frame = pd.DataFrame([dict(dataset="A", category=c, split="random", seed=s, method="m", measured_pro=v)
                           for c, s, v in (("x", 0, 80.0), ("y", 0, 90.0), ("x", 1, 82.0), ("y", 1, 92.0))])
-    row = sweeps.with_averages(frame).iloc[-1]
+    row = ablations.with_averages(frame).iloc[-1]
     assert row["category"] == "Average" and row["measured_pro"] == 86 and row["spread_pro"] == pytest.approx(2 ** 0.5)
     assert pd.isna(row["seed"])
 
 
 def test_table4_is_in_quarters_of_t_max():
-    settings = sweeps.table4(experiments.Config())
+    settings = ablations.table4(Config())
     assert [v.get("t_max") for v in settings.values()] == [20, 40, 60, 80, None]
     assert list(settings) == paper.reported(4)["method"].tolist()
 
 
 def test_reported_and_measured_stay_apart(workspace):
     measured = pd.DataFrame([dict(dataset="VisA-like", category="Average", method="DIC", measured_pro=50.0)])
-    table = report.beside_paper(4, measured)
+    table = provenance.beside_paper(4, measured)
     paper, ours = table[table["dataset"] == "VisA"], table[table["dataset"] == "VisA-like"]
     assert paper["measured_pro"].isna().all() and ours["reported_pro"].isna().all() and len(paper) == 5
-    same = report.beside_paper(4, measured.assign(dataset="VisA"))
+    same = provenance.beside_paper(4, measured.assign(dataset="VisA"))
     assert same.query("method == 'DIC'")[["reported_pro", "measured_pro"]].values.tolist() == [[94.1, 50.0]]
 
 
 def test_products_are_written_whole_with_their_provenance(workspace):
     frame = pd.DataFrame([dict(dataset="A", category="x", method="m", measured_pro=None), dict(dataset="A", category="y", method="m", measured_pro=12.345)])
-    report.save_table(workspace, frame, "table4")
+    provenance.save_table(workspace, frame, "table4")
     assert (workspace.results / "table4.csv").read_text().splitlines()[1:] == ["A,x,m,,smoke", "A,y,m,12.35,smoke"] or \
         (workspace.results / "table4.csv").read_text().splitlines()[1:] == ["A,x,m,,smoke", "A,y,m,12.34,smoke"]
     fig, ax = plt.subplots()
     ax.plot([0, 1])
-    report.save_figure(workspace, fig, "fig05", "abc")
+    provenance.save_figure(workspace, fig, "fig05", "abc")
     entries = json.loads((workspace.results / "provenance.json").read_text())
     assert set(entries) == {"results/smoke/table4.csv", "figures/smoke/fig05.png"}
     assert set(entries["figures/smoke/fig05.png"]) == {"sha256", "commit", "config", "data", "seed", "packages", "machine", "seconds"}
     assert entries["results/smoke/table4.csv"]["sha256"] == hashlib.sha256((workspace.results / "table4.csv").read_bytes()).hexdigest()
-    report.written(workspace, "fig05", "table4")
+    provenance.written(workspace, "fig05", "table4")
     assert not list(workspace.out.rglob("*.part"))
     with pytest.raises(AssertionError):
-        report.save_table(workspace, frame.assign(measured_pro=120.0), "table4")
-        report.written(workspace, "table4")
+        provenance.save_table(workspace, frame.assign(measured_pro=120.0), "table4")
+        provenance.written(workspace, "table4")
 
 
 def test_a_table_is_laid_out_as_the_paper_prints_it(workspace):
     measured = pd.DataFrame([dict(dataset="BTAD", category="01", method="D3AD", measured_i_auroc=90.04, measured_pro=None)])
-    laid_out = report.layout(report.beside_paper(3, measured), "md").set_index(["dataset", "category"])
+    laid_out = provenance.layout(provenance.beside_paper(3, measured), "md").set_index(["dataset", "category"])
     row = laid_out.loc[("BTAD", "01")]
     assert row["FastFlow"] == "**99.4** / 71.7" and row["D3AD"] == "98.9 / **80.0**" and row["D3AD, measured"] == "90.0"
     assert laid_out.loc[("BTAD", "Average"), "D3AD, measured"] == ""
@@ -91,7 +92,7 @@ def test_a_table_is_laid_out_as_the_paper_prints_it(workspace):
 
 def test_tables_are_written_in_three_formats(workspace):
     measured = pd.DataFrame([dict(dataset="MVTec-like", category="weave", method="D3AD", measured_i_auroc=99.0, measured_p_auroc=98.0, measured_pro=95.0)])
-    report.save_layouts(workspace, report.beside_paper(6, measured), "table6", "Table 6: 100 % of it")
+    provenance.save_layouts(workspace, provenance.beside_paper(6, measured), "table6", "Table 6: 100 % of it")
     tex = (workspace.results / "table6.tex").read_text()
     assert "\\toprule" in tex and "\\textbf{100.0}" in tex and "100 \\% of it" in tex and "metal nut" in tex
     last = (workspace.results / "table6.md").read_text().splitlines()[-1]
@@ -99,10 +100,11 @@ def test_tables_are_written_in_three_formats(workspace):
 
 
 def test_the_registry_holds_every_average_and_every_claim(workspace):
-    from d3ad import claims
+    from d3ad.study import claims
+    
     measured = pd.DataFrame([dict(dataset="VisA-like", category="Average", method="D3AD", measured_p_auroc=98.0)])
-    report.save_table(workspace, report.beside_paper(7, measured), "table7")
+    provenance.save_table(workspace, provenance.beside_paper(7, measured), "table7")
     ledger = pd.DataFrame([dict(claim=c.claim, reported=c.reported, measured=None, spread=None) for c in claims.CLAIMS])
-    entries = {entry["item"]: entry for entry in report.registry(workspace, ledger)}
+    entries = {entry["item"]: entry for entry in provenance.registry(workspace, ledger)}
     assert entries["Table 7, VisA, D3AD, p_auroc"]["paper"] == 97.9 and entries["Table 7, VisA-like, D3AD, p_auroc"]["measured"] == 98.0
     assert sum(item.startswith("claim: ") for item in entries) == len(claims.CLAIMS)

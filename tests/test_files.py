@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from d3ad import files
+from d3ad.infra import files
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path):

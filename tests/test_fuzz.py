@@ -14,9 +14,12 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from tiny_datasets import draw_visa
 
-from d3ad import cli, data, files, runner
+from d3ad import data
+from d3ad.app import cli
 from d3ad.config import Config
+from d3ad.infra import files
 from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200
+from d3ad.study import runner
 from d3ad.thresholds import threshold_for
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # decoders and numpy have much to say about such values

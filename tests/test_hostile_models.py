@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from d3ad import D3AD, cli
+from d3ad import D3AD
+from d3ad.app import cli
 from d3ad.autoencoders import load_autoencoder
 from d3ad.features import FeatureExtractor
 

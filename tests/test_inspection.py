@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from d3ad import inspection
+from d3ad.app import report
 from d3ad.detector import Prediction
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -31,21 +31,21 @@ def predicted():
 
 def test_files_and_pictures_say_what_the_prediction_says(predicted, tmp_path):
     images, prediction = predicted
-    inspection.write_results(tmp_path, HOSTILE, images, prediction, "From good images.", raw=True)
+    report.write_results(tmp_path, HOSTILE, images, prediction, "From good images.", raw=True)
     table = pd.read_csv(tmp_path / "scores.csv")
     assert table["path"].tolist() == HOSTILE and table["is_anomalous"].tolist() == [False, False, True, True]
     masks = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "masks").iterdir())]
     assert [int((mask > 0).sum()) for mask in masks] == [0, 0, 16, 16]  # the squares of 0.4 and 0.6
     tinted = np.asarray(Image.open(sorted((tmp_path / "overlays").iterdir())[3])).astype(int)
-    assert (tinted[5, 5] == (0.35 * inspection._pixels(images[3])[5, 5] + 0.65 * inspection.RED).round()).all()
-    assert (tinted[0, 0] == inspection._pixels(images[3])[0, 0]).all()
+    assert (tinted[5, 5] == (0.35 * report._pixels(images[3])[5, 5] + 0.65 * report.RED).round()).all()
+    assert (tinted[0, 0] == report._pixels(images[3])[0, 0]).all()
     raw = np.load(sorted((tmp_path / "maps").iterdir())[2])
     assert np.allclose(raw, prediction.anomaly_map[2]) and raw.dtype == np.float32
     assert {path.parent for path in tmp_path.rglob("*") if path.is_file()} <= {tmp_path, *tmp_path.iterdir()}  # no name leads out
 
 
 def test_a_name_cannot_break_out_of_its_place(predicted, tmp_path):
-    inspection.write_page(tmp_path / "report.html", HOSTILE, *predicted, promise="</script>")
+    report.write_page(tmp_path / "report.html", HOSTILE, *predicted, promise="</script>")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert text.count("</script>") == 2  # the data's and the code's
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
@@ -53,13 +53,13 @@ def test_a_name_cannot_break_out_of_its_place(predicted, tmp_path):
 
 
 def test_the_report_needs_nothing_from_elsewhere(predicted, tmp_path):
-    inspection.write_page(tmp_path / "report.html", ["a"] * 4, *predicted, promise="")
+    report.write_page(tmp_path / "report.html", ["a"] * 4, *predicted, promise="")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not re.search(r'(?:src|href)\s*=\s*"(?!data:|#)|@import|fetch\(|url\(', text.replace("http://www.w3.org/2000/svg", ""))
 
 
 def test_only_the_highest_scores_have_pictures(predicted, tmp_path):
-    inspection.write_page(tmp_path / "report.html", list("abcd"), *predicted, promise="", most=2)
+    report.write_page(tmp_path / "report.html", list("abcd"), *predicted, promise="", most=2)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     items = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])["items"]
     assert ["image" in item for item in items] == [False, False, True, True]
@@ -67,14 +67,14 @@ def test_only_the_highest_scores_have_pictures(predicted, tmp_path):
 
 def test_names_must_belong_to_the_images(predicted, tmp_path):
     with pytest.raises(ValueError, match="3 names, 4 images"):
-        inspection.write_page(tmp_path / "report.html", list("abc"), *predicted, promise="")
+        report.write_page(tmp_path / "report.html", list("abc"), *predicted, promise="")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: apt-get install chromium, to see the report in a browser")
 def test_in_a_browser(predicted, tmp_path):
     page = tmp_path / "report.html"
-    inspection.write_page(page, HOSTILE, *predicted, promise="From good images.")
+    report.write_page(page, HOSTILE, *predicted, promise="From good images.")
     act = """<script>
       const before = document.getElementById("count").textContent;
       const slider = document.getElementById("slider"); slider.value = 0.5; slider.dispatchEvent(new Event("input"));

@@ -13,7 +13,10 @@ import psutil
 import pytest
 import torch
 
-from d3ad import D3AD, cli, files, parallel, report, runner
+from d3ad import D3AD
+from d3ad.app import cli
+from d3ad.infra import files, parallel
+from d3ad.study import provenance, runner
 
 FORK = multiprocessing.get_context("fork") if sys.platform != "win32" else None
 LEFT_OVER = ".model.d3ad-{}.{}".format
@@ -278,14 +281,14 @@ def test_a_run_goes_on_where_the_results_folder_is_a_file(tmp_path, capsys):
 def test_figures_are_drawn_without_a_display_and_without_the_usual_font(tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
 
-    from d3ad import experiments
-    workspace = experiments.open_workspace("smoke", out=str(tmp_path))
+    from d3ad.study.workspace import open_workspace
+    workspace = open_workspace("smoke", out=str(tmp_path))
     monkeypatch.delenv("DISPLAY", raising=False)
     with plt.rc_context({"font.family": "A Font That Nobody Has"}):
         fig, ax = plt.subplots()
         ax.set_title("a title")
-        report.save_figure(workspace, fig, "fig05")
-    report.written(workspace, "fig05")
+        provenance.save_figure(workspace, fig, "fig05")
+    provenance.written(workspace, "fig05")
 
 
 def test_missing_weights_without_a_network_say_which_file_to_put_where(monkeypatch):

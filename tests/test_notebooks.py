@@ -9,9 +9,9 @@ import nbformat
 import pandas as pd
 import pytest
 
-from d3ad import runner
 from d3ad.config import PROFILE_FOLDER
 from d3ad.data import synthetic
+from d3ad.study import runner
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -33,7 +33,7 @@ def code_cells(path: Path) -> list:
 def test_is_clean(path):
     text = path.read_text(encoding="utf-8")
     clean = runner.to_text(runner.normalise(nbformat.read(path, as_version=4)))
-    assert text == clean, f"type: python -m d3ad.runner --normalise notebooks/{path.name}"
+    assert text == clean, f"type: python -m d3ad.study.runner --normalise notebooks/{path.name}"
 
 
 @each

@@ -10,9 +10,12 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
-from d3ad import Config, experiments, own, rehearsal, runner
-from d3ad.cli import main
+from d3ad import Config
+from d3ad.app import forecast, part
+from d3ad.app.cli import main
 from d3ad.data import synthetic
+from d3ad.study import runner
+from d3ad.study.workspace import open_workspace
 
 NOTEBOOK = next((Path(__file__).resolve().parent.parent / "notebooks").glob("09_*.ipynb"))
 
@@ -29,46 +32,47 @@ def folder(tmp_path_factory):
 
 @pytest.fixture()
 def workspace(tmp_path):
-    return experiments.open_workspace("smoke", out=str(tmp_path))
+    return open_workspace("smoke", out=str(tmp_path))
 
 
 def test_a_forecast_adds_up_and_speaks_of_its_larger_parts():
-    forecast = rehearsal.Forecast({"autoencoder": 30.0, "diffusion": 95.0, "adaptation": 0.2})
+    forecast = forecast.Forecast({"autoencoder": 30.0, "diffusion": 95.0, "adaptation": 0.2})
     assert forecast.total == pytest.approx(125.2)
     assert str(forecast) == "about 2.1 minutes on this machine (autoencoder 30 s, diffusion 1.6 minutes)"
-    assert str(rehearsal.Forecast({"diffusion": 3600.0 * 40})).startswith("about 40 hours")
-    assert rehearsal.Forecast({"autoencoder": 30.0, "diffusion": 95.0, "features": 20.0}, at_once=True).total == 125  # the longer of two counts
+    assert str(forecast.Forecast({"diffusion": 3600.0 * 40})).startswith("about 40 hours")
+    assert forecast.Forecast({"autoencoder": 30.0, "diffusion": 95.0, "features": 20.0}, at_once=True).total == 125  # the longer of two counts
 
 
 def test_the_steps_of_a_fit_are_counted():
-    assert rehearsal.num_steps(Config.profile("demo"), 96) == dict(autoencoder=1000, diffusion=600, features=500, adaptation=12)
-    assert rehearsal.num_steps(Config.profile("paper"), 96) == dict(autoencoder=0, diffusion=900, features=0, adaptation=3)
+    assert forecast.num_steps(Config.profile("demo"), 96) == dict(autoencoder=1000, diffusion=600, features=500, adaptation=12)
+    assert forecast.num_steps(Config.profile("paper"), 96) == dict(autoencoder=0, diffusion=900, features=0, adaptation=3)
 
 
 def test_a_rehearsal_changes_nothing_of_the_fit(tiny, images, fitted):
     from d3ad import D3AD
-    forecast = rehearsal.rehearse(images, tiny, num_held_out=2)
+    
+    forecast = forecast.rehearse(images, tiny, num_held_out=2)
     assert set(forecast.seconds) == {"autoencoder", "diffusion", "features", "adaptation", "calibration"} and forecast.total > 0
     assert torch.equal(D3AD(tiny).fit(images).predict(images).score, fitted.predict(images).score)
 
 
 def test_a_long_fit_says_how_long_and_uses_two_cores_with_the_same_result(tiny, images, capsys, monkeypatch):
-    monkeypatch.setattr(own, "num_workers", lambda config: 2)
-    monkeypatch.setattr(rehearsal, "rehearse", lambda *arguments: rehearsal.Forecast({"diffusion": 300.0}))
-    monkeypatch.setattr(own, "LONG", 1)
-    detector, num_trained = own.fit_part(images, tiny)
+    monkeypatch.setattr(part, "num_workers", lambda config: 2)
+    monkeypatch.setattr(forecast, "rehearse", lambda *arguments: forecast.Forecast({"diffusion": 300.0}))
+    monkeypatch.setattr(part, "LONG", 1)
+    detector, num_trained = part.fit_part(images, tiny)
     said = capsys.readouterr().out
     assert said.startswith("training on 8 images takes about 5.0 minutes on this machine") and num_trained == 8 and detector.promise.num_images == 2
-    monkeypatch.setattr(own, "LONG", 100)
-    plain, _ = own.fit_part(images, tiny)
+    monkeypatch.setattr(part, "LONG", 100)
+    plain, _ = part.fit_part(images, tiny)
     assert not capsys.readouterr().out  # nine steps are not worth a word
     assert torch.allclose(plain.predict(images).score, detector.predict(images).score, atol=1e-4) and plain.losses == detector.losses
 
 
 def test_missing_weights_are_named_before_the_long_work(tiny, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(own, "LONG", 1)
+    monkeypatch.setattr(part, "LONG", 1)
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        own.fit_part(images, tiny.replace(backbone_weights=str(tmp_path / "nowhere")), folder=tmp_path)
+        part.fit_part(images, tiny.replace(backbone_weights=str(tmp_path / "nowhere")), folder=tmp_path)
     assert not list(tmp_path.iterdir())  # the real training, which comes to the features late, had not begun
 
 
@@ -94,20 +98,20 @@ def test_the_papers_setting_takes_a_folder_of_ones_own(folder, tmp_path, capsys)
 def test_the_paper_profile_has_no_notebooks_of_its_own(capsys):
     assert runner.main(["--profile", "paper"]) == 2 and "names no dataset" in capsys.readouterr().err
     with pytest.raises(ValueError, match="good_folder"):
-        own.read(experiments.open_workspace("paper"))
+        part.read(open_workspace("paper"))
 
 
 def test_folders_are_read_as_a_user_has_them(folder, workspace):
-    mixed = own.read(workspace, str(folder / "mixed"))
+    mixed = part.read(workspace, str(folder / "mixed"))
     assert len(mixed.good) == 3 and len(mixed.new) == 7 and int(mixed.labels.sum()) == 6  # a fifth of the good ones is inspected
-    apart = own.read(workspace, str(folder / "only_good"), str(folder / "mixed" / "chip"))
+    apart = part.read(workspace, str(folder / "only_good"), str(folder / "mixed" / "chip"))
     assert len(apart.good) == 12 and len(apart.new) == 1 and apart.labels is None and apart.mask(0) is None
     with pytest.raises(ValueError, match="give new_folder"):
-        own.read(workspace, str(folder / "only_good"))
+        part.read(workspace, str(folder / "only_good"))
 
 
 def test_the_example_shares_no_image_with_what_it_inspects(workspace):
-    parts = own.read(workspace)
+    parts = part.read(workspace)
     assert not {image.numpy().tobytes() for image in parts.good} & {image.numpy().tobytes() for image in parts.new}
     assert parts.labels.sum() == 6 and parts.mask(len(parts.new) - 1).any() and parts.mask(parts.labels.tolist().index(0)) is None
 
@@ -115,7 +119,7 @@ def test_the_example_shares_no_image_with_what_it_inspects(workspace):
 def test_what_is_flagged_is_counted_by_kind():
     table = pd.DataFrame(dict(kind=["good", "good", "chip", "crack", "crack"], anomalous=[False, False, True, True, True],
                               flagged=[False, True, True, True, False], score=[0.5, 1.2, 3.0, 2.0, 0.9]))
-    found = own.by_kind(table).set_index("kind")
+    found = part.by_kind(table).set_index("kind")
     assert found["flagged"].to_dict() == pytest.approx({"good": 50.0, "chip": 100.0, "crack": 50.0, "all defects": 200 / 3})
     assert found.loc["crack", ["lowest", "highest", "parts"]].tolist() == [0.9, 2.0, 2]
     assert found.loc["all defects", "measured_i_auroc"] == pytest.approx(100 * 5 / 6)  # one of six pairs is the wrong way round

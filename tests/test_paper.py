@@ -2,8 +2,8 @@
 import pandas as pd
 import pytest
 
-from d3ad import paper
 from d3ad.data import btad, mvtec, visa
+from d3ad.study import paper
 
 # Rows times columns times metrics, counted by hand.
 CELLS = {

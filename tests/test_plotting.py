@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 import torch
 
-from d3ad import plotting
 from d3ad.diffusion import alpha_bar
-from d3ad.plotting import Cell
+from d3ad.study import figures
+from d3ad.study.figures import Cell
 
 IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
 MASK = torch.zeros(16, 16, dtype=torch.bool)
@@ -20,28 +20,28 @@ SCORES = pd.DataFrame([dict(method=method, category=category, seed=seed, omega=o
 BY_METHOD = SCORES.groupby("method")[list(METRICS)].mean()
 
 FIGURES = {
-    "forward_process": lambda: plotting.forward_process({"a": list(IMAGES)}, [0, 10, 20, 30]),
-    "schedule": lambda: plotting.schedule(alpha_bar(), 80),
-    "dynamic_conditioning": lambda: plotting.dynamic_conditioning(IMAGES[:2], IMAGES[:2], DISTANCES[:2], BINS[:2], DISTANCES, EDGES,
+    "forward_process": lambda: figures.forward_process({"a": list(IMAGES)}, [0, 10, 20, 30]),
+    "schedule": lambda: figures.schedule(alpha_bar(), 80),
+    "dynamic_conditioning": lambda: figures.dynamic_conditioning(IMAGES[:2], IMAGES[:2], DISTANCES[:2], BINS[:2], DISTANCES, EDGES,
                                                                   80, ["a", "b"]),
-    "architecture": lambda: plotting.architecture(IMAGES[0], LATENT, LATENT, LATENT, IMAGES[1], 40, 1.5, DISTANCES, EDGES, 10),
-    "losses": lambda: plotting.losses({"diffusion": [100.0, 10.0, 1.0], "adaptation": [0.0, 1.0]}),
-    "bin_histograms": lambda: plotting.bin_histograms({name: (BINS, BINS, LABELS) for name in "abcde"}, 10),
-    "mask_comparison": lambda: plotting.mask_comparison([dict(label="a", image=IMAGES[0], mask=MASK, dynamic=(MASK, "t"))],
+    "architecture": lambda: figures.architecture(IMAGES[0], LATENT, LATENT, LATENT, IMAGES[1], 40, 1.5, DISTANCES, EDGES, 10),
+    "losses": lambda: figures.losses({"diffusion": [100.0, 10.0, 1.0], "adaptation": [0.0, 1.0]}),
+    "bin_histograms": lambda: figures.bin_histograms({name: (BINS, BINS, LABELS) for name in "abcde"}, 10),
+    "mask_comparison": lambda: figures.mask_comparison([dict(label="a", image=IMAGES[0], mask=MASK, dynamic=(MASK, "t"))],
                                                         ["dynamic"]),
-    "metric_bars": lambda: plotting.metric_bars(SCORES, METRICS, ["D3AD", "other"]),
-    "size_bars": lambda: plotting.size_bars(SCORES, ["D3AD", "other"]),
-    "method_dots": lambda: plotting.method_dots(BY_METHOD.reset_index(), {"i_auroc": "I-AUROC", "pro": "PRO"}),
-    "rank_plot": lambda: plotting.rank_plot(BY_METHOD, 1.0, METRICS),
-    "omega_curves": lambda: plotting.omega_curves(SCORES, 0, METRICS),
-    "picture_table": lambda: plotting.picture_table([[Cell(IMAGES[0], MASK, note="n"), Cell(IMAGES[0, 0], vmax=1.0), None],
+    "metric_bars": lambda: figures.metric_bars(SCORES, METRICS, ["D3AD", "other"]),
+    "size_bars": lambda: figures.size_bars(SCORES, ["D3AD", "other"]),
+    "method_dots": lambda: figures.method_dots(BY_METHOD.reset_index(), {"i_auroc": "I-AUROC", "pro": "PRO"}),
+    "rank_plot": lambda: figures.rank_plot(BY_METHOD, 1.0, METRICS),
+    "omega_curves": lambda: figures.omega_curves(SCORES, 0, METRICS),
+    "picture_table": lambda: figures.picture_table([[Cell(IMAGES[0], MASK, note="n"), Cell(IMAGES[0, 0], vmax=1.0), None],
                                                      [Cell(MASK), Cell(IMAGES[1, 0]), None]],
                                                     ["a", "b"], ["image", "map", "none"]),
-    "effects": lambda: plotting.effects(pd.DataFrame([dict(difference="a", changed_to="b", x=1.0, y=None),
+    "effects": lambda: figures.effects(pd.DataFrame([dict(difference="a", changed_to="b", x=1.0, y=None),
                                                       dict(difference="c", changed_to="d", x=-1, y=2)]),
                                         {"x": "X", "y": "Y"}),
-    "verdicts": lambda: plotting.verdicts(pd.DataFrame(dict(verdict=["reproduced", "reproduced", "not tested"]))),
-    "pairs": lambda: plotting.pairs({"input": IMAGES, "latent": [plotting.latent_picture(z) for z in LATENT.expand(4, 4, 4, 4)]},
+    "verdicts": lambda: figures.verdicts(pd.DataFrame(dict(verdict=["reproduced", "reproduced", "not tested"]))),
+    "pairs": lambda: figures.pairs({"input": IMAGES, "latent": [figures.latent_picture(z) for z in LATENT.expand(4, 4, 4, 4)]},
                                     count=4),
 }
 

@@ -4,10 +4,12 @@ import json
 import pytest
 import torch
 
-from d3ad import D3AD, benchmark, cli, training
+from d3ad import D3AD, training
+from d3ad.app import cli
 from d3ad.autoencoders import LatentCodec
-from d3ad.benchmark import inference, machine, metrics, naive, networks
-from d3ad.presets import PRESETS, Networks, low_precision_pays
+from d3ad.speed import benchmark
+from d3ad.speed.benchmark import inference, machine, metrics, naive, networks
+from d3ad.speed.presets import PRESETS, Networks, low_precision_pays
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,14 @@
 import re
 from pathlib import Path
 
-from d3ad import readme
+from d3ad.study import readme
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_its_numbers_are_those_of_the_committed_results():
-    assert README == readme.with_blocks(README), "type: python -m d3ad.readme"
+    assert README == readme.with_blocks(README), "type: python -m d3ad.study.readme"
 
 
 def test_its_links_lead_to_files():
@@ -18,7 +18,7 @@ def test_its_links_lead_to_files():
 
 
 def test_its_commands_parse():
-    from d3ad.cli import parser
+    from d3ad.app.cli import parser
     commands = re.findall(r"^python -m d3ad (\w.*?)(?:  +#.*)?$", README, flags=re.M)
     assert len(commands) >= 4
     for command in commands:

@@ -2,29 +2,31 @@
 import pandas as pd
 import pytest
 
-from d3ad import baselines, experiments, metrics, rivals, sweeps
+from d3ad import baselines, metrics
+from d3ad.study import ablations, comparison
+from d3ad.study.workspace import open_workspace
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    return experiments.open_workspace("smoke", out=str(tmp_path_factory.mktemp("out")), categories=["weave"], datasets=["mvtec"],
+    return open_workspace("smoke", out=str(tmp_path_factory.mktemp("out")), categories=["weave"], datasets=["mvtec"],
                                       rivals=["SPADE", "DDAD"], rival_steps=2, rival_width=0.25)
 
 
 def test_a_rival_is_measured_once_and_by_the_same_metrics(workspace, monkeypatch):
-    frame = rivals.summary(workspace.runs(), rivals.available(workspace))
+    frame = comparison.summary(workspace.runs(), comparison.available(workspace))
     assert frame["method"].tolist() == ["SPADE", "DDAD"] and set(frame["dataset"]) == {"MVTec-like"}
-    monkeypatch.setattr(rivals, "make", None)  # a second fit would fail
+    monkeypatch.setattr(comparison, "make", None)  # a second fit would fail
     run = workspace.runs()[0]
-    found = rivals.outcome(run, "DDAD")
+    found = comparison.outcome(run, "DDAD")
     assert found.metrics["i_auroc"] == metrics.image_auroc(found.prediction.score, run.labels)
     assert frame["measured_i_auroc"].iloc[1] == pytest.approx(100 * found.metrics["i_auroc"])
     assert found.prediction.reconstruction.shape == run.images.shape and found.prediction.threshold > 0
-    assert rivals.summary(workspace.runs(), ["SPADE", "DDAD"]).equals(frame)
+    assert comparison.summary(workspace.runs(), ["SPADE", "DDAD"]).equals(frame)
 
 
 def test_rivals_leave_the_detectors_cache_alone(workspace):
-    without = experiments.open_workspace("smoke", out=str(workspace.out), categories=["weave"], datasets=["mvtec"])
+    without = open_workspace("smoke", out=str(workspace.out), categories=["weave"], datasets=["mvtec"])
     assert without.runs()[0].key == workspace.runs()[0].key and without.config.hash() == workspace.config.hash()
 
 
@@ -34,56 +36,56 @@ def test_a_missing_package_leaves_a_line(workspace, monkeypatch, capsys):
             raise ImportError("DDAD rests on something")
         return baselines.check_installed(name)
 
-    monkeypatch.setattr(rivals, "check_installed", missing)
-    assert rivals.available(workspace) == ["SPADE"]
+    monkeypatch.setattr(comparison, "check_installed", missing)
+    assert comparison.available(workspace) == ["SPADE"]
     assert "DDAD is not measured: DDAD rests on something" in capsys.readouterr().out
 
 
 def test_what_is_compared_holds_d3ad_with_and_without_noise_too(workspace):
-    names = rivals.available(workspace)
-    frame = rivals.compared(workspace, workspace.runs(), names)
+    names = comparison.available(workspace)
+    frame = comparison.compared(workspace, workspace.runs(), names)
     single = frame[frame["category"] != "Average"]
-    assert single["method"].tolist() == [*sweeps.BENCHMARK, *names]  # this profile doesn't standardise maps
+    assert single["method"].tolist() == [*ablations.BENCHMARK, *names]  # this profile doesn't standardise maps
     assert single.set_index("method").loc["DDAD", "steps_asked"] == 0 and single["steps"].isna().sum() == 2
-    assert rivals.compared(workspace, workspace.runs(), [])["method"].isin(sweeps.BENCHMARK).all()
+    assert comparison.compared(workspace, workspace.runs(), [])["method"].isin(ablations.BENCHMARK).all()
 
 
 def made_up(values: dict[str, list[float]]) -> pd.DataFrame:
     """Rows of `compared`: for each method a value per category, the same in every metric."""
-    return pd.DataFrame([dict(dataset="d", category=str(i), split="random", seed=0, method=method, **{f"measured_{m}": v for m in sweeps.METRICS})
+    return pd.DataFrame([dict(dataset="d", category=str(i), split="random", seed=0, method=method, **{f"measured_{m}": v for m in ablations.METRICS})
                          for method, row in values.items() for i, v in enumerate(row)])
 
 
 def test_mean_ranks_by_hand():
     frame = made_up({"A": [90, 80, 70], "B": [80, 80, 90], "C": [70, 60, 80]})
-    ranks = rivals.mean_ranks(frame)
+    ranks = comparison.mean_ranks(frame)
     assert ranks["pro"].to_dict() == pytest.approx({"A": (1 + 1.5 + 3) / 3, "B": (2 + 1.5 + 1) / 3, "C": (3 + 3 + 2) / 3})
     assert ranks["blocks"].eq(3).all()
     lacking = frame.drop(frame[(frame["method"] == "C") & (frame["category"] == "2")].index)
-    assert rivals.mean_ranks(lacking)["blocks"].eq(2).all()  # a block without one method ranks nobody
+    assert comparison.mean_ranks(lacking)["blocks"].eq(2).all()  # a block without one method ranks nobody
 
 
 def test_critical_difference_is_the_published_one():
     # Demsar 2006, Table 5: q at 5 % is 2.343 for 3 methods, 3.164 for 10; his example: 4 methods, 14 data sets, 1.25
-    assert rivals.critical_difference(3, 1) == pytest.approx(2.343 * 2 ** 0.5, rel=1e-3)
-    assert rivals.critical_difference(10, 10) == pytest.approx(3.164 * (110 / 60) ** 0.5, rel=1e-3)
-    assert rivals.critical_difference(4, 14) == pytest.approx(1.25, abs=0.01)
+    assert comparison.critical_difference(3, 1) == pytest.approx(2.343 * 2 ** 0.5, rel=1e-3)
+    assert comparison.critical_difference(10, 10) == pytest.approx(3.164 * (110 / 60) ** 0.5, rel=1e-3)
+    assert comparison.critical_difference(4, 14) == pytest.approx(1.25, abs=0.01)
 
 
 def test_a_mean_and_its_spread_are_of_the_same_runs():
-    assert rivals.overall(made_up({"A": [90, 80], "B": [70, 60]})).set_index("method")["measured_pro"].to_dict() == {"A": 85, "B": 65}
+    assert comparison.overall(made_up({"A": [90, 80], "B": [70, 60]})).set_index("method")["measured_pro"].to_dict() == {"A": 85, "B": 65}
     seeds = pd.concat([made_up({"A": [90 + s], "B": [70 - 2 * s]}).assign(seed=s) for s in range(3)])
-    found = rivals.over_seeds(seeds).set_index("method")
+    found = comparison.over_seeds(seeds).set_index("method")
     assert found["measured_pro"].to_dict() == {"A": 91, "B": 68}
     assert found["spread_pro"].to_dict() == pytest.approx({"A": 1.0, "B": 2.0})
-    text = rivals.as_text(found.reset_index(), {"i_auroc": "I-AUROC", "pro": "PRO"})
+    text = comparison.as_text(found.reset_index(), {"i_auroc": "I-AUROC", "pro": "PRO"})
     assert text.to_dict("records")[0] == {"method": "A", "I-AUROC": "91.0 ± 1.0", "PRO": "91.0 ± 1.0"}
 
 
 def test_costs_are_measured_once_for_all_methods(workspace):
-    run, names = workspace.runs()[0], rivals.available(workspace)
-    found = rivals.speed(run, names)
+    run, names = workspace.runs()[0], comparison.available(workspace)
+    found = comparison.speed(run, names)
     assert found.groupby("method", sort=False).size().to_dict() == {"D3AD": 3, "SPADE": 3, "DDAD": 3} and (found["seconds"] > 0).all()
-    assert rivals.speed(run, names).equals(found)
-    table = rivals.table8(workspace, found, run.name)
+    assert comparison.speed(run, names).equals(found)
+    table = comparison.table8(workspace, found, run.name)
     assert table["measured_fps"].tolist() == pytest.approx((1 / table["measured_seconds"]).tolist())

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from d3ad import runner
+from d3ad.study import runner
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = 'profile: str = "demo"  # which settings\ndata_root: str = ""\nout: str = ""'

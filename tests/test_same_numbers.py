@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from d3ad import experiments, parallel
+from d3ad.infra import parallel
+from d3ad.study.workspace import open_workspace, prepare
 
 MAPS = ("score", "anomaly_map", "latent_map", "feature_map", "distance", "reconstruction")
 
@@ -64,10 +65,10 @@ def test_the_number_of_workers_changes_no_number_and_no_byte_of_a_model(tmp_path
     found = []
     for workers in (1, 2):
         monkeypatch.setattr(parallel, "num_workers", lambda config: workers)
-        workspace = experiments.open_workspace("smoke", out=str(tmp_path / str(workers)), datasets=["mvtec", "btad"],
+        workspace = open_workspace("smoke", out=str(tmp_path / str(workers)), datasets=["mvtec", "btad"],
                                                categories=["weave", "washer"], adapt_epochs=0, autoencoder_steps=2, train_steps=2)
         runs = workspace.runs()
-        experiments.prepare(runs, [{}])
+        prepare(runs, [{}])
         numbers = [{k: v for k, v in run.numbers().items() if k != "seconds"} for run in runs]
         weights = {path.relative_to(workspace.cache): path.read_bytes() for path in workspace.cache.rglob("*model.safetensors")}
         found.append((numbers, weights))
@@ -79,6 +80,7 @@ def test_no_threshold_looks_at_a_label():
     import inspect
 
     from d3ad import detector, thresholds
+    
     taken = [set(inspect.signature(f).parameters) for f in (thresholds.threshold_for, detector.D3AD.set_threshold, detector.D3AD.fit)]
     assert not any({"labels", "masks", "test"} & names for names in taken)
     assert not {"labels", "masks"} & {field.name for field in dataclasses.fields(detector.Prediction)}

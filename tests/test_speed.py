@@ -3,7 +3,7 @@ import time
 
 import torch
 
-from d3ad import speed
+from d3ad.speed import timing
 
 
 def test_seconds_are_per_image_and_memory_is_what_the_method_adds():
@@ -18,12 +18,12 @@ def test_seconds_are_per_image_and_memory_is_what_the_method_adds():
 
         return predict
 
-    found = speed.timed(build, torch.zeros(4, 3, 8, 8))
-    assert len(found["seconds"]) == speed.ROUNDS and all(second >= 0.01 for second in found["seconds"])
+    found = timing.timed(build, torch.zeros(4, 3, 8, 8))
+    assert len(found["seconds"]) == timing.ROUNDS and all(second >= 0.01 for second in found["seconds"])
     assert 130 < found["megabytes"] < 300
 
 
 def test_the_next_method_does_not_pay_for_the_last_one():
-    heavy = speed.timed(lambda: (lambda images, kept=torch.ones(50_000_000): kept.sum()), torch.zeros(1, 1))
-    light = speed.timed(lambda: (lambda images: images.sum()), torch.zeros(1, 1))
+    heavy = timing.timed(lambda: (lambda images, kept=torch.ones(50_000_000): kept.sum()), torch.zeros(1, 1))
+    light = timing.timed(lambda: (lambda images: images.sum()), torch.zeros(1, 1))
     assert heavy["megabytes"] > 150 and light["megabytes"] < 50

@@ -2,31 +2,33 @@
 import pytest
 import torch
 
-from d3ad import experiments, metrics, paper, sweeps
+from d3ad import metrics
 from d3ad.config import Config
+from d3ad.study import ablations, paper
+from d3ad.study.workspace import open_workspace
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    return experiments.open_workspace("smoke", out=str(tmp_path_factory.mktemp("out")), categories=["weave"], datasets=["mvtec"], seeds=2)
+    return open_workspace("smoke", out=str(tmp_path_factory.mktemp("out")), categories=["weave"], datasets=["mvtec"], seeds=2)
 
 
 def test_table5s_four_combinations_are_the_papers():
-    assert list(sweeps.TABLE5) == paper.reported(5)["method"].tolist()
-    noised = {name: changes.get("omega", 0.0) for name, changes in sweeps.TABLE5.items()}
-    adapted = {name: changes.get("adapt_epochs", 1) for name, changes in sweeps.TABLE5.items()}
+    assert list(ablations.TABLE5) == paper.reported(5)["method"].tolist()
+    noised = {name: changes.get("omega", 0.0) for name, changes in ablations.TABLE5.items()}
+    adapted = {name: changes.get("adapt_epochs", 1) for name, changes in ablations.TABLE5.items()}
     assert noised == {"no DS, no DA": 1, "DS": 0, "DA": 1, "DS + DA": 0} and adapted == {"no DS, no DA": 0, "DS": 0, "DA": 1, "DS + DA": 1}
 
 
 def test_every_switch_names_settings_that_exist():
-    for switch in sweeps.SWITCHES:
+    for switch in ablations.SWITCHES:
         Config().replace(**switch.changes)
-    assert len({(s.name, s.setting) for s in sweeps.SWITCHES}) == len(sweeps.SWITCHES)
-    assert sweeps.OMEGAS == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    assert len({(s.name, s.setting) for s in ablations.SWITCHES}) == len(ablations.SWITCHES)
+    assert ablations.OMEGAS == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def test_a_summary_in_parallel_is_what_one_process_computes(workspace):
-    frame = sweeps.summary(workspace, {"D3AD": {}, "no DA": dict(adapt_epochs=0)})
+    frame = ablations.summary(workspace, {"D3AD": {}, "no DA": dict(adapt_epochs=0)})
     run = workspace.runs()[0]
     for method, changes in (("D3AD", {}), ("no DA", dict(adapt_epochs=0))):
         found = run.variant(**changes).predict(run.images)
@@ -36,22 +38,22 @@ def test_a_summary_in_parallel_is_what_one_process_computes(workspace):
 
 
 def test_the_omega_sweep_holds_every_omega_and_every_seed(workspace):
-    frame = sweeps.omega_sweep(workspace)
-    assert frame[frame["seed"] == 0]["omega"].tolist() == list(sweeps.OMEGAS)
-    assert frame[frame["seed"] == 1]["omega"].tolist() == list(sweeps.OMEGAS[::2])
+    frame = ablations.omega_sweep(workspace)
+    assert frame[frame["seed"] == 0]["omega"].tolist() == list(ablations.OMEGAS)
+    assert frame[frame["seed"] == 1]["omega"].tolist() == list(ablations.OMEGAS[::2])
 
 
 def test_levels_beyond_the_training_are_left_out():
-    assert sweeps.high_levels(Config(t_max=80, train_t_max=250)) == [80, 160, 240]
+    assert ablations.high_levels(Config(t_max=80, train_t_max=250)) == [80, 160, 240]
 
 
 def test_disturbed_images_are_eq_11s(workspace):
     run = workspace.runs()[0]
-    scaled, noised = (sweeps.perturbed(run, run.images[:2], [80, 160], omega) for omega in (0.0, 1.0))
+    scaled, noised = (ablations.perturbed(run, run.images[:2], [80, 160], omega) for omega in (0.0, 1.0))
     factor = run.detector.alpha_bar[80].sqrt().float()
     assert torch.allclose(scaled[0]["disturbed"], factor * run.images[:2], atol=1e-6)
     assert noised[1]["disturbed"].std() > scaled[1]["disturbed"].std()
-    again = sweeps.perturbed(run, run.images[1:2], [160], 1.0)
+    again = ablations.perturbed(run, run.images[1:2], [160], 1.0)
     assert torch.allclose(again[0]["reconstruction"], noised[1]["reconstruction"][1:2], atol=1e-5)  # noise belongs to the image
 
 

@@ -5,12 +5,12 @@ import torch.nn as nn
 import torch.nn.functional as F
 from diffusers import UNet2DModel
 
-from d3ad import winograd
 from d3ad.autoencoders import AutoencoderKL, LatentCodec, load_autoencoder
-from d3ad.benchmark.networks import STABLE_DIFFUSION
 from d3ad.features import FeatureExtractor
-from d3ad.presets import Networks
-from d3ad.winograd import WinogradConv2d, matrices, pays
+from d3ad.speed import winograd
+from d3ad.speed.benchmark.networks import STABLE_DIFFUSION
+from d3ad.speed.presets import Networks
+from d3ad.speed.winograd import WinogradConv2d, matrices, pays
 
 
 def conv(inputs: int, outputs: int, seed: int = 0, **settings) -> nn.Conv2d:

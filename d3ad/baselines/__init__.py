@@ -6,7 +6,7 @@ that rest on anomalib need that optional package (`pip install "d3ad[rivals]"`).
 from importlib import import_module
 from importlib.util import find_spec
 
-from d3ad.baselines.base import Rival, RivalPrediction, Resources
+from d3ad.baselines.base import Resources, Rival, RivalPrediction
 
 # The paper's name: (module, class, whether it needs anomalib)
 RIVALS = {

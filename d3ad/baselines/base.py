@@ -12,7 +12,7 @@ from d3ad.config import Config
 from d3ad.detector import D3AD
 from d3ad.features import FeatureExtractor
 from d3ad.images import every_nth
-from d3ad.torchvision_shim import make_torchvision_importable
+from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()  # anomalib imports torchvision
 

@@ -8,8 +8,7 @@
 
 A folder with ``train/good`` and ``test/<defect>`` is in the layout of MVTec AD: load it as "mvtec".
 """
-from .base import (Dataset, Sample, anomalous_samples, find_root, hold_out, image_files, list_images,
-                   normal_samples, subfolders)
+from .base import Dataset, Sample, anomalous_samples, find_root, hold_out, image_files, list_images, normal_samples, subfolders
 
 OPTIONS = ("seed",)
 NORMAL = ("good", "normal", "ok", "train")

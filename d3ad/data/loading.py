@@ -1,6 +1,7 @@
 """A dataset as PyTorch's DataLoader takes it, for whoever trains something else on the same images."""
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset as TorchDataset
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from .base import Dataset, load_image
 

@@ -5,11 +5,11 @@ import statistics
 import pandas as pd
 import torch
 
-from d3ad import sweeps
-from d3ad.experiments import VERSION, Run, Workspace, evaluate, on_trained
-from d3ad.files import read_json, write_whole
-from d3ad.presets import PRESETS
-from d3ad.speed import timed
+from d3ad.infra.files import read_json, write_whole
+from d3ad.speed.presets import PRESETS
+from d3ad.speed.timing import timed
+from d3ad.study import ablations
+from d3ad.study.workspace import VERSION, Run, Workspace, evaluate, on_trained
 
 
 def _file(run: Run, name: str):
@@ -25,10 +25,10 @@ def summary(workspace: Workspace, runs: list[Run] | None = None) -> pd.DataFrame
     """Rows as `sweeps.summary` has them, in percent, with the names of all presets as methods; cached."""
     runs = workspace.runs() if runs is None else runs
     steps = {name: dict(num_steps=preset.num_steps) if preset.num_steps else {} for name, preset in PRESETS.items() if not preset.low_precision}
-    exact = sweeps.summary(workspace, steps, runs)
+    exact = ablations.summary(workspace, steps, runs)
     others = [name for name in PRESETS if name not in steps]
     on_trained("presets", _measure, [(run, name) for run in runs for name in others if not _file(run, name).exists()])
-    rows = [sweeps.row(run, name, read_json(_file(run, name))) for run in runs for name in others]
+    rows = [ablations.row(run, name, read_json(_file(run, name))) for run in runs for name in others]
     return pd.concat([exact, pd.DataFrame(rows)], ignore_index=True)
 
 

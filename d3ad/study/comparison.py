@@ -13,12 +13,12 @@ import torch
 from scipy.stats import studentized_range
 from tqdm import tqdm
 
-from d3ad import sweeps
 from d3ad.baselines import RIVALS, Resources, RivalPrediction, check_installed, make, rival_class
 from d3ad.detector import D3AD
-from d3ad.experiments import Run, Workspace, evaluate, on_trained, shared_backbone
-from d3ad.files import load_tensors, save_tensors, write_whole
-from d3ad.speed import timed
+from d3ad.infra.files import load_tensors, save_tensors, write_whole
+from d3ad.speed.timing import timed
+from d3ad.study import ablations
+from d3ad.study.workspace import Run, Workspace, evaluate, on_trained, shared_backbone
 
 STEPS = ("steps", "steps_asked")
 PAPERS_MAPS = "D3AD, maps not standardised"  # where a profile standardises them, which is ours and no rival has
@@ -90,7 +90,7 @@ def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
     for run in runs:
         for name in names:
             numbers = json.loads(_file(run, name).with_suffix(".json").read_text(encoding="utf-8"))
-            rows.append(sweeps.row(run, name, numbers) | {key: numbers[key] for key in STEPS})
+            rows.append(ablations.row(run, name, numbers) | {key: numbers[key] for key in STEPS})
     return pd.DataFrame(rows, columns=None if rows else STEPS)
 
 
@@ -100,9 +100,9 @@ def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.Data
     Where a dataset is split in two ways, the rivals are measured under the profile's own split only, for the time it takes.
     """
     own_split = [run for run in runs if run.config.split == workspace.config.split]
-    variants = sweeps.BENCHMARK | ({PAPERS_MAPS: dict(standardise=False)} if workspace.config.standardise else {})
-    frame = pd.concat([sweeps.summary(workspace, variants, runs), summary(own_split, names)], ignore_index=True)
-    return sweeps.with_averages(frame).astype({c: "Int64" for c in STEPS})
+    variants = ablations.BENCHMARK | ({PAPERS_MAPS: dict(standardise=False)} if workspace.config.standardise else {})
+    frame = pd.concat([ablations.summary(workspace, variants, runs), summary(own_split, names)], ignore_index=True)
+    return ablations.with_averages(frame).astype({c: "Int64" for c in STEPS})
 
 
 def seed_runs(workspace: Workspace) -> list[Run]:
@@ -113,13 +113,13 @@ def seed_runs(workspace: Workspace) -> list[Run]:
 
 def overall(frame: pd.DataFrame, split: str = "random") -> pd.DataFrame:
     """One row per method: the mean of each metric over all categories and seeds under one split."""
-    return sweeps.method_means(frame[frame["split"] == split]).reset_index()
+    return ablations.method_means(frame[frame["split"] == split]).reset_index()
 
 
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     """One row per method: mean (`measured_*`) and standard deviation (`spread_*`) over seeds, of the same runs."""
     single = seeds[seeds["category"] != "Average"]
-    columns = [f"measured_{metric}" for metric in sweeps.METRICS]
+    columns = [f"measured_{metric}" for metric in ablations.METRICS]
     per_seed = single.groupby(["method", "seed"], sort=False)[columns].mean().groupby("method", sort=False)
     return per_seed.mean().join(per_seed.std().rename(columns=lambda c: c.replace("measured_", "spread_"))).reset_index()
 
@@ -143,7 +143,7 @@ def mean_ranks(frame: pd.DataFrame) -> pd.DataFrame:
     """
     single, block = frame[frame["category"] != "Average"], ["dataset", "category", "split", "seed"]
     whole = single.groupby(block)["method"].transform("nunique") == single["method"].nunique()
-    columns = {f"measured_{metric}": metric for metric in sweeps.METRICS}
+    columns = {f"measured_{metric}": metric for metric in ablations.METRICS}
     ranks = single[whole].groupby(block)[list(columns)].rank(ascending=False).rename(columns=columns)
     by_method = ranks.groupby(single["method"], sort=False)
     return by_method.mean().assign(blocks=by_method.size())

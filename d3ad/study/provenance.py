@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from d3ad import paper
-from d3ad.experiments import ROOT, Workspace
-from d3ad.files import in_turn, read_json, write_whole
+from d3ad.infra.files import in_turn, read_json, write_whole
+from d3ad.study import paper
+from d3ad.study.workspace import ROOT, Workspace
 
 # Every figure and table of the paper: the notebook that makes it, and what it shows.
 ARTIFACTS = {

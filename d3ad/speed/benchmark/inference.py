@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from d3ad.benchmark import machine
-from d3ad.benchmark.naive import Naive, fused
-from d3ad.benchmark.networks import config_of, drawn_images, tiny_autoencoder, untrained
 from d3ad.detector import D3AD
-from d3ad.speed import keep_freed_memory, timed
+from d3ad.speed.benchmark import machine
+from d3ad.speed.benchmark.naive import Naive, fused
+from d3ad.speed.benchmark.networks import config_of, drawn_images, tiny_autoencoder, untrained
+from d3ad.speed.timing import keep_freed_memory, timed
 
 PARTS = ("features", "encode", "conditioning", "eps", "decode")  # of D3AD.predict; what remains are maps
 

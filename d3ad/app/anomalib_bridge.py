@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from d3ad.torchvision_shim import make_torchvision_importable
+from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()  # anomalib imports torchvision
 from anomalib import LearningType  # noqa: E402

@@ -2,10 +2,10 @@
 import torch
 
 from d3ad import diffusion, training
-from d3ad.benchmark import machine
-from d3ad.benchmark.naive import usual_order
-from d3ad.benchmark.networks import config_of, drawn_images, untrained
-from d3ad.speed import memory_peak, keep_freed_memory
+from d3ad.speed.benchmark import machine
+from d3ad.speed.benchmark.naive import usual_order
+from d3ad.speed.benchmark.networks import config_of, drawn_images, untrained
+from d3ad.speed.timing import keep_freed_memory, memory_peak
 
 IMAGES = {"VisA": 8659, "BTAD": 1799, "MVTec AD": 3629}  # normal training images of all 30 categories
 EPOCHS = 300

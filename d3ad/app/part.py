@@ -10,13 +10,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from d3ad import data, metrics, ranks, rehearsal
+from d3ad import data, metrics
+from d3ad.app import forecast
 from d3ad.config import Config
 from d3ad.data import Dataset, Sample, synthetic
 from d3ad.detector import D3AD, Prediction, fit_backbone, fit_codec, pick_device
-from d3ad.experiments import VERSION, Workspace
 from d3ad.features import FeatureExtractor
-from d3ad.parallel import num_workers
+from d3ad.infra import processes
+from d3ad.infra.parallel import num_workers
+from d3ad.study.workspace import VERSION, Workspace
 from d3ad.thresholds import split_off
 
 EXAMPLE = ("mvtec", "button", 120, 30, 60)  # layout, drawing; training, good and anomalous test images
@@ -34,13 +36,13 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
     Raises ValueError for too few images, FileNotFoundError for missing weights, both before the long work.
     """
     train, rest = split_off(good, held_out, config.seed)
-    if ranks.count() > 1:
-        print(f"{ranks.count()} processes share every batch of {min(config.batch_size, len(train))}", flush=True)
+    if processes.count() > 1:
+        print(f"{processes.count()} processes share every batch of {min(config.batch_size, len(train))}", flush=True)
     seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]  # a state goes on only with the images that it began with
     folder, parts = folder and folder / f"{config.hash()}-{seen}", {}
-    if sum(rehearsal.num_steps(config, len(train)).values()) >= LONG:
-        at_once = ranks.count() == 1 and num_workers(config) > 1
-        print(f"training on {len(train)} images takes {rehearsal.rehearse(train, config, len(rest), at_once)}", flush=True)
+    if sum(forecast.num_steps(config, len(train)).values()) >= LONG:
+        at_once = processes.count() == 1 and num_workers(config) > 1
+        print(f"training on {len(train)} images takes {forecast.rehearse(train, config, len(rest), at_once)}", flush=True)
         if at_once:
             parts = _codec_and_backbone(train, config, folder)
     detector = D3AD(config)

@@ -1,7 +1,7 @@
 """Presets: how a trained detector computes, from exactly as the paper says to as fast as its quality allows.
 
 `faithful` changes nothing: float32, the paper's autoencoder, the detector's own number of steps.  What makes it faster than the
-plain order of work (d3ad/benchmark/naive.py) gives the same numbers but for rounding.  The others trade: fewer steps S of Algorithm 1, and `fast`
+plain order of work (d3ad/speed/benchmark/naive.py) gives the same numbers but for rounding.  The others trade: fewer steps S of Algorithm 1, and `fast`
 also the tiny autoencoder where the paper's is used, and bfloat16 where the machine multiplies it faster.
 """
 import copy
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from d3ad.autoencoders import LatentCodec
 from d3ad.features import FeatureExtractor
-from d3ad.winograd import with_winograd
+from d3ad.speed.winograd import with_winograd
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from d3ad import metrics
-from d3ad.benchmark import machine
-from d3ad.torchvision_shim import make_torchvision_importable
+from d3ad.infra.torchvision_shim import make_torchvision_importable
+from d3ad.speed.benchmark import machine
 
 CPU = torch.device("cpu")
 

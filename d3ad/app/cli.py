@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 from d3ad.config import FIT_PROFILES, Config
-from d3ad.files import alone, explain, tidy
+from d3ad.infra.files import ROOT, alone, explain, tidy
 
 EXAMPLES = """examples:
   python -m d3ad synthesize drawn
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
                      help="share of the good images that is not trained on and sets the threshold; by default %(default)s")
     fit.add_argument("--false-alarms", type=_share, default=0.01, metavar="RATE",
                      help="share of good parts that may be flagged; by default %(default)s")
-    fit.add_argument("--preset", default="faithful", metavar="NAME", help="how it will predict: faithful, fast, or \"3 steps\" (d3ad/presets.py)")
+    fit.add_argument("--preset", default="faithful", metavar="NAME", help="how it will predict: faithful, fast, or \"3 steps\" (d3ad/speed/presets.py)")
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting, as in TOML")
     fit.set_defaults(run=run_fit)
 
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("model", type=Path)
     predict.add_argument("folder", help="folder of images")
     predict.add_argument("--out", required=True, type=Path, help="gets report.html, scores.csv, and a heat map, an overlay and a mask per image")
-    predict.add_argument("--preset", metavar="NAME", help="how to compute: faithful, fast, or \"3 steps\" (d3ad/presets.py); by default as it was fitted")
+    predict.add_argument("--preset", metavar="NAME", help="how to compute: faithful, fast, or \"3 steps\" (d3ad/speed/presets.py); by default as it was fitted")
     predict.add_argument("--raw", action="store_true", help="write each anomaly map as NPY, too")
     predict.set_defaults(run=run_predict)
 
@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     benchmark.add_argument("--only", choices=("inference", "training", "metrics"), help="one of the three")
     benchmark.add_argument("--size", choices=("paper", "demo", "tiny"), default="paper", help="of networks and images; by default %(default)s")
     benchmark.add_argument("--batch", type=int, default=16, metavar="N", help="images predicted at once; by default %(default)s")
-    benchmark.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "results" / "benchmark",
+    benchmark.add_argument("--out", type=Path, default=ROOT / "results" / "benchmark",
                            help="folder for inference.json, training.json and metrics.json; by default results/benchmark")
     benchmark.set_defaults(run=run_benchmark)
     return top
@@ -139,10 +139,12 @@ def run_check(options) -> None:
 
 def run_fit(options) -> None:
     """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on."""
-    from d3ad import data, own, ranks
+    from d3ad import data
+    from d3ad.app import part
     from d3ad.detector import check_replaceable
     from d3ad.images import as_images
-    from d3ad.presets import preset
+    from d3ad.infra import processes
+    from d3ad.speed.presets import preset
     check_replaceable(options.out)  # before any training
     changes = {}
     for setting in options.set:
@@ -156,11 +158,11 @@ def run_fit(options) -> None:
     dataset = data.load("folder", options.folder) if options.folder else _dataset(options)
     images = as_images(dataset, config.image_size, "train")
     training = options.out.with_name(options.out.name + ".training")
-    with alone(training / "lock", f"trains {options.out}") if ranks.is_first() else contextlib.nullcontext():
-        if ranks.is_first():
+    with alone(training / "lock", f"trains {options.out}") if processes.is_first() else contextlib.nullcontext():
+        if processes.is_first():
             tidy(training)
-        detector, num_trained = own.fit_part(images, config, options.held_out, options.false_alarms, training, options.preset)
-        if ranks.is_first():
+        detector, num_trained = part.fit_part(images, config, options.held_out, options.false_alarms, training, options.preset)
+        if processes.is_first():
             detector.save(options.out, model_card(detector, dataset, num_trained))
             shutil.rmtree(training)
     print(f"saved to {options.out}; {detector.promise}")
@@ -168,7 +170,7 @@ def run_fit(options) -> None:
 
 def model_card(detector, dataset, num_trained: int) -> str:
     """What a person who finds the model folder wants to know, as Markdown."""
-    from d3ad import report
+    from d3ad.study import provenance
     paper = Config().to_dict()
     settings = {name: value for name, value in detector.config.to_dict().items() if value != paper[name]}
     return "\n".join([
@@ -176,7 +178,7 @@ def model_card(detector, dataset, num_trained: int) -> str:
         f"Trained on {num_trained} good images of {dataset} (fingerprint {dataset.fingerprint()}).", "",
         f"{str(detector.promise).capitalize()}.", "",
         "Use: `python -m d3ad predict THIS_FOLDER NEW_IMAGES --out OUT`, or `from d3ad import D3AD; D3AD.load(folder)`.", "",
-        "Versions: " + ", ".join(f"{name} {report.version(name)}" for name in report.PACKAGES) + f"; d3ad commit {report.commit()}.", "",
+        "Versions: " + ", ".join(f"{name} {provenance.version(name)}" for name in provenance.PACKAGES) + f"; d3ad commit {provenance.commit()}.", "",
         "Settings that differ from the paper's:", "",
         *(f"- `{name}` = {json.dumps(value)}" for name, value in settings.items()), ""])
 
@@ -185,7 +187,9 @@ def run_predict(options) -> None:
     """Write scores.csv, report.html and pictures."""
     import time
 
-    from d3ad import D3AD, data, inspection, ranks
+    from d3ad import D3AD, data
+    from d3ad.app import report
+    from d3ad.infra import processes
     detector = D3AD.load(options.model)
     if options.preset:
         detector = detector.with_preset(options.preset)
@@ -198,26 +202,28 @@ def run_predict(options) -> None:
     rate = len(images) / (time.monotonic() - started)
     names = [sample.image.relative_to(dataset.root).as_posix() for sample in samples]
     promise = str(detector.promise or f"threshold {prediction.threshold:.4g}, a quantile of training images: new good images exceed it more often")
-    if ranks.is_first():
-        inspection.write_results(options.out, names, images, prediction, promise[0].upper() + promise[1:] + ".", options.raw)
+    if processes.is_first():
+        report.write_results(options.out, names, images, prediction, promise[0].upper() + promise[1:] + ".", options.raw)
     print(f"{int(prediction.is_anomalous.sum())} of {len(samples)} images flagged, {rate:.1f} images a second; {options.out / 'report.html'}")
 
 
 def run_export(options) -> None:
     """Write the networks as torch.export programs."""
-    from d3ad import D3AD, export
+    from d3ad import D3AD
+    from d3ad.app import export
     print(*export.export(D3AD.load(options.model, device="cpu"), options.out), sep="\n")
 
 
 def run_evaluate(options) -> None:
     """Print the metrics as JSON."""
-    from d3ad import D3AD, experiments
+    from d3ad import D3AD
+    from d3ad.study.workspace import evaluate
     detector, dataset = D3AD.load(options.model), _dataset(options)
     if dataset.labels("test").unique().tolist() != [0, 1]:
         raise ValueError(f"{dataset}: metrics need both good and anomalous test images")
     masks = dataset.masks("test", detector.config.image_size)  # what lacks a mask is said before the long work
     prediction = detector.predict(dataset, normalisation=options.normalisation, progress=True)
-    found = experiments.evaluate(prediction, dataset.labels("test"), masks)
+    found = evaluate(prediction, dataset.labels("test"), masks)
     print(json.dumps({name: None if value is None else round(value, 4) for name, value in found.items()}))
 
 
@@ -234,7 +240,8 @@ def run_synthesize(options) -> None:
 
 def run_benchmark(options) -> None:
     """Measure, print a line per row, and keep the rows of other machines and sizes that the files hold."""
-    from d3ad import benchmark
+    from d3ad.speed import benchmark
+    
     for part in (options.only,) if options.only else benchmark.PARTS:
         file = options.out / f"{part}.json"
         print(benchmark.as_text(benchmark.measured(part, options.size, options.batch, file)), f"written: {file}", sep="\n")

@@ -7,7 +7,7 @@ Networks have the paper's sizes and random weights, which cost what trained ones
 import json
 from pathlib import Path
 
-from d3ad.files import read_json, write_whole
+from d3ad.infra.files import ROOT, read_json, write_whole
 
 PARTS = ("inference", "training", "metrics")
 TINY = dict(naive_images=1, rounds=1)
@@ -19,13 +19,13 @@ def measured(part: str, size: str, batch: int, file: Path) -> list[dict]:
     Raises ValueError for an unknown part or size.
     """
     if part == "inference":
-        from d3ad.benchmark.inference import inference
+        from d3ad.speed.benchmark.inference import inference
         rows = inference(size, batch, **TINY if size == "tiny" else {})
     elif part == "training":
-        from d3ad.benchmark.training import measure
+        from d3ad.speed.benchmark.training import measure
         rows = measure(size, min(batch, 4), memory_batch=30 if size == "paper" else 0)
     elif part == "metrics":
-        from d3ad.benchmark.metrics import measure
+        from d3ad.speed.benchmark.metrics import measure
         rows = measure(6, 64, 6) if size == "tiny" else measure()
     else:
         raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
@@ -53,7 +53,7 @@ def kept(part: str, size: str) -> list[dict]:
 
     Raises FileNotFoundError, saying which command makes them, where there are none.
     """
-    file = Path(__file__).resolve().parents[2] / "results" / "benchmark" / f"{part}.json"
+    file = ROOT / "results" / "benchmark" / f"{part}.json"
     rows = read_json(file) if file.exists() else []
     rows = [row for row in rows if row["size"] == size]
     if not rows:

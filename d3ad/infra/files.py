@@ -24,6 +24,7 @@ except ImportError:  # not a Unix: then runs are not kept from each other, and f
 if TYPE_CHECKING:
     from torch import Tensor
 
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout
 LEFT_OVER = re.compile(r"\.(?P<name>.+)\.d3ad-(?P<process>\d+)\.(?P<kind>part|old)")
 
 

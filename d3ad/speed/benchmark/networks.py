@@ -5,12 +5,12 @@ import torch.nn.functional as F
 
 from d3ad import training
 from d3ad.autoencoders import AutoencoderKL, AutoencoderTiny, LatentCodec, load_autoencoder
-from d3ad.benchmark.machine import flop_counter
 from d3ad.calibration import Calibration
 from d3ad.conditioning import pool_features
 from d3ad.config import Config
 from d3ad.detector import D3AD
 from d3ad.features import FeatureExtractor
+from d3ad.speed.benchmark.machine import flop_counter
 
 STABLE_DIFFUSION = dict(  # the shape of stabilityai/sd-vae-ft-mse
     block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, norm_num_groups=32,

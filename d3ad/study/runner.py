@@ -1,8 +1,8 @@
 """Runs the notebooks in order, each from its clean source, and keeps the committed ones clean.
 
-    python -m d3ad.runner [--profile P] [--data-root DIR] [--only 03,05] [--out DIR] [--workers ray] [--force]
-    python -m d3ad.runner --update-notebooks        # for maintainers: run, then write notebooks/ anew
-    python -m d3ad.runner --normalise FILE...       # for maintainers: clean these notebooks in place
+    python -m d3ad.study.runner [--profile P] [--data-root DIR] [--only 03,05] [--out DIR] [--workers ray] [--force]
+    python -m d3ad.study.runner --update-notebooks        # for maintainers: run, then write notebooks/ anew
+    python -m d3ad.study.runner --normalise FILE...       # for maintainers: clean these notebooks in place
 
 `run_all.sh` is this, after the environment is set up.
 """
@@ -25,10 +25,9 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from .config import PROFILES, Config
-from .files import Busy, alone, explain, read_json, tidy, write_whole
+from d3ad.config import PROFILES, Config
+from d3ad.infra.files import ROOT, Busy, alone, explain, read_json, tidy, write_whole
 
-ROOT = Path(__file__).resolve().parent.parent
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 KEPT_METADATA = ("jupyter", "tags")
@@ -196,7 +195,7 @@ def check_data(profile: str, config: Config, root: Path | None) -> None:
     if root is None:
         raise UsageError(f"the {profile} profile needs the real dataset {', '.join(config.datasets)}: "
                          "put it into a folder as published, and name that folder with --data-root DIR")
-    from . import data
+    from d3ad import data
     problems = []
     for name in config.datasets:
         try:

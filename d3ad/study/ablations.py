@@ -14,10 +14,10 @@ from torch import Tensor
 from d3ad import detector, diffusion, metrics, training
 from d3ad.conditioning import knn_distances, pool_features
 from d3ad.config import Config
-from d3ad.experiments import Run, Workspace, on_trained, prepare, shared_backbone
 from d3ad.features import FeatureExtractor, adaptation_loss
-from d3ad.files import write_whole
 from d3ad.images import image_seed
+from d3ad.infra.files import write_whole
+from d3ad.study.workspace import Run, Workspace, on_trained, prepare, shared_backbone
 
 METRICS = ("i_auroc", "p_auroc", "pro")
 SIGHT = "dic-sight.json"

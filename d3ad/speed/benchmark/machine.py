@@ -8,8 +8,8 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from d3ad.presets import low_precision_pays
-from d3ad.report import commit, version
+from d3ad.speed.presets import low_precision_pays
+from d3ad.study.provenance import commit, version
 
 
 def describe(device: torch.device) -> dict:

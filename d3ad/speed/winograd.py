@@ -16,7 +16,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from d3ad.torchvision_shim import make_torchvision_importable
+from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()
 from diffusers.models.upsampling import Upsample2D  # noqa: E402

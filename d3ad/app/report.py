@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from d3ad.detector import Prediction
-from d3ad.files import whole_file, write_whole
+from d3ad.infra.files import whole_file, write_whole
 
-TEMPLATE = Path(__file__).with_name("inspection.html")
+TEMPLATE = Path(__file__).with_name("report.html")
 RED = np.array([255, 45, 45])
 
 

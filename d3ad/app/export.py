@@ -17,7 +17,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from d3ad.detector import D3AD
-from d3ad.files import write_whole
+from d3ad.infra.files import write_whole
 
 MOST = 63  # images in one batch of an exported network: from 64 on diffusers takes another path through the UNet
 

@@ -1,19 +1,19 @@
 """The README's tables: made from results/, never typed.
 
-    python -m d3ad.readme        # write them anew
+    python -m d3ad.study.readme        # write them anew
 """
 import json
 
 import pandas as pd
 
-from d3ad.benchmark import kept
-from d3ad.claims import mentions
-from d3ad.experiments import ROOT
-from d3ad.report import ARTIFACTS
-from d3ad.rivals import as_text, over_seeds, overall
-from d3ad.sweeps import BENCHMARK
+from d3ad.speed.benchmark import kept
+from d3ad.study.ablations import BENCHMARK
+from d3ad.study.claims import mentions
+from d3ad.study.comparison import as_text, over_seeds, overall
+from d3ad.study.provenance import ARTIFACTS
+from d3ad.study.workspace import ROOT
 
-MARK, END = "<!-- {}: written by python -m d3ad.readme -->", "<!-- end -->"
+MARK, END = "<!-- {}: written by python -m d3ad.study.readme -->", "<!-- end -->"
 THUMBNAIL = 260  # pixels
 TITLES = {"demo": "Drawn stand-ins (`demo`)", "mtd": "Magnetic tiles, real photographs (`mtd`)"}
 METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}

@@ -22,12 +22,11 @@ from d3ad.config import NOT_D3AD, Config
 from d3ad.data import synthetic
 from d3ad.detector import D3AD, Prediction
 from d3ad.features import FeatureExtractor
-from d3ad.files import appearing, load_tensors, read_json, save_tensors, write_whole
 from d3ad.images import every_nth
-from d3ad.parallel import in_parallel
+from d3ad.infra.files import ROOT, appearing, load_tensors, read_json, save_tensors, write_whole
+from d3ad.infra.parallel import in_parallel
 
 VERSION = 3  # raised when the model code computes something else, so that older caches are not used
-ROOT = Path(__file__).resolve().parent.parent
 STAND_IN = {"visa": "VisA-like", "btad": "BTAD-like", "mvtec": "MVTec-like"}
 PUBLISHED = {"visa": "VisA", "btad": "BTAD", "mvtec": "MVTec AD", "mtd": "Magnetic tiles"}
 RETRAINED = {"adapt_epochs", "adapt_loss", "adapt_learning_rate", "adapt_batch_norm"}  # what an outcome may change by adapting the features anew

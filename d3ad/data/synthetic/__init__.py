@@ -5,7 +5,7 @@
 >>> synthetic.write("/tmp/drawn", "mvtec", "gear", num_train=100, num_good=20, num_bad=35)
 PosixPath('/tmp/drawn/mvtec_anomaly_detection')
 
-What the pictures show is in `drawings`; here a scene goes through a camera to image, mask and files.
+What the pictures show is in `catalogue`; here a scene goes through a camera to image, mask and files.
 Everything is determined by the arguments: image `index` of a split has a random stream of its own.
 """
 import csv
@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_closing, binary_fill_holes, label
 
-from ..files import replacing, whole_file
-from .drawings import CATALOGUE
-from .drawings.painting import stack
+from d3ad.infra.files import replacing, whole_file
+
+from .catalogue import CATALOGUE
+from .painting import stack
 
 CATEGORIES = {"visa": ("board", "blister", "biscuit"), "btad": ("washer", "plank"),
               "mvtec": ("weave", "gear")}

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from d3ad.files import read_json
+from d3ad.infra.files import read_json
 
 FORMAT = 1  # of the folder; raised when an older d3ad couldn't read it
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name

@@ -1,0 +1,1 @@
+"""The detector on a part of one's own: the command line, the report page, other libraries' words."""

@@ -1,0 +1,1 @@
+"""How fast it computes: presets, fast convolutions, the benchmark."""

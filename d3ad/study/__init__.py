@@ -1,0 +1,1 @@
+"""What the notebooks share: runs and their cache, ablations, comparison, claims, tables and figures."""
