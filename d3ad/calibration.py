@@ -1,8 +1,20 @@
-"""What normal training images look like in the maps, per step and pixel.  Not in the paper: see `standardise` in config.py."""
-from dataclasses import dataclass
+"""What normal images look like in the maps, and where to draw the line between good and anomalous.
 
+Maps of one step and place, in units of how much normal images vary there: not in the paper, see `standardise` in config.py.
+
+The guarantee of a threshold: where good images are like those whose scores set it, and those were not trained on, the chance
+that a good one exceeds the k-th largest of n scores is k / (n + 1) on average, and follows Beta(k, n + 1 - k) (order statistics
+of a continuous distribution; the same reasoning as in split conformal prediction, Vovk et al. 2005).
+"""
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import ceil, floor
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from d3ad import maps
 
 
 @dataclass
@@ -16,7 +28,20 @@ class Calibration:
     feature_std: Tensor
     latent_range: Tensor   # (2,) lowest and highest value after standardising
     feature_range: Tensor
-    threshold: Tensor      # scalar
+    threshold: Tensor      # scalar, of scores and map values
+
+    @classmethod
+    def neutral(cls, level: int) -> "Calibration":
+        """One that changes nothing: maps as they are, ranges 0 to 1."""
+        zero, one, unit = torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.tensor([0.0, 1.0])
+        return cls(torch.tensor([level]), zero, one, zero, one, unit, unit, torch.tensor(0.0))
+
+    def standardised(self, latent: Tensor, feature: Tensor, t_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps (B, H, W) minus the mean of normal images and over their standard deviation, at each image's step (B,)."""
+        def at(statistics: Tensor) -> Tensor:
+            return at_step(self.levels, statistics, t_hat)
+
+        return ((latent - at(self.latent_mean)) / at(self.latent_std), (feature - at(self.feature_mean)) / at(self.feature_std))
 
 
 def at_step(levels: Tensor, statistics: Tensor, t_hat: Tensor) -> Tensor:
@@ -33,3 +58,82 @@ def level_statistics(level_maps: list[Tensor]) -> tuple[Tensor, Tensor]:
     mean = torch.stack([m.mean(0) for m in level_maps])
     std = torch.stack([m.std(0) for m in level_maps])
     return mean, std + 0.1 * std.mean((1, 2), keepdim=True) + 1e-12
+
+
+def fuse(latent: Tensor, feature: Tensor, t_hat: Tensor, calibration: Calibration, weight: float, sigma: float,
+         normalisation: str) -> tuple[Tensor, Tensor]:
+    """Eq. 9 on normalised maps: the anomaly maps (B, H, W) and the image scores (B,).
+
+    latent, feature: maps (B, H, W) before any normalisation.  normalisation: "train" takes the calibration's ranges, "test" the
+    maps' own.  Raises ValueError for another word.
+    """
+    if normalisation not in ("test", "train"):
+        raise ValueError(f'normalisation must be "train" or "test"; got {normalisation!r}')
+    latent, feature = calibration.standardised(latent, feature, t_hat)
+    if normalisation == "train":
+        latent, feature = maps.min_max(latent, *calibration.latent_range), maps.min_max(feature, *calibration.feature_range)
+    else:
+        latent, feature = maps.min_max(latent), maps.min_max(feature)
+    fused = maps.anomaly_map(latent, feature, weight, sigma)
+    return fused, maps.image_score(fused)
+
+
+def calibrate(maps_at: Callable[[Tensor], tuple[Tensor, Tensor]], t_hat: Tensor, levels: Tensor | None, level: int,
+              score: Callable[..., Tensor], quantile: float) -> Calibration:
+    """The calibration that normal images give.
+
+    maps_at: latent and feature maps (N, H, W) of the images reconstructed from steps (N,).  t_hat: (N,) their own steps.
+    levels: (L,) the steps whose maps get statistics of their own; None: maps are not standardised.  level: T_max.
+    score: (latent, feature, t_hat, calibration) to scores (N,).  quantile: of those scores; it becomes the threshold.
+    """
+    c = Calibration.neutral(level)
+    if levels is None:
+        latent, feature = maps_at(t_hat)
+    else:
+        runs = [maps_at(torch.full_like(t_hat, int(step))) for step in levels]
+        c.levels = levels
+        (c.latent_mean, c.latent_std), (c.feature_mean, c.feature_std) = (level_statistics(list(m)) for m in zip(*runs, strict=True))
+        nearest = (levels - t_hat.unsqueeze(1)).abs().argmin(1)  # the level nearest to each image's own has been run already
+        t_hat, image = levels[nearest], torch.arange(len(nearest))
+        latent, feature = (torch.stack(m)[nearest, image] for m in zip(*runs, strict=True))
+    c.latent_range, c.feature_range = (torch.stack(m.aminmax()) for m in c.standardised(latent, feature, t_hat))
+    return replace(c, threshold=score(latent, feature, t_hat, c).quantile(quantile))
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold and what it guarantees."""
+
+    value: float               # a score above it counts as anomalous
+    false_alarm_rate: float    # the rate that was asked for
+    expected_rate: float       # of good images above it, on average over such thresholds
+    interval: tuple[float, float]  # the true rate lies in it with 90 % probability
+    num_images: int            # good images that it rests on
+
+    def __str__(self) -> str:
+        low, high = (f"{100 * rate:.1f}" for rate in self.interval)
+        text = (f"threshold {self.value:.4g} from {self.num_images} good images that were not trained on: expect "
+                f"{100 * self.expected_rate:.1f} % false alarms (90 % interval {low} to {high} %)")
+        if self.expected_rate > self.false_alarm_rate:
+            needed = ceil(1 / self.false_alarm_rate - 1e-9) - 1
+            text += f"; {100 * self.false_alarm_rate:g} % as asked would take {needed} such images"
+        return text
+
+
+def threshold_for(scores, false_alarm_rate: float = 0.01) -> Threshold:
+    """The lowest threshold that keeps the expected rate of false alarms at or below `false_alarm_rate`.
+
+    scores: (N,) of good images that were not trained on.  Where N is too small for the rate, the largest score is taken, and
+    `expected_rate`, 1 / (N + 1), says what that gives.
+    Raises ValueError for no scores, scores that aren't finite, or a rate outside (0, 0.5].
+    """
+    from scipy.stats import beta  # half a second, which only this needs
+    scores = np.sort(np.asarray(scores, dtype=np.float64).ravel())[::-1]  # largest first
+    if not len(scores) or not np.isfinite(scores).all():
+        raise ValueError("a threshold needs the finite scores of at least one good image")
+    if not 0 < false_alarm_rate <= 0.5:
+        raise ValueError(f"false_alarm_rate must lie in (0, 0.5]; got {false_alarm_rate}")
+    n = len(scores)
+    k = max(floor(false_alarm_rate * (n + 1) + 1e-9), 1)  # the k-th largest score
+    interval = tuple(float(q) for q in beta.ppf((0.05, 0.95), k, n + 1 - k))
+    return Threshold(float(scores[k - 1]), false_alarm_rate, k / (n + 1), interval, n)

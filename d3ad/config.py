@@ -1,135 +1,95 @@
-"""Config: every setting of the detector and of the experiments, one field each; profiles are TOML files beside it.
+"""Config: every setting of the method, one field each; profiles are TOML files beside it.
 
 The defaults are the paper's (Section 5, Appendix A.1) or, where the paper is silent, the authors' code's; a profile
-names what it changes, and why.
+names what it changes, and why.  Its table [study] holds what only a study needs (d3ad/study/settings.py).
 """
-import dataclasses
-import hashlib
-import json
 import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-PROFILE_FOLDER = Path(__file__).with_name("profiles")
-PROFILES = ("smoke", "demo", "mtd", "visa", "btad", "mvtec")
-FIT_PROFILES = (*PROFILES, "paper")  # "paper" names no dataset: it is for a folder of one's own
+from d3ad.infra.settings import MACHINE, Settings, setting
 
-CHOICES = {
-    "source": ("drawn", "disk"), "split": ("random", "by_tile"), "autoencoder": ("kl", "tiny", "small", "smooth"),
-    "spacing": ("trailing", "leading"), "adapt_loss": ("location", "flattened"),
-    "adapt_batch_norm": ("batch", "running"), "device": ("auto", "cpu", "cuda", "mps"),
-    "learning_schedule": ("constant", "cosine"),
-    "normalisation": ("test", "train"), "train_precision": ("float32", "bfloat16"),
-}
-RANGES = {  # lowest and highest value allowed
-    "drawn_counts": (0, 100_000), "image_size": (16, 4096), "seed": (0, 2 ** 31 - 1), "seeds": (1, 100),
-    "autoencoder_steps": (0, 10_000_000), "crop_size": (0, 4096), "latent_channels": (1, 64),
-    "beta_start": (1e-9, 0.999), "beta_end": (1e-9, 0.999), "num_timesteps": (1, 10_000), "train_t_max": (1, 10_000),
-    "unet_channels": (16, 8192), "unet_layers": (1, 16), "unet_attention": (0, 15), "unet_head_dim": (1, 8192),
-    "train_epochs": (1, 100_000), "train_steps": (0, 100_000_000), "batch_size": (1, 4096), "learning_rate": (1e-8, 1.0),
-    "weight_decay": (0.0, 1.0), "ema_decay": (0.0, 0.99999),
-    "pretrain_steps": (0, 10_000_000), "dic_block": (1, 3), "map_blocks": (1, 3), "adapt_blocks": (1, 3), "adapt_epochs": (0, 1000),
-    "adapt_learning_rate": (1e-8, 1.0),
-    "k": (1, 10_000), "num_bins": (1, 1000), "t_max": (1, 10_000), "min_bin": (0, 1000), "round_to": (1, 1000),
-    "num_steps": (1, 1000), "guidance": (-100.0, 100.0), "omega": (0.0, 1.0), "weight": (0.0, 1.0), "sigma": (0.0, 100.0),
-    "calibration_images": (1, 100_000), "calibration_levels": (0, 100), "threshold_quantile": (0.5, 1.0), "predict_batch": (1, 4096),
-    "rival_steps": (0, 10_000_000), "rival_width": (0.01, 1.0),
-}
-NOT_D3AD = ("name", "device", "rivals", "rival_steps", "rival_width", "rival_spread_categories")  # fields that don't touch what D3AD computes
-ADDED = {"train_precision": "float32"}  # fields younger than some caches: left out of a hash where they change nothing
+PROFILE_FOLDER = Path(__file__).with_name("profiles")
+
+# What has to be made anew where a setting changes.  Each stage rests on those before it.
+DATA, AUTOENCODER, FEATURES, DIFFUSION, ADAPTATION = "data", "autoencoder", "features", "diffusion", "adaptation"
+PREDICTION = "prediction"  # nothing is trained: `D3AD.variant` changes it
 
 
 @dataclass(frozen=True)
-class Config:
-    """All settings; immutable.  Raises ValueError, naming the field, for a value that is out of range."""
+class Config(Settings):
+    """All settings of the method: each with what a change asks for, and the values that are allowed."""
 
-    name: str = "custom"                       # of the profile; stamped into figures and tables
-    # data
-    source: str = "disk"                       # "drawn": stand-ins are drawn and written to disk first
-    datasets: tuple[str, ...] = ()             # of d3ad.data.NAMES
-    categories: tuple[str, ...] = ()           # empty: every category that is found
-    drawn_counts: tuple[int, ...] = (0, 0, 0)  # training normal, test normal, test anomalous images per drawn category
-    split: str = "random"                      # magnetic tiles only: "random" or "by_tile"
-    image_size: int = 256                      # pixels; images are resized to a square
-    seed: int = 0                              # of training, splits and drawings
-    seeds: int = 1                             # how many seeds the spreads are taken over
-    spread_categories: tuple[str, ...] = ()    # on these categories; empty: on all
-    device: str = "auto"                       # "auto": cuda, then mps, then cpu
+    name: str = setting("custom", MACHINE)      # of the profile
+    device: str = setting("auto", MACHINE, ("auto", "cpu", "cuda", "mps"))  # "auto": cuda, then mps, then cpu
+    predict_batch: int = setting(16, MACHINE, (1, 4096))
+    seed: int = setting(0, DATA, (0, 2 ** 31 - 1))
+    image_size: int = setting(256, DATA, (16, 4096))  # pixels; images are resized to a square
+    batch_size: int = setting(30, DATA, (1, 4096))    # of every training
+    crop_size: int = setting(0, DATA, (0, 4096))      # trainings from scratch see random crops of this size; 0: whole images
+
     # autoencoder E, D (Section 3)
-    autoencoder: str = "kl"                    # "kl": the paper's; "tiny": same latent space; "small", "smooth": trained here
-    autoencoder_weights: str = "stabilityai/sd-vae-ft-mse"  # on the hub, a folder, or "none": trained on the spot
-    autoencoder_steps: int = 0                 # training steps, where it is trained
-    crop_size: int = 0                         # what is trained from nothing sees random crops of this size; 0: whole images
-    latent_channels: int = 4
-    latent_sample: bool = False                # at test: a sample of the posterior (authors' code) or its mean
-    # diffusion (Eqs. 1-6)
-    beta_start: float = 0.0015
-    beta_end: float = 0.0195
-    num_timesteps: int = 1000                  # T
-    train_t_max: int = 1000                    # t is drawn from 1..train_t_max; Algorithm 1 only visits 1..t_max
-    unet_channels: tuple[int, ...] = (192, 384, 384, 768, 768)
-    unet_layers: int = 2
-    unet_attention: tuple[int, ...] = (0, 1, 2, 3)  # levels with self-attention, 0 the finest
-    unet_head_dim: int = 48
-    train_epochs: int = 300
-    train_steps: int = 0                       # 0: train_epochs decide
-    batch_size: int = 30
-    learning_rate: float = 1.0e-4
-    learning_schedule: str = "constant"        # or "cosine", for short trainings
-    weight_decay: float = 0.01
-    train_precision: str = "float32"           # of the UNet's training: "bfloat16" multiplies in it, weights and their steps stay float32
-    ema_decay: float = 0.0                     # 0: the last weights are used, as in the authors' code
-    # features phi and domain adaptation (Section 4.3)
-    backbone: str = "resnet34.tv_in1k"
-    backbone_weights: str = "hub"              # "hub", a folder or file, or "none": random, then trained on normal images
-    pretrain_steps: int = 0                    # training on the normal images alone, where weights are "none"
-    dic_block: int = 2                         # j of Algorithm 2
-    map_blocks: tuple[int, ...] = (2, 3)       # J of f_map
-    adapt_blocks: tuple[int, ...] = (1, 2, 3)  # 1..J of Eq. 10
-    adapt_epochs: int = 1                      # gamma
-    adapt_loss: str = "location"               # Eq. 10; "flattened" is the authors' code
-    adapt_learning_rate: float = 1.0e-4
-    adapt_batch_norm: str = "batch"            # statistics of each batch (authors' code), or the "running" ones that are used later
-    # dynamic implicit conditioning (Algorithm 2)
-    dynamic: bool = True                       # False: every image gets t_max
-    k: int = 20
-    num_bins: int = 10                         # |B|
-    t_max: int = 80                            # T_max
-    min_bin: int = 2
-    round_to: int = 10
-    include_self: bool = True                  # a training image counts itself among its neighbours (authors' code)
-    # reconstruction (Algorithm 1)
-    num_steps: int = 10                        # S
-    spacing: str = "trailing"
-    guidance: float = 0.0                      # eta
-    omega: float = 0.0                         # share of noise, Eq. 11
-    # anomaly map (Eq. 9)
-    weight: float = 0.85                       # lambda
-    sigma: float = 4.0                         # of the Gaussian, in pixels at 256 x 256; scaled with the image
-    standardise: bool = False                  # not in the paper: maps minus what normal images give there, per T-hat
-    normalisation: str = "test"                # how tables normalise; D3AD.predict uses training ranges unless told
-    calibration_images: int = 100              # normal training images that set ranges and threshold
-    calibration_levels: int = 0                # of T-hat with statistics of their own, the others in between; 0: all
-    threshold_quantile: float = 0.99           # of the calibration images' scores
-    predict_batch: int = 16
-    # rivals (d3ad/baselines)
-    rivals: tuple[str, ...] = ()               # which are measured
-    rival_steps: int = 0                       # budget of training steps each, times its pace; 0: what its paper asks for
-    rival_width: float = 1.0                   # of the channels of their own networks
-    rival_spread_categories: tuple[str, ...] = ()  # those of `spread_categories` on which rivals get further seeds; empty: all
+    autoencoder: str = setting("kl", AUTOENCODER, ("kl", "tiny", "small", "smooth"))  # the paper's; same latents; trained here
+    autoencoder_weights: str = setting("stabilityai/sd-vae-ft-mse", AUTOENCODER)  # on the hub, a folder, or "none": trained here
+    autoencoder_steps: int = setting(0, AUTOENCODER, (0, 10_000_000))  # where it is trained
+    latent_channels: int = setting(4, AUTOENCODER, (1, 64))
 
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = _coerced(field, getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
-            if field.name in CHOICES and value not in CHOICES[field.name]:
-                raise ValueError(f"{field.name} must be one of {', '.join(CHOICES[field.name])}; got {value!r}")
-            low, high = RANGES.get(field.name, (None, None))
-            items = value if isinstance(value, tuple) else (value,)
-            if low is not None and not all(low <= item <= high for item in items):
-                raise ValueError(f"{field.name} must lie in {low}..{high}; got {value!r}")
-        self._check_together()
+    # features phi (Section 4.3)
+    backbone: str = setting("resnet34.tv_in1k", FEATURES)
+    backbone_weights: str = setting("hub", FEATURES)  # "hub", a folder or file, or "none": random, then trained on normal images
+    pretrain_steps: int = setting(0, FEATURES, (0, 10_000_000))  # of that training
+    adapt_blocks: tuple[int, ...] = setting((1, 2, 3), FEATURES, (1, 3))  # 1..J of Eq. 10
+
+    # diffusion (Eqs. 1-6)
+    beta_start: float = setting(0.0015, DIFFUSION, (1e-9, 0.999))
+    beta_end: float = setting(0.0195, DIFFUSION, (1e-9, 0.999))
+    num_timesteps: int = setting(1000, DIFFUSION, (1, 10_000))  # T
+    train_t_max: int = setting(1000, DIFFUSION, (1, 10_000))    # t is drawn from 1..train_t_max; Algorithm 1 only visits 1..t_max
+    unet_channels: tuple[int, ...] = setting((192, 384, 384, 768, 768), DIFFUSION, (16, 8192))
+    unet_layers: int = setting(2, DIFFUSION, (1, 16))
+    unet_attention: tuple[int, ...] = setting((0, 1, 2, 3), DIFFUSION, (0, 15))  # levels with self-attention, 0 the finest
+    unet_head_dim: int = setting(48, DIFFUSION, (1, 8192))
+    train_epochs: int = setting(300, DIFFUSION, (1, 100_000))
+    train_steps: int = setting(0, DIFFUSION, (0, 100_000_000))  # 0: train_epochs decide
+    learning_rate: float = setting(1.0e-4, DIFFUSION, (1e-8, 1.0))
+    learning_schedule: str = setting("constant", DIFFUSION, ("constant", "cosine"))  # "cosine" for short trainings
+    weight_decay: float = setting(0.01, DIFFUSION, (0.0, 1.0))
+    train_precision: str = setting("float32", DIFFUSION, ("float32", "bfloat16"))  # of multiplications; weights stay float32
+    ema_decay: float = setting(0.0, DIFFUSION, (0.0, 0.99999))  # 0: the last weights are used, as in the authors' code
+
+    # domain adaptation (Section 4.3, Eq. 10)
+    adapt_epochs: int = setting(1, ADAPTATION, (0, 1000))  # gamma
+    adapt_loss: str = setting("location", ADAPTATION, ("location", "flattened"))  # Eq. 10, or the authors' code
+    adapt_learning_rate: float = setting(1.0e-4, ADAPTATION, (1e-8, 1.0))
+    adapt_batch_norm: str = setting("batch", ADAPTATION, ("batch", "running"))  # statistics: each batch's (authors' code), or those used later
+    dic_block: int = setting(2, ADAPTATION, (1, 3))        # j of Algorithm 2
+
+    # dynamic implicit conditioning (Algorithm 2)
+    dynamic: bool = setting(True, PREDICTION)              # False: every image gets t_max
+    k: int = setting(20, PREDICTION, (1, 10_000))
+    num_bins: int = setting(10, PREDICTION, (1, 1000))     # |B|
+    t_max: int = setting(80, PREDICTION, (1, 10_000))      # T_max
+    min_bin: int = setting(2, PREDICTION, (0, 1000))
+    round_to: int = setting(10, PREDICTION, (1, 1000))
+    include_self: bool = setting(True, PREDICTION)         # a training image counts itself among its neighbours (authors' code)
+
+    # reconstruction (Algorithm 1)
+    num_steps: int = setting(10, PREDICTION, (1, 1000))    # S
+    spacing: str = setting("trailing", PREDICTION, ("trailing", "leading"))
+    guidance: float = setting(0.0, PREDICTION, (-100.0, 100.0))  # eta
+    omega: float = setting(0.0, PREDICTION, (0.0, 1.0))    # share of noise, Eq. 11
+    latent_sample: bool = setting(False, PREDICTION)       # at test: a sample of the posterior (authors' code) or its mean
+
+    # anomaly map (Eq. 9)
+    map_blocks: tuple[int, ...] = setting((2, 3), PREDICTION, (1, 3))  # J of f_map
+    weight: float = setting(0.85, PREDICTION, (0.0, 1.0))  # lambda
+    sigma: float = setting(4.0, PREDICTION, (0.0, 100.0))  # of the Gaussian, in pixels at 256 x 256; scaled with the image
+    standardise: bool = setting(False, PREDICTION)         # not in the paper: maps minus what normal images give there, per T-hat
+    normalisation: str = setting("test", PREDICTION, ("test", "train"))  # in tables; D3AD.predict takes training ranges unless told
+    calibration_images: int = setting(100, PREDICTION, (1, 100_000))  # normal training images that set ranges and threshold
+    calibration_levels: int = setting(0, PREDICTION, (0, 100))  # of T-hat with statistics of their own, others in between; 0: all
+    threshold_quantile: float = setting(0.99, PREDICTION, (0.5, 1.0))  # of the calibration images' scores
 
     def _check_together(self) -> None:
         """Raise ValueError for fields that are fine alone and impossible together."""
@@ -158,50 +118,22 @@ class Config:
             raise ValueError(f"name ({self.name!r}) must be fit for a folder: letters, digits, points and dashes")
         if not self.map_blocks or not self.adapt_blocks:
             raise ValueError("map_blocks and adapt_blocks must name at least one block")
-        if self.drawn_counts and len(self.drawn_counts) != 3:
-            raise ValueError("drawn_counts must have three numbers: training normal, test normal, test anomalous")
 
     @classmethod
     def profile(cls, name: str, /, **changes) -> "Config":
         """The named profile, with `changes` on top.  Raises ValueError for an unknown profile or key."""
-        if name not in FIT_PROFILES:
-            raise ValueError(f"unknown profile {name!r}; there are {', '.join(FIT_PROFILES)}")
-        values = tomllib.loads((PROFILE_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+        values = read_profile(name)
+        values.pop("study", None)
         return cls.from_dict({"name": name, **values, **changes})
 
-    @classmethod
-    def from_dict(cls, values: dict) -> "Config":
-        """A Config from field names and values; unknown names are an error."""
-        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown setting {', '.join(map(repr, unknown))}; d3ad/config.py lists them all")
-        return cls(**values)
 
-    def replace(self, **changes) -> "Config":
-        """A copy with some fields changed."""
-        return self.from_dict({**self.to_dict(), **changes})
-
-    def to_dict(self) -> dict:
-        """Field names and values, ready for JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
-
-    def hash(self, *fields: str) -> str:
-        """12 hex digits of the given fields (of all but `NOT_D3AD` where none is given)."""
-        values = self.to_dict()
-        chosen = [k for k in fields or values if (fields or k not in NOT_D3AD) and values[k] != ADDED.get(k)]
-        return hashlib.sha256(json.dumps({k: values[k] for k in sorted(chosen)}).encode()).hexdigest()[:12]
+def profiles() -> tuple[str, ...]:
+    """The names of all profiles."""
+    return tuple(sorted(file.stem for file in PROFILE_FOLDER.glob("*.toml")))
 
 
-def _coerced(field: dataclasses.Field, value):
-    """The value as the field's type; ValueError where it is of another."""
-    if str(field.type).startswith("tuple"):
-        item = str if "str" in str(field.type) else int
-        if isinstance(value, (list, tuple)) and all(type(v) is item for v in value):
-            return tuple(value)
-        raise ValueError(f"{field.name} must be a list of {item.__name__}; got {value!r}")
-    expected = field.type if isinstance(field.type, type) else {"str": str, "int": int, "bool": bool, "float": float}[field.type]
-    if expected is float and type(value) is int:
-        return float(value)
-    if type(value) is not expected:
-        raise ValueError(f"{field.name} must be of type {expected.__name__}; got {value!r}")
-    return value
+def read_profile(name: str) -> dict:
+    """What a profile's file holds: the method's settings, and under "study" those of a study.  ValueError for an unknown name."""
+    if name not in profiles():
+        raise ValueError(f"unknown profile {name!r}; there are {', '.join(profiles())}")
+    return tomllib.loads((PROFILE_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))

@@ -1,13 +1,13 @@
 """The feature extractor phi and its loss for domain adaptation (Section 4.3, Eq. 10)."""
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.nn as nn
 from safetensors import SafetensorError
 from torch import Tensor
 
+from d3ad.infra.checkpoint import weights_file
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 from d3ad.maps import cosine_distance
 
@@ -21,7 +21,7 @@ class FeatureExtractor(nn.Module):
     forward: images (B, 3, H, W) in [-1, 1] to {1: (B, 64, H/4, W/4), 2: (B, 128, H/8, ..), 3: (B, 256, H/16, ..)}.
 
     weights: "hub" downloads timm's ImageNet weights once; a folder or file holds them (model.safetensors); "none"
-    starts at random, to be trained on the normal images (`training.pretrain`).
+    starts at random, to be trained on the normal images (`from_scratch.pretrain`).
     Raises FileNotFoundError, saying which file to put where, when weights can't be had; ValueError for an unknown name.
     """
 
@@ -57,20 +57,6 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         return dict(zip(BLOCKS, self.net(((images + 1) / 2 - self.mean) / self.std)))
-
-
-def weights_file(path: str, name: str = "model.safetensors") -> Path:
-    """The safetensors file at `path`, a file or a folder that holds `name`; FileNotFoundError says what is missing.
-
-    Raises ValueError for a file of another kind: a pickle would run what its maker likes.
-    """
-    file = Path(path).expanduser()
-    file = file / name if file.is_dir() else file
-    if not file.is_file():
-        raise FileNotFoundError(f"no weights at {file}: put {name} there, or give another folder")
-    if file.suffix != ".safetensors":
-        raise ValueError(f"{file} must be a safetensors file")
-    return file
 
 
 def adaptation_loss(features: Sequence[Tensor], features_hat: Sequence[Tensor], kind: str = "location") -> Tensor:

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d3ad import data
 from d3ad.config import Config
 
 
@@ -17,14 +16,22 @@ def as_images(images, size: int, split: str) -> Tensor:
     A DataLoader, or any iterable of batches, gives such Tensors, tuples that begin with one, or dicts with one as "image".
     Raises ValueError for another shape, values that aren't finite or lie outside [-1, 1], or no image.
     """
+    if isinstance(images, Tensor):
+        return _checked(images, size)
+    from d3ad import data  # the loaders, which a Tensor does not need
     if isinstance(images, (str, Path)):
         images = data.load("folder", images)
         split = split if getattr(images, split) else "train"  # a flat folder holds one list of images
     if isinstance(images, data.Dataset):
         return images.images(split, size)
-    if isinstance(images, Iterable) and not isinstance(images, Tensor):
+    if isinstance(images, Iterable):
         batches = [_images_of(batch) for batch in images]
         images = torch.cat(batches) if batches and all(isinstance(b, Tensor) and b.ndim == 4 for b in batches) else images
+    return _checked(images, size)
+
+
+def _checked(images, size: int) -> Tensor:
+    """The images at their size, as float32; ValueError where they aren't any."""
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
         raise ValueError("images must be a folder, a d3ad.data.Dataset, a Tensor (N, 3, H, W) or a DataLoader of such; "
                          f"got {_describe(images)}")

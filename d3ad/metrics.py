@@ -81,27 +81,6 @@ def _pro(pixels: "_Pixels", limit: float, area: tuple[float, float]) -> float:
     return float((_weights(pixels, area) * below).sum() / limit)
 
 
-def pro_curve(maps, masks, fpr_limit: float = 0.3, area: tuple[float, float] = (0.0, 1.0)) -> tuple[np.ndarray, np.ndarray]:
-    """False positive rate and mean region overlap, both rising from (0, 0) and ending at `fpr_limit`; float64.
-
-    `pro` is the area below it over the limit.  A point on either side of each score that a defect pixel has: between, it is level.
-    """
-    pixels = _pixels(maps, masks, fpr_limit)
-    last = np.append(np.flatnonzero(np.diff(pixels.scores)), len(pixels.scores) - 1)[::-1]  # of equal scores, highest first
-    overlap = np.cumsum(_weights(pixels, area)[::-1])[::-1]  # of all pixels from this one up
-    first = np.append(0, np.flatnonzero(np.diff(pixels.scores)) + 1)[::-1]
-    fpr = np.column_stack([pixels.above[last], pixels.upto[last]]).ravel()
-    height = np.column_stack([np.append(0.0, overlap[first][:-1]), overlap[first]]).ravel()
-    fpr, height = np.append(np.append(0.0, fpr), 1.0), np.append(np.append(0.0, height), height[-1])
-    moved = np.append(True, (np.diff(fpr) > 0) | (np.diff(height) > 0))  # without ties two points fall together
-    fpr, height = fpr[moved], height[moved]
-    end = int(np.searchsorted(fpr, fpr_limit, side="right"))  # the first point past the limit
-    if end == len(fpr):
-        return fpr, height
-    at_limit = np.interp(fpr_limit, fpr[end - 1:end + 1], height[end - 1:end + 1])
-    return np.append(fpr[:end], fpr_limit), np.append(height[:end], at_limit)
-
-
 def pro_200(maps, masks, fpr_limit: float = 0.3) -> float:
     """PRO as commonly computed, for comparison only: 200 equal thresholds, divided by the largest FPR found below 0.3.
 

@@ -1,28 +1,58 @@
-"""Training loops: the autoencoder, the latent diffusion model (Eq. 6), the features, their adaptation (Eq. 10).
+"""Training loops: the latent diffusion model (Eq. 6) and the adaptation of the features (Eq. 10).
 
 Every random draw of a step comes from a generator seeded by (seed, step), so a run that was stopped and resumed ends
-with the same weights as one that never stopped.  Autoencoder and diffusion model can be trained by several processes
-(`ranks`); the features are trained by all alike, since a batch's normalisation needs the whole batch.
+with the same weights as one that never stopped.  A team of several processes (d3ad/infra/processes.py) can be handed to the
+trainings; features are trained by all alike, since a batch's normalisation needs the whole batch.
 """
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from d3ad import diffusion
-from d3ad.autoencoders import LatentCodec, autoencoder_loss, make_torchvision_importable
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_levels, adaptation_loss
-from d3ad.infra import processes
-from d3ad.infra.files import load_tensors, save_tensors
+from d3ad.infra.checkpoint import keep_training, restore_training
+from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()
 from diffusers import UNet2DModel  # noqa: E402
+
+if TYPE_CHECKING:
+    from d3ad.autoencoders import LatentCodec
+
+
+class Alone:
+    """How one process trains: everything is its own.  `d3ad.infra.processes.Launched` has the same face, for several."""
+
+    count, is_first = 1, True
+
+    def share(self, rows: Tensor) -> Tensor:
+        """This process's part of rows (N, ...)."""
+        return rows
+
+    def gather(self, parts: list) -> list:
+        """The lists of all processes, one after the other."""
+        return parts
+
+    def check_same(self, step: int, folder: Path | None) -> None:
+        """Raise ValueError where processes would go on from different steps."""
+
+    def weighted(self, loss: Tensor, of: int) -> Tensor:
+        """The mean loss over this process's share of a batch of `of`, scaled so that the processes' average is the batch's mean."""
+        return loss
+
+    def average(self, model: nn.Module, loss: Tensor) -> Tensor:
+        """Average the gradients over all processes, in place; returns the average loss."""
+        return loss
+
+
+ALONE = Alone()
 
 
 def make_unet(config: Config) -> UNet2DModel:
@@ -65,18 +95,19 @@ def random_crop(images: Tensor, step: int, config: Config) -> Tensor:
 
 def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor], num_steps: int, *, learning_rate: float,
              weight_decay: float = 0.0, ema_decay: float = 0.0, schedule: str = "constant", folder: Path | None = None,
-             save_every: int = 200) -> list[float]:
+             save_every: int = 200, team: Alone = ALONE) -> list[float]:
     """AdamW on `loss_of_step(step)` for `num_steps` steps; returns the losses and leaves the trained weights in `model`.
 
     name: shown beside the progress bar.  schedule: "constant" (the paper's) or "cosine", a short warm-up, then down to
     zero.  ema_decay: above 0, the weights left in `model` are their moving average.
     folder: weights, optimizer and step are kept there, and a run that finds them goes on from them.
+    team: the processes that share the training; `loss_of_step` shares its batch out itself.
     Raises FloatingPointError when the loss is no longer finite.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()} if ema_decay else None
-    losses = _restore(folder, model, optimizer, average) if folder else []
-    processes.check_same(len(losses), folder)
+    losses = restore_training(folder, model, optimizer, average) if folder else []
+    team.check_same(len(losses), folder)
     model.train()
     bar = tqdm(range(len(losses), num_steps), desc=name, initial=len(losses), total=num_steps, unit="step", mininterval=2)
     for step in bar:
@@ -85,7 +116,7 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
         loss = loss_of_step(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        loss = processes.average(model, loss)
+        loss = team.average(model, loss)
         optimizer.step()
         losses.append(loss.item())
         if not loss.isfinite():
@@ -94,8 +125,8 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
             decay = min(ema_decay, (step + 1) / (step + 10))  # early weights are forgotten fast
             _average(average, model.state_dict(), decay)
         bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}", refresh=False)
-        if folder and processes.is_first() and ((step + 1) % save_every == 0 or step + 1 == num_steps):
-            _keep(folder, model, optimizer, average, losses)
+        if folder and team.is_first and ((step + 1) % save_every == 0 or step + 1 == num_steps):
+            keep_training(folder, model, optimizer, average, losses)
     if average is not None:
         model.load_state_dict(average)
     model.eval().requires_grad_(False)
@@ -118,65 +149,8 @@ def _rate(step: int, num_steps: int, schedule: str) -> float:
     return min((step + 1) / warm_up, 0.5 * float(1 + torch.cos(torch.tensor(torch.pi * step / num_steps))))
 
 
-def _keep(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict | None, losses: list) -> None:
-    """Write the state of a run: tensors in one safetensors file, the losses (their number is the step) inside its header."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in (average or {}).items()}
-    tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.state_dict()["state"].items() for k, v in state.items()}
-    save_tensors(folder / "training.safetensors", tensors, {"losses": losses})
-
-
-def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict | None) -> list[float]:
-    """Load what `_keep` wrote; the losses so far, none where there is nothing."""
-    file = folder / "training.safetensors"
-    if not file.exists():
-        return []
-    tensors, about = load_tensors(file)
-    parts: dict[str, dict] = {"model": {}, "average": {}, "optimizer": {}}
-    for key, value in tensors.items():
-        part, name = key.split(".", 1)
-        parts[part][name] = value
-    model.load_state_dict(parts["model"])
-    if average is not None:
-        average.update({k: v.to(average[k]) for k, v in parts["average"].items()})
-    state: dict[int, dict] = {}
-    for key, value in parts["optimizer"].items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    for parameter, moments in optimizer.state.items():  # fused steps walk memory: moments must lie as their parameter does
-        moments.update({k: torch.empty_like(parameter).copy_(v) for k, v in moments.items() if v.shape == parameter.shape})
-    return about["losses"]
-
-
-def train_autoencoder(codec: LatentCodec, images: Tensor, config: Config, folder: Path | None = None) -> list[float]:
-    """Train the small autoencoder on normal images (N, 3, H, W), and scale its latents to standard deviation 1."""
-    model = codec.model
-    if model.config.linear:
-        model.start_linear(images[torch.linspace(0, len(images) - 1, min(len(images), 200)).long()].to(model.device))
-
-    def loss_of_step(step: int) -> Tensor:
-        batch = random_crop(images[batch_indices(len(images), config.batch_size, step, config.seed)], step, config)
-        shape = (len(batch), config.latent_channels, batch.shape[2] // codec.factor, batch.shape[3] // codec.factor)
-        noise = torch.randn(shape, generator=step_generator(config.seed, step))
-        mine, noise = (processes.share(x).to(model.device) for x in (batch, noise))
-        return processes.weighted(autoencoder_loss(model, mine, noise), of=len(batch))
-
-    losses = optimise("autoencoder", model, loss_of_step, config.autoencoder_steps, learning_rate=2e-3, schedule="cosine",
-                      folder=folder)
-    model.register_to_config(scaling_factor=1.0)
-    mean, _ = encode_all(codec, images[:256])
-    model.register_to_config(scaling_factor=round(float(1 / mean.std()), 6))
-    return losses
-
-
-def encode_all(codec: LatentCodec, images: Tensor, batch_size: int = 32) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every image's latent, (N, C, h, w) each, on the CPU: each image is encoded once."""
-    moments = [codec.encode(batch.to(codec.model.device)) for batch in images.split(batch_size)]
-    return tuple(torch.cat(part).cpu() for part in zip(*moments))
-
-
-def train_diffusion(unet: UNet2DModel, mean: Tensor, std: Tensor, config: Config, folder: Path | None = None) -> list[float]:
+def train_diffusion(unet: UNet2DModel, mean: Tensor, std: Tensor, config: Config, folder: Path | None = None,
+                    team: Alone = ALONE) -> list[float]:
     """Train eps_theta by Eq. 6 on latents given by their posterior's mean and std, (N, C, h, w) each."""
     abar = diffusion.alpha_bar(config.beta_start, config.beta_end, config.num_timesteps)
     mean, std = mean.to(unet.device), std.to(unet.device)
@@ -188,15 +162,15 @@ def train_diffusion(unet: UNet2DModel, mean: Tensor, std: Tensor, config: Config
         size = len(index)
         noise, sample = (torch.randn((size, *mean.shape[1:]), generator=generator) for _ in range(2))
         t = torch.randint(1, config.train_t_max + 1, (size,), generator=generator)
-        index, noise, sample, t = (processes.share(x).to(mean.device) for x in (index, noise, sample, t))
+        index, noise, sample, t = (team.share(x).to(mean.device) for x in (index, noise, sample, t))
         z0 = mean[index] + std[index] * sample  # a fresh posterior sample each time, as if encoded anew
         with torch.autocast(mean.device.type, torch.bfloat16, enabled=config.train_precision == "bfloat16"):
             loss = diffusion.simple_loss(model, z0, t, noise, abar)
-        return processes.weighted(loss, of=size)
+        return team.weighted(loss, of=size)
 
     return optimise("diffusion", unet, loss_of_step, num_training_steps(config, len(mean)),
                     learning_rate=config.learning_rate, weight_decay=config.weight_decay, ema_decay=config.ema_decay,
-                    schedule=config.learning_schedule, folder=folder)
+                    schedule=config.learning_schedule, folder=folder, team=team)
 
 
 def num_training_steps(config: Config, num_images: int) -> int:
@@ -204,67 +178,7 @@ def num_training_steps(config: Config, num_images: int) -> int:
     return config.train_steps or config.train_epochs * (num_images // min(config.batch_size, num_images))
 
 
-def corrupt(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Normal images (B, 3, H, W) with a patch that doesn't belong there, and where it is, (B, H, W) of 0 and 1.
-
-    One or two blobs, from a hair to a quarter of the image, hold another place of another image, made darker or
-    brighter so that it shows on a plain surface too.
-    """
-    batch, _, height, width = images.shape
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(batch, 1, 1, 1, generator=generator).to(images)
-
-    where = torch.stack([_blob(height, width, generator) for _ in range(batch)])
-    second = torch.stack([_blob(height, width, generator) for _ in range(batch)])
-    where = torch.where(uniform(0, 1).squeeze(1) < 0.4, where.maximum(second), where).unsqueeze(1).to(images)
-    shift = torch.randint(height // 8, height - height // 8, (2,), generator=generator).tolist()
-    other = images[torch.randperm(batch, generator=generator)].roll(shift, (2, 3))
-    patch = torch.lerp(images, other, uniform(0, 1)) + uniform(0.15, 0.8) * uniform(-1, 1).sign()
-    opacity = uniform(0.4, 1.0) * where
-    return ((1 - opacity) * images + opacity * patch).clamp(-1, 1), where.squeeze(1)
-
-
-def _blob(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """A patch (H, W) of 0 and 1: a stretched, turned ellipse with a rough edge, a fiftieth to half of the image wide."""
-    size, aspect, angle, cy, cx = torch.rand(5, generator=generator).tolist()
-    y = torch.linspace(0, 1, height).view(-1, 1) - cy
-    x = torch.linspace(0, 1, width).view(1, -1) - cx
-    turn = torch.tensor(torch.pi * angle)
-    long = 0.03 + 0.25 * size ** 2
-    short = max(long * (0.1 + 0.9 * aspect), 0.012)
-    distance = ((turn.cos() * x + turn.sin() * y) / long) ** 2 + ((turn.cos() * y - turn.sin() * x) / short) ** 2
-    rough = F.interpolate(torch.randn(1, 1, 8, 8, generator=generator), (height, width), mode="bicubic").view(height, width)
-    return (distance * (1 + 0.4 * rough) < 1).float()
-
-
-def pretrain(backbone: FeatureExtractor, images: Tensor, config: Config, folder: Path | None = None) -> list[float]:
-    """Train phi on normal images alone: tell, at each location, what was pasted in by `corrupt`.
-
-    Stands in for ImageNet's weights where they can't be had.  Not part of the paper.
-    """
-    heads = nn.ModuleDict({str(j): nn.LazyConv2d(1, 1) for j in config.adapt_blocks})
-    device = backbone.mean.device
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        for j, head in heads.items():  # their widths, and so their weights, come with the first input
-            head.to(device)(backbone(images[:2].to(device))[int(j)])
-    both = nn.ModuleDict({"phi": backbone, "heads": heads}).requires_grad_(True)
-
-    def loss_of_step(step: int) -> Tensor:
-        batch = random_crop(images[batch_indices(len(images), config.batch_size, step, config.seed)], step, config)
-        corrupted, where = (x.to(device) for x in corrupt(batch, step_generator(config.seed, step)))
-        features = backbone(corrupted)
-        target = {j: F.adaptive_avg_pool2d(where.unsqueeze(1), features[int(j)].shape[-2:]) for j in heads}
-        rare = torch.tensor(8.0, device=device)  # pasted places are few: each counts as eight
-        return sum(F.binary_cross_entropy_with_logits(head(features[int(j)]), target[j], pos_weight=rare)
-                   for j, head in heads.items())
-
-    return optimise("features", both, loss_of_step, config.pretrain_steps, learning_rate=1e-3, weight_decay=0.01,
-                    schedule="cosine", folder=folder)
-
-
-def adapt(backbone: FeatureExtractor, codec: LatentCodec, unet: UNet2DModel, images: Tensor, mean: Tensor, config: Config,
+def adapt(backbone: FeatureExtractor, codec: "LatentCodec", unet: UNet2DModel, images: Tensor, mean: Tensor, config: Config,
           folder: Path | None = None) -> list[float]:
     """Domain adaptation (Section 4.3): fine-tune phi by Eq. 10 so that it overlooks what E, D and the UNet get wrong.
 

@@ -3,8 +3,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 
-from d3ad.autoencoders import LatentCodec, SmallAutoencoder, load_autoencoder
+from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.features import FeatureExtractor
+from d3ad.from_scratch import SmallAutoencoder
 
 
 @pytest.fixture(scope="module")

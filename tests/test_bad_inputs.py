@@ -18,13 +18,16 @@ from tiny_datasets import SIZE, draw, draw_folders, draw_mask, draw_tiles, draw_
 
 from d3ad import D3AD, Config, data
 from d3ad.app import cli
+from d3ad.app.part import split_off
+from d3ad.calibration import threshold_for
 from d3ad.conditioning import DynamicConditioning
 from d3ad.diffusion import alpha_bar, reconstruct
 from d3ad.maps import anomaly_map
 from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200
+from d3ad.speed import presets
 from d3ad.study import runner
+from d3ad.study.settings import Study
 from d3ad.study.workspace import open_workspace, train
-from d3ad.thresholds import split_off, threshold_for
 
 TABLES = {}
 
@@ -244,8 +247,7 @@ TABLES["test_a_bad_setting_is_named"] = [
         ("omega", "half", "omega must be of type float"),
         ("dynamic", 1, "dynamic must be of type bool"), ("dynamic", "yes", "dynamic must be of type bool"),
         ("spacing", "even", "one of trailing, leading"), ("device", "tpu", "device must be one of"),
-        ("source", "web", "source must be one of"),
-        ("normalisation", "none", "normalisation must be one of"), ("split", "by_day", "split must be one of"),
+        ("normalisation", "none", "normalisation must be one of"),
         ("image_size", 8, "image_size must lie"), ("image_size", 10 ** 6, "image_size must lie"),
         ("image_size", 60, "multiples of 8"),
         ("image_size", 72, "halved often enough"), ("crop_size", 12, "multiples of 8"), ("crop_size", 264, "crop_size"),
@@ -258,8 +260,6 @@ TABLES["test_a_bad_setting_is_named"] = [
         ("map_blocks", [], "map_blocks"), ("adapt_blocks", [], "adapt_blocks"), ("dic_block", 4, "dic_block must lie"),
         ("unet_channels", [24, 48], "multiples of 16"), ("unet_channels", [], "multiples of 16"),
         ("unet_attention", [7], "doesn't have"),
-        ("datasets", "visa", "must be a list of str"), ("datasets", [1], "must be a list of str"),
-        ("drawn_counts", [1, 2, 3, 4], "three numbers"),
         ("threshold_quantile", 0.2, "threshold_quantile must lie"), ("learning_rate", 0, "learning_rate must lie"),
         ("sigma", -1.0, "sigma must lie"), ("batch_size", 0, "batch_size must lie"), ("seed", -1, "seed must lie"),
         ("Omega", 0.5, "unknown setting 'Omega'"),
@@ -270,6 +270,19 @@ TABLES["test_a_bad_setting_is_named"] = [
 def test_a_bad_setting_is_named(bad, message):
     with pytest.raises(ValueError, match=message):
         Config.profile("visa", **bad)
+
+
+TABLES["test_a_bad_setting_of_a_study_is_named"] = [
+    (f"{name} = {value!r}", {name: value}, message) for name, value, message in [
+        ("source", "web", "source must be one of"), ("split", "by_day", "split must be one of"),
+        ("datasets", "visa", "must be a list of str"), ("datasets", [1], "must be a list of str"),
+        ("counts", [1, 2, 3, 4], "three numbers"), ("seeds", 0, "seeds must lie"), ("Seeds", 1, "unknown setting 'Seeds'")]]
+
+
+@table
+def test_a_bad_setting_of_a_study_is_named(bad, message):
+    with pytest.raises(ValueError, match=message):
+        Study.profile("visa", **bad)
 
 
 # ---- commands ----
@@ -367,7 +380,7 @@ def test_all_problems_of_all_categories_are_said_before_the_run(tmp_path):
     (tmp_path / "01/train/ok/000.png").write_bytes(b"")
     (tmp_path / "03/ground_truth/ko/001.png").unlink()
     with pytest.raises(runner.UsageError) as error:
-        runner.check_data("btad", Config.profile("btad"), tmp_path)
+        runner.check_data("btad", Study.profile("btad"), tmp_path)
     assert "01/train/ok/000.png: empty file" in str(error.value) and "03/test/ko/001.png: no mask" in str(error.value)
 
 
@@ -492,7 +505,7 @@ def test_pro_refuses_bad_options(bad, message):
 
 def test_evaluate_needs_both_kinds_of_test_images(monkeypatch, tmp_path, capsys):
     draw(tmp_path / "0.png")
-    monkeypatch.setattr(D3AD, "load", lambda folder: SimpleNamespace(config=Config.profile("smoke")))
+    monkeypatch.setattr(presets, "load", lambda folder: SimpleNamespace(config=Config.profile("smoke")))
     assert cli.main(["evaluate", "model", "--dataset", "folder", "--data-root", str(tmp_path)]) == 2
     assert "metrics need both good and anomalous test images" in capsys.readouterr().err
 

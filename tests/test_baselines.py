@@ -1,9 +1,10 @@
-"""Each rival on a toy set: a texture with a coloured square planted into some test images."""
+"""Each baseline on a toy set: a texture with a coloured square planted into some test images."""
 import pytest
 import torch
 
 from d3ad import D3AD, Config, baselines, metrics
-from d3ad.baselines import RIVALS, Resources, make, rival_class
+from d3ad.baselines import BASELINES, Resources, baseline_class, make
+from d3ad.baselines.base import Budget
 from d3ad.baselines.noise import octave_noise, pasted
 from d3ad.detector import fit_backbone
 
@@ -28,31 +29,32 @@ def toy():
     masks = torch.zeros(10, SIZE, SIZE, dtype=torch.bool)
     masks[:5, 10:18, 14:22] = True
     test = torch.where(masks.unsqueeze(1), torch.tensor([0.9, 0.2, -0.5]).view(3, 1, 1), test)
-    config = Config.profile("smoke", image_size=SIZE, autoencoder_steps=40, train_steps=40, pretrain_steps=20, rival_width=0.25)
-    backbone = fit_backbone(train, config, None, torch.device("cpu"), {})
+    config = Config.profile("smoke", image_size=SIZE, autoencoder_steps=40, train_steps=40, pretrain_steps=20)
+    backbone = fit_backbone(train, config, None, {})
     return train, test, masks, Resources(config, backbone, D3AD(config).fit(train, backbone=backbone))
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_finds_a_planted_square(name, toy):
     train, test, masks, shared = toy
-    rival = make(name, Resources(shared.config.replace(rival_steps=round(STEPS.get(name, 0) / rival_class(name).pace)), shared.backbone, shared.detector)).fit(train)
-    found = rival.predict(test)
+    budget = Budget(round(STEPS.get(name, 0) / baseline_class(name).pace), width=0.25)
+    baseline = make(name, Resources(shared.config, shared.backbone, shared.detector, budget)).fit(train)
+    found = baseline.predict(test)
     assert found.score.shape == (10,) and found.anomaly_map.shape == (10, SIZE, SIZE)
     assert found.reconstruction is None or found.reconstruction.shape == test.shape
     assert metrics.pixel_auroc(found.anomaly_map, masks) > 0.8
     if name != "AnoDDPM":  # its squared error's maximum lies in the noise until it is trained for hours
         assert metrics.image_auroc(found.score, masks.flatten(1).any(1)) > 0.8
-    alone = rival.predict(test[3:4])
+    alone = baseline.predict(test[3:4])
     torch.testing.assert_close(alone.score, found.score[3:4], rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(alone.anomaly_map, found.anomaly_map[3:4], rtol=1e-3, atol=1e-4 * float(found.anomaly_map.abs().max()))
 
 
 def test_budget_is_what_the_paper_asks_for_or_the_profiles_limit(toy):
     train, _, _, shared = toy
-    asked = make("DRAEM", Resources(shared.config.replace(rival_steps=0), shared.backbone))
+    asked = make("DRAEM", Resources(shared.config, shared.backbone))
     assert asked.num_steps(80) == asked.steps_asked(80) == 700 * 10
-    limited = make("DRAEM", Resources(shared.config.replace(rival_steps=50), shared.backbone))
+    limited = make("DRAEM", Resources(shared.config, shared.backbone, budget=Budget(50)))
     assert limited.num_steps(80) == 50 * limited.pace and limited.steps_asked(80) == 700 * 10
     assert len(limited.batch(train, 0)) == 4 and limited.crop(0, train)[0].shape == train.shape
     parts = make("DRAEM", Resources(shared.config.replace(crop_size=16), shared.backbone)).crop(3, train, train[:, :1])
@@ -60,16 +62,16 @@ def test_budget_is_what_the_paper_asks_for_or_the_profiles_limit(toy):
     assert make("SPADE", shared).num_steps(80) == 0
 
 
-def test_unknown_rival_and_missing_package(monkeypatch):
-    with pytest.raises(ValueError, match="unknown rival 'Spode'"):
-        rival_class("Spode")
+def test_unknown_baseline_and_missing_package(monkeypatch):
+    with pytest.raises(ValueError, match="unknown baseline 'Spode'"):
+        baseline_class("Spode")
     monkeypatch.setattr(baselines, "find_spec", lambda package: None)
     with pytest.raises(ImportError, match="PaDiM rests on anomalib, which is not installed"):
-        rival_class("PaDiM")
-    assert rival_class("SPADE").name == "SPADE"
+        baseline_class("PaDiM")
+    assert baseline_class("SPADE").name == "SPADE"
 
 
-def test_diffusion_rivals_need_a_detector(toy):
+def test_diffusion_baselines_need_a_detector(toy):
     train, _, _, shared = toy
     for name in ("DDAD", "DiffusionAD"):
         with pytest.raises(ValueError, match="trained D3AD"):

@@ -18,7 +18,6 @@ from d3ad.app import export
 from d3ad.app.cli import main
 from d3ad.app.estimator import D3ADEstimator
 from d3ad.data import synthetic
-from d3ad.data.loading import loader
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +57,6 @@ def test_batches_of_any_usual_form_are_taken(fitted, images):
 
 def test_a_detector_trained_from_a_loader_is_the_same(tiny, images, fitted):
     assert torch.equal(D3AD(tiny).fit(DataLoader(images, batch_size=4)).predict(images).score, fitted.predict(images).score)
-
-
-def test_a_dataset_becomes_a_loader(parts, fitted):
-    dataset = data.load("folder", parts)
-    batch = next(iter(loader(dataset, "test", 64, batch_size=8)))
-    assert batch["image"].shape == (len(dataset.test), 3, 64, 64) and batch["label"].tolist() == dataset.labels("test").tolist()
-    assert batch["defect"] == [sample.defect for sample in dataset.test] and batch["path"][0] == str(dataset.test[0].image)
-    assert torch.allclose(fitted.predict(loader(dataset, "test", 64, batch_size=2)).score, fitted.predict(dataset).score, atol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [[{"picture": torch.zeros(1, 3, 64, 64)}], [torch.zeros(3, 64, 64)], [()], iter([]), [torch.zeros(1, 3, 64, 64), "a"]])

@@ -80,24 +80,24 @@ def test_the_artifacts_that_a_claim_rests_on(where, artifact, expected):
     assert claims.mentions(where, artifact) is expected
 
 
-def against_rivals(d3ad: float, seconds: float, steps: int = 9) -> claims.Evidence:
-    """D3AD at `d3ad` percent among rivals between 70 and 90 with `steps` of 9 steps, taking `seconds` where PatchCore takes 1."""
+def against_baselines(d3ad: float, seconds: float, steps: int = 9) -> claims.Evidence:
+    """D3AD at `d3ad` percent among baselines between 70 and 90 with `steps` of 9 steps, taking `seconds` where PatchCore takes 1."""
     levels = {"D3AD": d3ad, "D3AD, fully noised": 99.0, "D3AD, maps not standardised": 98.0, "PatchCore": 90.0, "DRAEM": 80.0, "AnoDDPM": 70.0, "DiffusionAD": 75.0, "DDAD": 85.0}
     rows = [dict(category="x", seed=s, method=m, measured_pro=v + 0.1 * s, measured_p_auroc=v, steps=steps, steps_asked=9)
             for m, v in levels.items() for s in range(3)]
     times = {"D3AD": seconds, "RD4AD": 0.5, "PatchCore": 1.0, "DRAEM": 5.0}
     rounds = [dict(method=m, round=i, seconds=v) for m, v in times.items() for i in range(3)]
     found = evidence(1.0)
-    return claims.Evidence(found.seeds, found.omega, found.change, found.bins, rivals=pd.DataFrame(rows), speed=pd.DataFrame(rounds))
+    return claims.Evidence(found.seeds, found.omega, found.change, found.bins, baselines=pd.DataFrame(rows), speed=pd.DataFrame(rounds))
 
 
-def test_claims_against_rivals():
-    best, middling = against_rivals(95.0, 2.0), against_rivals(86.0, 0.9)
-    assert claims.ledger(best).set_index("claim").loc["better localisation than each rival", "measured"] == pytest.approx(5.0)  # noise is no rival
-    names = ("better localisation than each rival", "better localisation than other diffusion models", "better localisation than DRAEM",
+def test_claims_against_baselines():
+    best, middling = against_baselines(95.0, 2.0), against_baselines(86.0, 0.9)
+    assert claims.ledger(best).set_index("claim").loc["better localisation than each baseline", "measured"] == pytest.approx(5.0)  # noise is no baseline
+    names = ("better localisation than each baseline", "better localisation than other diffusion models", "better localisation than DRAEM",
              "PatchCore has the better P-AUROC", "slower than RD4AD and PatchCore")
     assert [verdicts(best)[name] for name in names] == ["reproduced"] * 3 + ["not reproduced", "reproduced"]
     assert [verdicts(middling)[name] for name in names] == ["not reproduced"] + ["reproduced"] * 3 + ["not reproduced"]
     assert {verdicts(evidence(1.0))[name] for name in names} == {"not tested"}
-    beginners = verdicts(against_rivals(86.0, 2.0, steps=3))  # a lead over them proves nothing, being behind them does
-    assert [beginners[name] for name in names[:3]] == ["not reproduced", "not tested", "not tested"]
+    short = verdicts(against_baselines(86.0, 2.0, steps=3))  # a lead over them proves nothing, being behind them does
+    assert [short[name] for name in names[:3]] == ["not reproduced", "not tested", "not tested"]

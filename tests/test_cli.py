@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from d3ad.app.cli import main
-from d3ad.thresholds import split_off
+from d3ad.app.part import split_off
 
 QUICK = ["--profile", "smoke", "--set", "train_steps=2", "--set", "autoencoder_steps=2", "--set", "pretrain_steps=1"]
 

@@ -18,28 +18,35 @@ from d3ad.data import synthetic
 from d3ad.infra import parallel, processes
 from d3ad.infra.files import write_whole
 from d3ad.study import runner
+from d3ad.training import ALONE, Alone
 
 FIT = ["--profile", "smoke", "--held-out", "0.4", *(word for setting in ("train_steps=4", "autoencoder_steps=4", "batch_size=5", "k=3")
                                                    for word in ("--set", setting))]
 
 
 @pytest.mark.parametrize("size, count", [(8, 2), (30, 8), (5, 3)])
-def test_the_average_of_the_shares_losses_is_the_whole_batchs(size, count, monkeypatch):
-    batch, averaged, rows = torch.rand(size), 0.0, []
+def test_the_average_of_the_shares_losses_is_the_whole_batchs(size, count):
+    batch, averaged, rows, team = torch.rand(size), 0.0, [], object.__new__(processes.Launched)
     for index in range(count):
-        monkeypatch.setattr(processes, "_state", lambda: SimpleNamespace(num_processes=count, process_index=index))
-        mine = processes.share(batch)
+        team.state = SimpleNamespace(num_processes=count, process_index=index)
+        mine = team.share(batch)
         rows += mine.tolist()
-        averaged += processes.weighted(mine.mean(), of=size) / count
+        averaged += team.weighted(mine.mean(), of=size) / count
     assert float(averaged) == pytest.approx(float(batch.mean()), abs=1e-6) and rows == batch.tolist()
     with pytest.raises(ValueError, match=f"a batch of 1 can't be shared by {count} processes"):
-        processes.weighted(torch.tensor(0.0), of=1)
+        team.weighted(torch.tensor(0.0), of=1)
 
 
 def test_alone_nothing_is_shared():
     loss, rows = torch.tensor(2.0), torch.rand(3)
-    assert processes.count() == 1 and processes.is_first() and processes.share(rows) is rows and processes.gather([1, 2]) == [1, 2]
-    assert processes.weighted(loss, of=1) is loss and processes.average(torch.nn.Linear(1, 1), loss) is loss
+    assert processes.launched() is None and ALONE.count == 1 and ALONE.is_first
+    assert ALONE.share(rows) is rows and ALONE.gather([1, 2]) == [1, 2]
+    assert ALONE.weighted(loss, of=1) is loss and ALONE.average(torch.nn.Linear(1, 1), loss) is loss
+
+
+def test_one_process_has_the_face_of_several():
+    public = {name for name in vars(processes.Launched) if not name.startswith("_")}
+    assert public == {name for name in vars(Alone) if not name.startswith("_")}
 
 
 def test_two_processes_train_and_score_as_one(tmp_path):
@@ -77,7 +84,7 @@ def test_ray_does_the_job_of_a_killed_worker_again(tmp_path, monkeypatch):
     with contextlib.redirect_stderr(io.StringIO()):
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", object_store_memory=100_000_000)
     try:
-        parallel.in_parallel("squares", work, [(run, number) for number in range(5)])
+        parallel.in_parallel("squares", work, [(run, number) for number in range(5)], torch.device("cpu"))
     finally:
         ray.shutdown()
     found = {path.name: path.read_text() for path in tmp_path.glob("result-*")}

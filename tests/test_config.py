@@ -3,14 +3,25 @@ import dataclasses
 
 import pytest
 
-from d3ad.config import PROFILES, RANGES, Config
+from d3ad.config import Config, profiles
+from d3ad.infra.settings import Settings
+from d3ad.study.settings import Study, settings_hash, study_profiles
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", profiles())
 def test_profiles_load(name):
-    config = Config.profile(name)
-    assert config.name == name and config.datasets
-    assert Config.from_dict(config.to_dict()) == config
+    config, study = Config.profile(name), Study.profile(name)
+    assert config.name == name and bool(study.datasets) == (name != "paper")
+    assert Config.from_dict(config.to_dict()) == config and Study.from_dict(study.to_dict()) == study
+
+
+def test_a_study_s_settings_are_no_detector_s():
+    assert not set(Config.names()) & set(Study.names())
+    with pytest.raises(ValueError, match="unknown setting 'datasets'; d3ad/config.py lists them all"):
+        Config.profile("smoke", datasets=["visa"])
+    with pytest.raises(ValueError, match="unknown setting 'k'; d3ad/study/settings.py lists them all"):
+        Study.profile("smoke", k=3)
+    assert study_profiles()[:2] == ("smoke", "demo") and "paper" not in study_profiles()
 
 
 def test_defaults_are_the_papers():
@@ -26,7 +37,7 @@ def test_defaults_are_the_papers():
     (dict(map_blocks=[2.5]), "map_blocks"), (dict(nonsense=1), "nonsense"), (dict(learning_rate="1e-4"), "learning_rate"),
     (dict(beta_start=0.5), "beta_start"), (dict(min_bin=11), "min_bin"), (dict(image_size=100), "multiples of 8"),
     (dict(image_size=136), "halved"), (dict(crop_size=512), "crop_size"), (dict(unet_channels=[20, 40]), "unet_channels"),
-    (dict(unet_channels=[]), "unet_channels"), (dict(unet_attention=[5]), "unet_attention"), (dict(drawn_counts=[80, 20]), "drawn_counts"),
+    (dict(unet_channels=[]), "unet_channels"), (dict(unet_attention=[5]), "unet_attention"),
     (dict(map_blocks=[2, 4]), "map_blocks must lie in 1..3"), (dict(seed=-1), "seed must lie"), (dict(omega=float("nan")), "omega"),
 ])
 def test_refuses_and_names_the_field(change, message):
@@ -34,8 +45,16 @@ def test_refuses_and_names_the_field(change, message):
         Config().replace(**change)
 
 
+@pytest.mark.parametrize("change, message", [
+    (dict(counts=[80, 20]), "three numbers"), (dict(counts=[80, 20, -1]), "counts must lie"), (dict(source="drawn"), "source must be one of"),
+    (dict(seeds=0), "seeds must lie"), (dict(baseline_width=2.0), "baseline_width"), (dict(baselines="PaDiM"), "must be a list of str")])
+def test_a_study_refuses_and_names_the_field(change, message):
+    with pytest.raises(ValueError, match=message):
+        Study().replace(**change)
+
+
 def test_unknown_profile_lists_the_known():
-    with pytest.raises(ValueError, match="smoke, demo, mtd"):
+    with pytest.raises(ValueError, match="btad, demo, .*smoke, visa"):
         Config.profile("nope")
 
 
@@ -45,6 +64,12 @@ def test_hash_follows_the_settings_and_not_the_device():
     assert c.hash("k") == c.replace(omega=1.0).hash("k")
 
 
-def test_every_number_has_a_range():
-    numbers = [field.name for field in dataclasses.fields(Config) if any(kind in str(field.type) for kind in ("int", "float"))]
-    assert set(numbers) == set(RANGES)
+@pytest.mark.parametrize("kind", [Config, Study])
+def test_every_number_has_a_range(kind: type[Settings]):
+    fields = [field for field in dataclasses.fields(kind) if any(word in str(field.type) for word in ("int", "float"))]
+    assert [field.name for field in fields if field.metadata["allowed"] is None] == []
+
+
+def test_a_study_s_settings_count_for_the_stamp_of_its_results():
+    config, study = Config.profile("demo"), Study.profile("demo")
+    assert settings_hash(config, study) != settings_hash(config, study.replace(seeds=2)) != settings_hash(config.replace(k=5), study)

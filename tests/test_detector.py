@@ -114,18 +114,17 @@ def test_few_calibrated_levels_come_close_to_all(fitted, images):
 
 
 def test_what_is_remembered_changes_nothing(fitted, images):
-    import copy
-    remembering = copy.copy(fitted)
-    remembering.memory = {}
+    from d3ad.study.workspace import Remembering
+    remembering = fitted.variant(Remembering(fitted.networks))
     first, second = remembering.predict(images), remembering.predict(images)
-    assert remembering.memory and same(first, second, 0) and same(first, fitted.predict(images), 1e-6)
+    assert remembering.networks.seen and same(first, second, 0) and same(first, fitted.predict(images), 1e-6)
     noised = remembering.variant(omega=1.0).predict(images)
     assert same(noised, fitted.variant(omega=1.0).predict(images), 1e-6)
 
 
 def test_adapting_anew_as_before_gives_the_same_detector(tiny, images, fitted):
     from d3ad import detector
-    backbone = detector.fit_backbone(images, tiny, None, fitted.device, {})
+    backbone = detector.fit_backbone(images, tiny, None, {})
     assert torch.equal(fitted.readapted(images, backbone).predict(images).score, fitted.predict(images).score)
     unadapted = fitted.readapted(images, backbone, adapt_epochs=0)
     assert all(torch.equal(a, b) for a, b in zip(unadapted.backbone.state_dict().values(), backbone.state_dict().values()))

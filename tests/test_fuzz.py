@@ -16,11 +16,11 @@ from tiny_datasets import draw_visa
 
 from d3ad import data
 from d3ad.app import cli
+from d3ad.calibration import threshold_for
 from d3ad.config import Config
 from d3ad.infra import files
 from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200
 from d3ad.study import runner
-from d3ad.thresholds import threshold_for
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # decoders and numpy have much to say about such values
 few = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

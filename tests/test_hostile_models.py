@@ -118,7 +118,7 @@ MODEL, AUTOENCODER = "config.json", "autoencoder/config.json"
     (changed(MODEL, "format", value="2"), "has format '2'"),
     (changed(MODEL, "losses", value={"diffusion": [NAN]}), "it holds NaN"),
     (changed(MODEL, "losses", value={"diffusion": ["x"]}), "losses must be lists of numbers"),
-    (changed(MODEL, "losses", value=[1]), "losses must be lists of numbers"), (changed(MODEL, "config", value=[]), "config.json: "),
+    (changed(MODEL, "losses", value=[1]), "losses must be lists of numbers"), (changed(MODEL, "config", value=[]), "config.json is not of a saved detector"),
     (changed(MODEL, "config", "nonsense", value=1), "unknown setting 'nonsense'"),
     (changed(MODEL, "config", "k", value=10 ** 9), "k must lie"),
     (changed(MODEL, "config", "name", value="../../x"), "must be fit for a folder"),

@@ -15,7 +15,7 @@ import torch
 
 from d3ad import D3AD
 from d3ad.app import cli
-from d3ad.infra import files, parallel
+from d3ad.infra import checkpoint, files, parallel
 from d3ad.study import provenance, runner
 
 FORK = multiprocessing.get_context("fork") if sys.platform != "win32" else None
@@ -118,9 +118,9 @@ def test_killed_between_two_renames_the_old_model_comes_back(fitted, tmp_path):
 
 def test_a_save_that_fails_leaves_the_old_model(fitted, tmp_path, monkeypatch):
     before = content(fitted.save(tmp_path / "model"))
-    for moment in ("write_parts", "rename"):
+    for moment in ("save_file", "rename"):
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-            patch.setattr(*((D3AD, "write_parts") if moment == "write_parts" else (files, "_name")), full_disk)
+            patch.setattr(*((checkpoint, "save_file") if moment == "save_file" else (files, "_name")), full_disk)
             fitted.save(tmp_path / "model")
         assert content(tmp_path / "model") == before and len(list(tmp_path.iterdir())) == 1
 
@@ -249,13 +249,11 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path, monkeypatch
 def test_tensors_that_find_no_room_raise_an_error_of_files(fitted, tmp_path, monkeypatch):
     import safetensors.torch
 
-    from d3ad import detector
-
     def refuse(*args, **options):
         raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(safetensors.torch, "save_file", refuse)
-    monkeypatch.setattr(detector, "save_file", refuse)
+    monkeypatch.setattr(checkpoint, "save_file", refuse)
     with pytest.raises(OSError, match=r"x.safetensors can't be written: I/O error: No space left"):
         files.save_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(10)}, {})
     with pytest.raises(OSError, match="No space left"):

@@ -78,8 +78,9 @@ def test_runs_in_the_smoke_profile(path, out, monkeypatch):
 @pytest.mark.parametrize("profile, category, table", [("visa", "board", 1), ("btad", "washer", 3), ("mvtec", "weave", 6)])
 def test_profiles_on_real_datasets_take_the_same_path(profile, category, table, tmp_path, monkeypatch):
     """Tiny datasets in the real layouts under --data-root, the profiles' own loaders, tiny networks."""
-    synthetic.write(tmp_path / "data", profile, category, *SMOKE["drawn_counts"])
-    networks = {k: v for k, v in SMOKE.items() if k not in ("source", "datasets", "categories", "drawn_counts", "spread_categories", "seeds")}
+    synthetic.write(tmp_path / "data", profile, category, *SMOKE["study"]["counts"])
+    networks = {k: v for k, v in {**SMOKE, **SMOKE["study"]}.items()
+                if k not in ("study", "source", "datasets", "categories", "counts", "spread_categories", "seeds")}
     monkeypatch.setenv("D3AD_SET", json.dumps(networks))
     monkeypatch.setenv("TQDM_DISABLE", "1")
     source = next(path for path in NOTEBOOKS if path.stem.startswith("07"))

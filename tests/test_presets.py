@@ -1,15 +1,15 @@
-"""Presets and the benchmark: fast paths give the numbers of the plain one, and what is measured is what is said."""
+"""Presets and the benchmark: fast paths give the reference's numbers, and what is measured is what is said."""
 import json
 
 import pytest
 import torch
 
-from d3ad import D3AD, training
+from d3ad import training
 from d3ad.app import cli
 from d3ad.autoencoders import LatentCodec
-from d3ad.speed import benchmark
-from d3ad.speed.benchmark import inference, machine, metrics, naive, networks
-from d3ad.speed.presets import PRESETS, Networks, low_precision_pays
+from d3ad.speed import benchmark, presets
+from d3ad.speed.benchmark import inference, machine, metrics, networks, reference
+from d3ad.speed.presets import PRESETS, FastNetworks, low_precision_pays
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +17,11 @@ def plain():
     return networks.untrained(networks.config_of("tiny"), num_reference=30)
 
 
-def test_the_faithful_preset_gives_the_plain_order_s_numbers(plain):
+def test_the_faithful_preset_gives_the_reference_s_numbers(plain):
     images = networks.drawn_images(5, 64)
-    reference = naive.Naive(plain).predict(images)
-    assert len(reference["t_hat"].unique()) > 1  # different steps in one batch
-    found = inference.difference(plain.with_preset("faithful"), images, reference)
+    expected = reference.Reference(plain).predict(images)
+    assert len(expected["t_hat"].unique()) > 1  # different steps in one batch
+    found = inference.difference(presets.apply(plain, "faithful"), images, expected)
     assert max(found.values()) < 1e-3
 
 
@@ -38,27 +38,27 @@ def test_the_paper_s_autoencoder_one_image_at_a_time_is_the_same(monkeypatch):
 
 def test_fewer_steps_and_low_precision_stay_near(fitted, images):
     exact = fitted.predict(images)
-    assert torch.equal(fitted.with_preset("faithful").predict(images).score, exact.score)
-    one = fitted.with_preset("1 step")
+    assert torch.equal(presets.apply(fitted, "faithful").predict(images).score, exact.score)
+    one = presets.apply(fitted, "1 step")
     assert one.config.num_steps == 1 and torch.equal(one.predict(images).t_hat, exact.t_hat)
-    low = Networks(fitted.codec, fitted.unet, fitted.backbone, torch.bfloat16)
-    z0, _ = fitted.networks.encode(images)
-    torch.testing.assert_close(low.encode(images)[0], z0, atol=0.1, rtol=0.05)
+    low = FastNetworks(fitted, torch.bfloat16)
+    z0, _ = fitted.networks.see(images)[1]
+    torch.testing.assert_close(low.see(images)[1][0], z0, atol=0.1, rtol=0.05)
     assert next(fitted.unet.parameters()).dtype == torch.float32  # the detector's own weights stay
 
 
-def test_the_tiny_autoencoder_stands_in_for_the_paper_s(fitted, images):
+def test_the_tiny_autoencoder_takes_the_place_of_the_paper_s(fitted, images):
     other = networks.untrained(networks.config_of("tiny"), num_reference=30)
     shape = networks.STABLE_DIFFUSION | dict(block_out_channels=(32, 32, 32, 32), layers_per_block=1)
     other.codec = LatentCodec(networks.AutoencoderKL(**shape).eval(), "kl")
-    found = other.with_preset("fast", networks.tiny_autoencoder())
+    found = presets.apply(other, "fast", networks.tiny_autoencoder())
     assert found.codec.kind == "tiny" and found.predict(networks.drawn_images(2, 64)).score.isfinite().all()
     assert other.codec.kind == "kl"
 
 
 def test_a_saved_detector_keeps_its_preset(fitted, images, tmp_path):
-    fast = fitted.with_preset("fast")
-    loaded = D3AD.load(fast.save(tmp_path / "model"))
+    fast = presets.apply(fitted, "fast")
+    loaded = presets.load(fast.save(tmp_path / "model"))
     assert loaded.preset == "fast" and loaded.config.num_steps == 1
     assert torch.equal(loaded.predict(images).score, fast.predict(images).score)
 
@@ -66,20 +66,20 @@ def test_a_saved_detector_keeps_its_preset(fitted, images, tmp_path):
 def test_compiling_goes_through_torch_compile_and_nothing_else_changes(fitted, images, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda model, options: compiled.append(model) or model)
-    assert torch.equal(fitted.with_preset("faithful", compiled=True).predict(images).score, fitted.predict(images).score)
+    assert torch.equal(presets.apply(fitted, "faithful", compiled=True).predict(images).score, fitted.predict(images).score)
     assert compiled == [fitted.unet]
 
 
 def test_an_unknown_preset_is_refused_with_all_names(fitted):
     with pytest.raises(ValueError, match="must be one of faithful, .*fast; got 'quick'"):
-        fitted.with_preset("quick")
+        presets.apply(fitted, "quick")
 
 
 def test_low_precision_is_used_where_it_pays(fitted, monkeypatch):
-    monkeypatch.setattr("d3ad.detector.low_precision_pays", lambda device: False)
-    assert fitted.with_preset("fast").networks.dtype == torch.float32
-    monkeypatch.setattr("d3ad.detector.low_precision_pays", lambda device: True)
-    assert fitted.with_preset("fast").networks.dtype == torch.bfloat16
+    monkeypatch.setattr("d3ad.speed.presets.low_precision_pays", lambda device: False)
+    assert presets.apply(fitted, "fast").networks.dtype == torch.float32
+    monkeypatch.setattr("d3ad.speed.presets.low_precision_pays", lambda device: True)
+    assert presets.apply(fitted, "fast").networks.dtype == torch.bfloat16
     assert low_precision_pays(torch.device("mps")) is False
 
 
@@ -104,11 +104,11 @@ def test_ways_to_compute_pro_agree_where_they_should():
 
 
 def test_the_command_writes_all_parts_and_keeps_other_machines(tmp_path, capsys):
-    other = [dict(device="another machine", size="tiny", preset="naive")]
+    other = [dict(device="another machine", size="tiny", preset="reference")]
     (tmp_path / "inference.json").write_text(json.dumps(other))
     assert cli.main(["benchmark", "--size", "tiny", "--batch", "2", "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "inference.json").read_text())
-    assert rows[0] == other[0] and [row["preset"] for row in rows[1:]] == ["naive", "faithful", "fast"]
+    assert rows[0] == other[0] and [row["preset"] for row in rows[1:]] == ["reference", "faithful", "fast"]
     faithful = rows[2]
     assert faithful["images_per_second"] == pytest.approx(1 / faithful["seconds_per_image"])
     assert faithful["speedup"] == pytest.approx(rows[1]["seconds_per_image"] / faithful["seconds_per_image"])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from d3ad.config import PROFILES
+from d3ad.study.settings import study_profiles
 
 ROOT = Path(__file__).resolve().parent.parent
 UNCOMMITTED = ("figures/mtd/", "figures/btad/", "figures/mvtec/")  # pictures of datasets without a free licence
@@ -18,7 +18,7 @@ FOLDERS = sorted((ROOT / "results").glob("*/provenance.json"))
 @pytest.mark.parametrize("note", FOLDERS, ids=lambda path: path.parent.name)
 def test_every_file_has_its_provenance(note):
     entries, profile = json.loads(note.read_text(encoding="utf-8")), note.parent.name
-    assert profile in PROFILES
+    assert profile in study_profiles()
     folders = (note.parent, ROOT / "figures" / profile)
     files = {path.relative_to(ROOT).as_posix() for folder in folders for path in folder.rglob("*") if path.is_file()}
     assert files - set(entries) == {f"results/{profile}/minutes.json", f"results/{profile}/provenance.json"}

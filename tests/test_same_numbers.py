@@ -79,9 +79,9 @@ def test_no_threshold_looks_at_a_label():
     """The threshold is a field of the calibration, which is made of training images; what sets it takes scores and a rate only."""
     import inspect
 
-    from d3ad import detector, thresholds
+    from d3ad import calibration, detector
     
-    taken = [set(inspect.signature(f).parameters) for f in (thresholds.threshold_for, detector.D3AD.set_threshold, detector.D3AD.fit)]
+    taken = [set(inspect.signature(f).parameters) for f in (calibration.threshold_for, detector.D3AD.set_threshold, detector.D3AD.fit)]
     assert not any({"labels", "masks", "test"} & names for names in taken)
     assert not {"labels", "masks"} & {field.name for field in dataclasses.fields(detector.Prediction)}
     package = Path(detector.__file__).parent

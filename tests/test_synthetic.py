@@ -1,12 +1,10 @@
-"""The drawn stand-ins: same arguments, same bytes; true masks; the readers' layouts; safe writing."""
+"""The synthetic datasets: same arguments, same bytes; true masks; the readers' layouts; safe writing."""
 import csv
 import json
 import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from d3ad.data import load, synthetic
@@ -58,18 +56,6 @@ def test_bad_arguments_are_named(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@given(st.floats(0, 1, exclude_min=True))
-def test_size_labels_split_at_half_a_percent_and_three_percent(share):
-    label = synthetic.size_label(share)
-    assert (label == "small") == (share < 0.005) and (label == "large") == (share >= 0.03)
-
-
-@given(st.floats().filter(lambda share: not 0 < share <= 1))
-def test_size_label_refuses_what_is_no_share(share):
-    with pytest.raises(ValueError, match="area_fraction"):
-        synthetic.size_label(share)
-
-
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     root = tmp_path_factory.mktemp("drawn")
@@ -110,17 +96,13 @@ def test_visa_split_is_sorted_and_its_masks_number_the_defects(drawn):
     assert values == set(range(1, 8))
 
 
-def test_sizes_agree_with_the_masks_and_all_occur(drawn):
-    rows = [row for folder in drawn.values() for row in synthetic.read_sizes(folder)]
-    assert {row["size"] for row in rows} == {"small", "medium", "large"}
-    assert all(row["size"] == synthetic.size_label(row["area_fraction"]) for row in rows)
-    for category in synthetic.CATEGORIES["visa"]:
-        there = {row["defect"] for row in rows if row["image"].startswith(f"{category}/")}
-        assert there == set(synthetic.defects(category))
-    path = "board/Data/{}/Anomaly/005.{}"
-    area = sum(row["area_fraction"] for row in rows if row["image"] == path.format("Images", "JPG"))
-    mask = np.asarray(Image.open(drawn["visa"] / path.format("Masks", "png")))
-    assert (mask > 0).mean() == pytest.approx(area, abs=1e-5)
+def test_defects_of_all_sizes_occur(drawn):
+    sizes = set()
+    for path in [*drawn["visa"].glob("*/Data/Masks/Anomaly/*.png"), *drawn["mvtec"].glob("*/ground_truth/*/*.png")]:
+        numbered, count = synthetic.regions(np.asarray(Image.open(path)))
+        shares = np.bincount(numbered.ravel(), minlength=count + 1)[1:] / numbered.size
+        sizes |= {"small" if share < synthetic.SMALL else "medium" if share < synthetic.MEDIUM else "large" for share in shares}
+    assert sizes == {"small", "medium", "large"}
 
 
 def test_an_image_depends_only_on_seed_category_split_and_index(drawn, tmp_path):

@@ -2,19 +2,19 @@
 import numpy as np
 import pytest
 
-from d3ad.thresholds import threshold_for
+from d3ad.calibration import threshold_for
 
 
 def test_by_hand():
     found = threshold_for(np.arange(1, 100), 0.05)          # 99 scores: the 5th largest leaves 5 of 100
     assert found.value == 95 and found.expected_rate == pytest.approx(0.05) and found.num_images == 99
-    few = threshold_for([0.2, 0.9, 0.4], 0.01)              # 3 scores can't promise 1 %
+    few = threshold_for([0.2, 0.9, 0.4], 0.01)              # 3 scores can't guarantee 1 %
     assert few.value == 0.9 and few.expected_rate == pytest.approx(0.25)
     assert "1 % as asked would take 99 such images" in str(few) and "as asked" not in str(found)
     assert "3 % as asked would take 33 such images" in str(threshold_for([1.0], 0.03))  # 1 / 34 is below 3 %, 1 / 33 is not
 
 
-def test_what_it_promises_is_what_happens():
+def test_what_it_guarantees_is_what_happens():
     rng = np.random.default_rng(0)
     rates, inside = [], 0
     for _ in range(2000):

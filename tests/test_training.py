@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from d3ad import features, training
+from d3ad import features, from_scratch, training
 from d3ad.features import adaptation_levels, adaptation_loss
 
 
@@ -45,7 +45,7 @@ def test_optimise_finds_a_minimum():
 
 
 def test_corrupted_places_are_where_the_image_changed(images):
-    corrupted, where = training.corrupt(images, torch.Generator().manual_seed(1))
+    corrupted, where = from_scratch.corrupt(images, torch.Generator().manual_seed(1))
     changed = (corrupted - images).abs().amax(1) > 1e-6
     assert not (changed & (where == 0)).any()
     assert (where.flatten(1).sum(1) > 0).float().mean() >= 0.8 and corrupted.abs().max() <= 1

@@ -1,4 +1,6 @@
 """Winograd's way gives what the usual convolution gives, and is taken only where it was made for."""
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn as nn
@@ -9,7 +11,7 @@ from d3ad.autoencoders import AutoencoderKL, LatentCodec, load_autoencoder
 from d3ad.features import FeatureExtractor
 from d3ad.speed import winograd
 from d3ad.speed.benchmark.networks import STABLE_DIFFUSION
-from d3ad.speed.presets import Networks
+from d3ad.speed.presets import FastNetworks
 from d3ad.speed.winograd import WinogradConv2d, matrices, pays
 
 
@@ -81,18 +83,22 @@ def networks() -> tuple[LatentCodec, UNet2DModel, FeatureExtractor]:
     return codec, unet, FeatureExtractor("resnet18", "none")
 
 
+def of_networks(codec, unet, backbone) -> SimpleNamespace:
+    """What FastNetworks asks of a detector."""
+    return SimpleNamespace(codec=codec.eval(), unet=unet.eval(), backbone=backbone.eval(), device=torch.device("cpu"))
+
+
 @torch.no_grad()
 def test_whole_networks_are_the_same_and_share_their_parameters():
-    parts = [part.eval() for part in networks()]
-    codec, unet, _ = parts
-    fast = Networks(*parts)
+    detector = of_networks(*networks())
+    codec, unet, fast = detector.codec, detector.unet, FastNetworks(detector)
     replaced = [sum(isinstance(layer, WinogradConv2d) for layer in part.modules()) for part in (fast.codec, fast.unet, codec, unet)]
     assert replaced[0] > 5 and replaced[1] > 5 and replaced[2:] == [0, 0]
     assert any(layer.doubled for layer in fast.codec.modules() if isinstance(layer, WinogradConv2d))
     assert {id(p) for p in fast.codec.parameters()} == {id(p) for p in codec.parameters()}
     images, t = torch.rand(2, 3, 32, 32) * 2 - 1, torch.tensor([3, 70])
     mean, std = codec.encode(images)
-    torch.testing.assert_close(fast.encode(images), (mean, std), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fast.see(images)[1], (mean, std), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(fast.decode(mean), codec.decode(mean), atol=1e-4, rtol=0)
     torch.testing.assert_close(fast.eps(mean, t), unet(mean, t).sample, atol=1e-4, rtol=1e-4)
 
@@ -100,6 +106,7 @@ def test_whole_networks_are_the_same_and_share_their_parameters():
 def test_small_autoencoders_and_low_precision_stay_with_the_usual_way():
     _, unet, backbone = networks()
     codec = load_autoencoder("small", "none")
-    assert Networks(codec, unet, backbone).codec is codec
-    low = Networks(codec, unet, backbone, torch.bfloat16)
-    assert not any(isinstance(layer, WinogradConv2d) for layer in low.modules())
+    detector = of_networks(codec, unet, backbone)
+    assert FastNetworks(detector).codec is codec
+    low = FastNetworks(detector, torch.bfloat16)
+    assert not any(isinstance(layer, WinogradConv2d) for part in (low.codec, low.unet) for layer in part.modules())

@@ -8,7 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from d3ad.config import FIT_PROFILES, Config
+from d3ad.config import Config, profiles
 from d3ad.infra.files import ROOT, alone, explain, tidy
 
 EXAMPLES = """examples:
@@ -39,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("folder", nargs="?", help="folder of good images (instead of --dataset)")
     _dataset_options(fit)
     fit.add_argument("--out", required=True, type=Path, help="folder for the trained detector")
-    fit.add_argument("--profile", default="demo", choices=FIT_PROFILES, metavar="P",
-                     help=f"settings: {', '.join(FIT_PROFILES)}; paper: pretrained weights, the paper's sizes, a GPU")
+    fit.add_argument("--profile", default="demo", choices=profiles(), metavar="P",
+                     help=f"settings: {', '.join(profiles())}; paper: pretrained weights, the paper's sizes, a GPU")
     fit.add_argument("--held-out", type=_share, default=0.2, metavar="SHARE",
                      help="share of the good images that is not trained on and sets the threshold; by default %(default)s")
     fit.add_argument("--false-alarms", type=_share, default=0.01, metavar="RATE",
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--normalisation", choices=("train", "test"), default="train")
     evaluate.set_defaults(run=run_evaluate)
 
-    synthesize = commands.add_parser("synthesize", help="draw the stand-in datasets in the layouts of the real ones")
+    synthesize = commands.add_parser("synthesize", help="draw the synthetic datasets in the layouts of the real ones")
     synthesize.add_argument("out", type=Path)
     for name, default in (("train", 80), ("good", 20), ("bad", 40), ("seed", 0), ("size", 256)):
         synthesize.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"by default {default}")
@@ -113,6 +113,13 @@ def _dataset(options):
     return data.load(options.dataset, options.data_root, options.category, **more)
 
 
+def _team():
+    """The processes that were launched together, or this one alone."""
+    from d3ad.infra.processes import launched
+    from d3ad.training import ALONE
+    return launched() or ALONE
+
+
 def run_check(options) -> None:
     """Print what is unusual, and raise DataError with every problem of every category."""
     from tqdm import tqdm
@@ -141,9 +148,8 @@ def run_fit(options) -> None:
     """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on."""
     from d3ad import data
     from d3ad.app import part
-    from d3ad.detector import check_replaceable
     from d3ad.images import as_images
-    from d3ad.infra import processes
+    from d3ad.infra.checkpoint import check_replaceable
     from d3ad.speed.presets import preset
     check_replaceable(options.out)  # before any training
     changes = {}
@@ -157,28 +163,28 @@ def run_fit(options) -> None:
     preset(options.preset)  # before any training
     dataset = data.load("folder", options.folder) if options.folder else _dataset(options)
     images = as_images(dataset, config.image_size, "train")
-    training = options.out.with_name(options.out.name + ".training")
-    with alone(training / "lock", f"trains {options.out}") if processes.is_first() else contextlib.nullcontext():
-        if processes.is_first():
+    training, is_first = options.out.with_name(options.out.name + ".training"), _team().is_first
+    with alone(training / "lock", f"trains {options.out}") if is_first else contextlib.nullcontext():
+        if is_first:
             tidy(training)
         detector, num_trained = part.fit_part(images, config, options.held_out, options.false_alarms, training, options.preset)
-        if processes.is_first():
+        if is_first:
             detector.save(options.out, model_card(detector, dataset, num_trained))
             shutil.rmtree(training)
-    print(f"saved to {options.out}; {detector.promise}")
+    print(f"saved to {options.out}; {detector.guarantee}")
 
 
 def model_card(detector, dataset, num_trained: int) -> str:
     """What a person who finds the model folder wants to know, as Markdown."""
-    from d3ad.study import provenance
+    from d3ad.infra import versions
     paper = Config().to_dict()
     settings = {name: value for name, value in detector.config.to_dict().items() if value != paper[name]}
     return "\n".join([
         "# A D3AD anomaly detector", "",
         f"Trained on {num_trained} good images of {dataset} (fingerprint {dataset.fingerprint()}).", "",
-        f"{str(detector.promise).capitalize()}.", "",
+        f"{str(detector.guarantee).capitalize()}.", "",
         "Use: `python -m d3ad predict THIS_FOLDER NEW_IMAGES --out OUT`, or `from d3ad import D3AD; D3AD.load(folder)`.", "",
-        "Versions: " + ", ".join(f"{name} {provenance.version(name)}" for name in provenance.PACKAGES) + f"; d3ad commit {provenance.commit()}.", "",
+        "Versions: " + ", ".join(f"{name} {versions.version(name)}" for name in versions.PACKAGES) + f"; d3ad commit {versions.commit()}.", "",
         "Settings that differ from the paper's:", "",
         *(f"- `{name}` = {json.dumps(value)}" for name, value in settings.items()), ""])
 
@@ -187,12 +193,13 @@ def run_predict(options) -> None:
     """Write scores.csv, report.html and pictures."""
     import time
 
-    from d3ad import D3AD, data
+    from d3ad import data
     from d3ad.app import report
-    from d3ad.infra import processes
-    detector = D3AD.load(options.model)
+    from d3ad.speed import presets
+    detector = presets.load(options.model)
+    detector.team = _team()
     if options.preset:
-        detector = detector.with_preset(options.preset)
+        detector = presets.apply(detector, options.preset)
     dataset = data.load("folder", options.folder)
     split = "test" if dataset.test else "train"
     samples = getattr(dataset, split)
@@ -201,9 +208,9 @@ def run_predict(options) -> None:
     prediction = detector.predict(images, progress=True)
     rate = len(images) / (time.monotonic() - started)
     names = [sample.image.relative_to(dataset.root).as_posix() for sample in samples]
-    promise = str(detector.promise or f"threshold {prediction.threshold:.4g}, a quantile of training images: new good images exceed it more often")
-    if processes.is_first():
-        report.write_results(options.out, names, images, prediction, promise[0].upper() + promise[1:] + ".", options.raw)
+    guarantee = str(detector.guarantee or f"threshold {prediction.threshold:.4g}, a quantile of training images: new good images exceed it more often")
+    if detector.team.is_first:
+        report.write_results(options.out, names, images, prediction, guarantee[0].upper() + guarantee[1:] + ".", options.raw)
     print(f"{int(prediction.is_anomalous.sum())} of {len(samples)} images flagged, {rate:.1f} images a second; {options.out / 'report.html'}")
 
 
@@ -216,9 +223,9 @@ def run_export(options) -> None:
 
 def run_evaluate(options) -> None:
     """Print the metrics as JSON."""
-    from d3ad import D3AD
-    from d3ad.study.workspace import evaluate
-    detector, dataset = D3AD.load(options.model), _dataset(options)
+    from d3ad.speed import presets
+    from d3ad.study.outcome import evaluate
+    detector, dataset = presets.load(options.model), _dataset(options)
     if dataset.labels("test").unique().tolist() != [0, 1]:
         raise ValueError(f"{dataset}: metrics need both good and anomalous test images")
     masks = dataset.masks("test", detector.config.image_size)  # what lacks a mask is said before the long work
@@ -228,7 +235,7 @@ def run_evaluate(options) -> None:
 
 
 def run_synthesize(options) -> None:
-    """Draw every stand-in category, or the one that was asked for."""
+    """Draw every synthetic category, or the one that was asked for."""
     from d3ad.data import synthetic
     categories = synthetic.CATEGORIES
     if options.only:

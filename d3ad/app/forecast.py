@@ -4,16 +4,15 @@ What would stop the fit after hours, such as weights that can't be had or a GPU 
 """
 import contextlib
 import io
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from d3ad import training
+from d3ad import from_scratch, training
 from d3ad.config import Config
 from d3ad.detector import D3AD
+from d3ad.speed.timing import clock
 
 
 @dataclass(frozen=True)
@@ -60,18 +59,18 @@ def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: boo
                            adapt_epochs=min(1, config.adapt_epochs), calibration_images=2, calibration_levels=1)
     with contextlib.redirect_stderr(io.StringIO()):  # no bars
         tried = D3AD(short).fit(few)
-        mean, std = training.encode_all(tried.codec, few)
+        mean, std = tried.codec.encode_all(few)
         train = dict(
-            autoencoder=lambda n: training.train_autoencoder(tried.codec, few, short.replace(autoencoder_steps=n)),
+            autoencoder=lambda n: from_scratch.train_autoencoder(tried.codec, few, short.replace(autoencoder_steps=n)),
             diffusion=lambda n: training.train_diffusion(tried.unet, mean, std, short.replace(train_steps=n)),
-            features=lambda n: training.pretrain(tried.backbone, few, short.replace(pretrain_steps=n)),
+            features=lambda n: from_scratch.pretrain(tried.backbone, few, short.replace(pretrain_steps=n)),
             adaptation=lambda n: training.adapt(tried.backbone, tried.codec, tried.unet, few[:config.batch_size],
                                                 mean[:config.batch_size], short.replace(adapt_epochs=n)))
         seconds = {name: steps * _pace(tried, train[name]) if steps else 0.0 for name, steps in num_steps(config, len(images)).items()}
         batch = few[:config.predict_batch]
         levels = (config.calibration_levels or len(tried.conditioning.levels())) if config.standardise and config.dynamic else 1
         looks = min(config.calibration_images, len(images)) * levels + num_held_out
-        seconds["calibration"] = looks / len(batch) * _clock(lambda: tried.predict(batch))
+        seconds["calibration"] = looks / len(batch) * clock(lambda: tried.predict(batch))[0]
     return Forecast(seconds, at_once)
 
 
@@ -81,13 +80,5 @@ def _pace(tried: D3AD, train: Callable[[int], object], more: int = 3) -> float:
     for steps in (1, 1 + more):
         for part in (tried.codec, tried.unet, tried.backbone):
             part.requires_grad_(True)  # a training leaves it off
-        times.append(_clock(lambda: train(steps)))
+        times.append(clock(lambda steps=steps: train(steps))[0])
     return max(times[1] - times[0], 0.0) / more
-
-
-def _clock(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started

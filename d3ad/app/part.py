@@ -1,4 +1,4 @@
-"""Parts of one's own: from photographs of good ones to a detector with a threshold and what it promises."""
+"""Parts of one's own: from photographs of good ones to a detector with a threshold and what it guarantees."""
 import contextlib
 import hashlib
 import io
@@ -18,8 +18,9 @@ from d3ad.detector import D3AD, Prediction, fit_backbone, fit_codec, pick_device
 from d3ad.features import FeatureExtractor
 from d3ad.infra import processes
 from d3ad.infra.parallel import num_workers
+from d3ad.speed import presets
 from d3ad.study.workspace import VERSION, Workspace
-from d3ad.thresholds import split_off
+from d3ad.training import ALONE
 
 EXAMPLE = ("mvtec", "button", 120, 30, 60)  # layout, drawing; training, good and anomalous test images
 LONG = 100  # training steps from which on it is worth knowing how long they will take
@@ -31,27 +32,39 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
 
     good: (N, 3, H, W) in [-1, 1], H and W the config's image size.  held_out: the share that isn't trained on.
     folder: training states are kept there, each under a name of its settings and images; a fit that was stopped goes on.
-    preset: how it will predict (`d3ad.presets`); the threshold is set under it.
+    preset: how it will predict (d3ad/speed/presets.py); the threshold is set under it.
     Returns the detector and the number of images that it was trained on.
     Raises ValueError for too few images, FileNotFoundError for missing weights, both before the long work.
     """
     train, rest = split_off(good, held_out, config.seed)
-    if processes.count() > 1:
-        print(f"{processes.count()} processes share every batch of {min(config.batch_size, len(train))}", flush=True)
+    team = processes.launched() or ALONE
+    if team.count > 1:
+        print(f"{team.count} processes share every batch of {min(config.batch_size, len(train))}", flush=True)
     seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]  # a state goes on only with the images that it began with
     folder, parts = folder and folder / f"{config.hash()}-{seen}", {}
     if sum(forecast.num_steps(config, len(train)).values()) >= LONG:
-        at_once = processes.count() == 1 and num_workers(config) > 1
+        at_once = team.count == 1 and num_workers(pick_device(config.device)) > 1
         print(f"training on {len(train)} images takes {forecast.rehearse(train, config, len(rest), at_once)}", flush=True)
         if at_once:
             parts = _codec_and_backbone(train, config, folder)
-    detector = D3AD(config)
+    detector = D3AD(config, team)
     detector.losses = parts.pop("losses", {})
     detector.fit(train, folder, **parts)
-    if preset != detector.preset:
-        detector = detector.with_preset(preset)
+    detector = presets.apply(detector, preset)
     detector.set_threshold(rest, false_alarm_rate)
     return detector, len(train)
+
+
+def split_off(images: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide images (N, ...) at random into those to train on and a `share` to set the threshold on, at least one of each.
+
+    Raises ValueError for fewer than two images.
+    """
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} good image can't be divided into some to train on and some to set the threshold on")
+    count = min(max(round(share * len(images)), 1), len(images) - 1)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return images[order[count:].sort().values], images[order[:count].sort().values]
 
 
 def _codec_and_backbone(images: Tensor, config: Config, folder: Path | None) -> dict:
@@ -60,7 +73,7 @@ def _codec_and_backbone(images: Tensor, config: Config, folder: Path | None) -> 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     beside = joblib.Parallel(n_jobs=2, return_as="generator")([joblib.delayed(_features)(images, config, folder and folder / "features")])
-    codec = fit_codec(images, config, folder and folder / "autoencoder", pick_device(config.device), losses)
+    codec = fit_codec(images, config, folder and folder / "autoencoder", losses)
     backbone, of_features = next(beside)
     torch.set_num_threads(threads)
     return dict(codec=codec, backbone=backbone, losses=losses | of_features)
@@ -71,7 +84,7 @@ def _features(images: Tensor, config: Config, folder: Path | None) -> tuple[Feat
     torch.set_num_threads(1)
     losses: dict = {}
     with contextlib.redirect_stderr(io.StringIO()):
-        return fit_backbone(images, config, folder, pick_device(config.device), losses), losses
+        return fit_backbone(images, config, folder, losses), losses
 
 
 @dataclass(frozen=True)
@@ -119,16 +132,16 @@ def example(workspace: Workspace) -> Dataset:
 
     Raises ValueError where the profile names no dataset.
     """
-    config = workspace.config
-    if not config.datasets:
-        raise ValueError(f"the {config.name} profile names no dataset: give good_folder, a folder of photographs of good parts")
-    if config.source == "disk":
+    study, seed = workspace.study, workspace.config.seed
+    if not study.datasets:
+        raise ValueError(f"the {workspace.name} profile names no dataset: give good_folder, a folder of photographs of good parts")
+    if study.source == "disk":
         return workspace.run(*workspace.targets()[0]).dataset
     layout, drawing, *counts = EXAMPLE
     if workspace.name == "smoke":
-        counts = config.drawn_counts
-    root = workspace.cache / "own-drawn"
-    synthetic.write(root, layout, drawing, *counts, seed=config.seed)
+        counts = study.counts
+    root = workspace.cache / "own-synthetic"
+    synthetic.write(root, layout, drawing, *counts, seed=seed)
     return data.load(layout, root, drawing)
 
 
@@ -139,7 +152,7 @@ def kept(workspace: Workspace, good: Tensor, held_out: float = 0.2, false_alarm_
     folder = workspace.cache / f"own-{key}"
     if not (folder / "detector").exists():
         fit_part(good, workspace.config, held_out, false_alarm_rate, folder / "training")[0].save(folder / "detector")
-    return D3AD.load(folder / "detector", workspace.config.device)
+    return presets.load(folder / "detector", workspace.config.device)
 
 
 def scores(parts: Parts, prediction: Prediction) -> pd.DataFrame:

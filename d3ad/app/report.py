@@ -21,11 +21,11 @@ TEMPLATE = Path(__file__).with_name("report.html")
 RED = np.array([255, 45, 45])
 
 
-def write_results(out: Path, names: list[str], images: Tensor, prediction: Prediction, promise: str, raw: bool = False) -> None:
+def write_results(out: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str, raw: bool = False) -> None:
     """Write scores.csv, report.html and the folders heat_maps, overlays and masks (PNG), with `raw` also maps (NPY, float32).
 
     names: what to call each image, such as its path below the folder.  images: (N, 3, H, W) in [-1, 1].
-    promise: one sentence on where the threshold comes from.
+    guarantee: one sentence on where the threshold comes from.
     """
     table = pd.DataFrame(dict(path=names, score=prediction.score.numpy(), t_hat=prediction.t_hat.numpy(),
                               is_anomalous=prediction.is_anomalous.numpy(), threshold=prediction.threshold))
@@ -41,7 +41,7 @@ def write_results(out: Path, names: list[str], images: Tensor, prediction: Predi
         if raw:
             with whole_file(out / "maps" / f"{file}.npy") as part, part.open("wb") as stream:
                 np.save(stream, prediction.anomaly_map[i].numpy())
-    write_page(out / "report.html", names, images, prediction, promise)
+    write_page(out / "report.html", names, images, prediction, guarantee)
     write_whole(out / "scores.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
@@ -58,7 +58,7 @@ def overlay(image: Tensor, above: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels.round().astype(np.uint8))
 
 
-def write_page(file: Path, names: list[str], images: Tensor, prediction: Prediction, promise: str, most: int = 500) -> None:
+def write_page(file: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str, most: int = 500) -> None:
     """Write the HTML report: sortable table, histogram of scores, each image with its maps, a slider for the threshold.
 
     most: so many of the highest scores are shown with pictures, the others in the table only.
@@ -80,7 +80,7 @@ def write_page(file: Path, names: list[str], images: Tensor, prediction: Predict
     margin = 0.05 * (max(scores) - min(scores)) or 1.0
     flagged, left_out = int(prediction.is_anomalous.sum()), f" Pictures of the {most} highest scores." if len(names) > most else ""
     data = dict(items=items, threshold=prediction.threshold, map_high=high, low=min(scores) - margin, high=max(scores) + margin,
-                promise=promise, summary=f"{flagged} of {len(names)} images are anomalous at the calibrated threshold.{left_out}")
+                guarantee=guarantee, summary=f"{flagged} of {len(names)} images are anomalous at the calibrated threshold.{left_out}")
     text = json.dumps(data).replace("<", "\\u003c")  # no file's name can end the script that holds it
     write_whole(file, TEMPLATE.read_text(encoding="utf-8").replace("$data", text))
 

@@ -1,15 +1,15 @@
-"""The fourteen rivals of the paper's tables, one file each, behind one interface: fit(train), predict(images).
+"""The fourteen baselines of the paper's tables, one file each, behind one interface: fit(train), predict(images).
 
-`make(name, ...)` builds one by the name that the paper uses.  Importing this package imports none of the rivals; those
-that rest on anomalib need that optional package (`pip install "d3ad[rivals]"`).
+`make(name, ...)` builds one by the name that the paper uses.  Importing this package imports none of the baselines; those
+that rest on anomalib need that optional package (`pip install "d3ad[baselines]"`).
 """
 from importlib import import_module
 from importlib.util import find_spec
 
-from d3ad.baselines.base import Resources, Rival, RivalPrediction
+from d3ad.baselines.base import Baseline, BaselinePrediction, Resources
 
 # The paper's name: (module, class, whether it needs anomalib)
-RIVALS = {
+BASELINES = {
     "SPADE": ("spade", "Spade", False),
     "PaDiM": ("padim", "Padim", True),
     "RD4AD": ("rd4ad", "RD4AD", True),
@@ -28,23 +28,23 @@ RIVALS = {
 
 
 def check_installed(name: str) -> None:
-    """Raise ValueError for an unknown name, ImportError where a rival's package is missing; imports nothing heavy."""
-    if name not in RIVALS:
-        raise ValueError(f"unknown rival {name!r}; there are {', '.join(RIVALS)}")
-    if RIVALS[name][2] and find_spec("anomalib") is None:
-        raise ImportError(f'{name} rests on anomalib, which is not installed: pip install "d3ad[rivals]"')
+    """Raise ValueError for an unknown name, ImportError where a baseline's package is missing; imports nothing heavy."""
+    if name not in BASELINES:
+        raise ValueError(f"unknown baseline {name!r}; there are {', '.join(BASELINES)}")
+    if BASELINES[name][2] and find_spec("anomalib") is None:
+        raise ImportError(f'{name} rests on anomalib, which is not installed: pip install "d3ad[baselines]"')
 
 
-def rival_class(name: str) -> type[Rival]:
-    """The class of a rival.  Raises as `check_installed` does."""
+def baseline_class(name: str) -> type[Baseline]:
+    """The class of a baseline.  Raises as `check_installed` does."""
     check_installed(name)
-    module, class_name, _ = RIVALS[name]
+    module, class_name, _ = BASELINES[name]
     return getattr(import_module(f"d3ad.baselines.{module}"), class_name)
 
 
-def make(name: str, resources: Resources) -> Rival:
-    """A rival, ready to be fitted."""
-    return rival_class(name)(resources)
+def make(name: str, resources: Resources) -> Baseline:
+    """A baseline, ready to be fitted."""
+    return baseline_class(name)(resources)
 
 
-__all__ = ["RIVALS", "Resources", "Rival", "RivalPrediction", "check_installed", "make", "rival_class"]
+__all__ = ["BASELINES", "Resources", "Baseline", "BaselinePrediction", "check_installed", "make", "baseline_class"]

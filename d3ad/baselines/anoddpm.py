@@ -3,7 +3,7 @@
 Kept: a UNet on pixels, noise of six octaves instead of white noise both in training and at test, disturbance up to step
 250 of 1000, the squared difference as map.
 Simplified: 10 deterministic DDIM steps instead of 250 random ones; the UNet takes 2 x 2 pixels as one place of twelve
-channels, a quarter of the work; octaves on a lattice instead of simplex noise; `rival_width` narrows the UNet; the
+channels, a quarter of the work; octaves on a lattice instead of simplex noise; `baseline_width` narrows the UNet; the
 profile's budget, batches of four at a rate of 1e-3, instead of 3000 epochs at 1e-4; crops where the profile has a `crop_size`.
 Why it is near chance in the demo profile: 300 steps of four images, where 3000 epochs of 80 images are 60,000.  What remains of the noise after
 so short a training is larger than most defects; while this was written, P-AUROC on the toy texture of the tests rose from 0.44 after
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d3ad import diffusion, maps
-from d3ad.baselines.base import Rival
+from d3ad.baselines.base import Baseline
 from d3ad.baselines.noise import octave_noise
 from d3ad.images import image_seed
 from d3ad.training import UNet2DModel, step_generator
@@ -23,7 +23,7 @@ from d3ad.training import UNet2DModel, step_generator
 STEP, SAMPLING_STEPS = 250, 10
 
 
-class AnoDDPM(Rival):
+class AnoDDPM(Baseline):
     name = "AnoDDPM"
     epochs, batch_size, pace = 3000, 4, 6.0  # a network learns all it knows here
 

@@ -1,4 +1,4 @@
-"""What all rivals share: the interface, the training loop's budget, and looking at images in batches."""
+"""What all baselines share: the interface, the training loop's budget, and looking at images in batches."""
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,22 +20,31 @@ BUDGET_BATCH = 4  # with few steps, small batches learn more for the same work
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What a rival may build on, so that all methods compared share it.
+class Budget:
+    """How much a baseline may spend: training steps, times its pace (0: what its paper asks for), and the width of its networks."""
 
-    config: sizes, seed, budget.  backbone: the features before any adaptation, for the methods that use a pretrained
-    network.  detector: the trained D3AD of the same images, whose autoencoder and diffusion model the diffusion rivals
-    take over; None where there is none.
+    steps: int = 0
+    width: float = 1.0
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a baseline may build on, so that all methods compared share it.
+
+    config: sizes and seed.  backbone: the features before any adaptation, for the methods that use a pretrained
+    network.  detector: the trained D3AD of the same images, whose autoencoder and diffusion model the diffusion baselines
+    take over; None where there is none.  budget: by default the whole of what the papers ask for.
     """
 
     config: Config
     backbone: FeatureExtractor
     detector: D3AD | None = None
+    budget: Budget = Budget()
 
 
 @dataclass
-class RivalPrediction:
-    """What a rival says of N images, on the CPU."""
+class BaselinePrediction:
+    """What a baseline says of N images, on the CPU."""
 
     score: Tensor                       # (N,) the larger, the more anomalous
     anomaly_map: Tensor                 # (N, H, W)
@@ -43,13 +52,13 @@ class RivalPrediction:
     threshold: float = float("nan")     # of map values: the profile's quantile of normal training images' largest
 
 
-class Rival:
+class Baseline:
     """A method that learns from normal images (N, 3, H, W) in [-1, 1] and scores others.
 
     A subclass sets `name` and, where it is trained by gradient, `epochs` and `batch_size` of its paper; it implements `_fit`
     and `_look`.
 
-    pace: under a budget it gets so many times the profile's `rival_steps`: more where a step is cheap or much has to be learnt.
+    pace: under a budget it gets so many times the budget's steps: more where a step is cheap or much has to be learnt.
     """
 
     name = ""
@@ -57,6 +66,7 @@ class Rival:
 
     def __init__(self, resources: Resources):
         self.config, self.backbone, self.detector = resources.config, resources.backbone, resources.detector
+        self.budget = resources.budget
         self.device = resources.backbone.mean.device
         self.losses: list[float] = []
         self.threshold = float("nan")
@@ -68,13 +78,13 @@ class Rival:
     def num_steps(self, num_images: int) -> int:
         """How many are done: what the paper asks for, or the profile's budget where that is less."""
         asked = self.steps_asked(num_images)
-        return min(asked, round(self.pace * self.config.rival_steps)) if self.config.rival_steps else asked
+        return min(asked, round(self.pace * self.budget.steps)) if self.budget.steps else asked
 
     def width(self, channels: int, multiple: int = 8) -> int:
-        """A layer's channels under the profile's `rival_width`, a multiple of `multiple`."""
-        return max(multiple, round(channels * self.config.rival_width / multiple) * multiple)
+        """A layer's channels under the budget's width, a multiple of `multiple`."""
+        return max(multiple, round(channels * self.budget.width / multiple) * multiple)
 
-    def fit(self, train: Tensor) -> "Rival":
+    def fit(self, train: Tensor) -> "Baseline":
         """Learn from normal images."""
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)  # of weights, and of draws inside anomalib
@@ -84,13 +94,13 @@ class Rival:
         return self
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> RivalPrediction:
+    def predict(self, images: Tensor) -> BaselinePrediction:
         """Scores and maps, of one image at a time as of many."""
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
             looks = [self._look(batch.to(self.device)) for batch in images.split(self.config.predict_batch)]
         score, anomaly_map, reconstruction = (None if parts[0] is None else torch.cat([p.cpu() for p in parts]) for parts in zip(*looks))
-        return RivalPrediction(score, anomaly_map, reconstruction, self.threshold)
+        return BaselinePrediction(score, anomaly_map, reconstruction, self.threshold)
 
     def _fit(self, train: Tensor) -> None:
         raise NotImplementedError
@@ -107,7 +117,7 @@ class Rival:
 
     def batch(self, train: Tensor, step: int) -> Tensor:
         """The images of a training step: as many as the paper takes, under a budget at most `BUDGET_BATCH`, for more steps."""
-        size = min(self.batch_size, BUDGET_BATCH) if self.config.rival_steps else self.batch_size
+        size = min(self.batch_size, BUDGET_BATCH) if self.budget.steps else self.batch_size
         return train[training.batch_indices(len(train), size, step, self.config.seed)].to(self.device)
 
     def crop(self, step: int, *images: Tensor) -> list[Tensor]:

@@ -12,12 +12,12 @@ from anomalib.models.image.cfa.torch_model import Descriptor
 from torch import Tensor
 
 from d3ad import maps
-from d3ad.baselines.base import Blocks, Rival
+from d3ad.baselines.base import Baseline, Blocks
 
 NEIGHBOURS, HARD, RADIUS = 3, 3, 1e-5
 
 
-class CFA(Rival):
+class CFA(Baseline):
     name = "CFA"
     epochs, batch_size = 30, 4
 

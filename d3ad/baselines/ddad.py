@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from d3ad import maps
-from d3ad.baselines.base import Rival
+from d3ad.baselines.base import Baseline
 from d3ad.images import every_nth
 
 GUIDANCE = 4.0
 
 
-class DDAD(Rival):
+class DDAD(Baseline):
     name = "DDAD"
 
     def _fit(self, train: Tensor) -> None:

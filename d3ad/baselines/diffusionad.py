@@ -3,7 +3,7 @@
 Kept: the clean image predicted in a single step from a strongly noised one, guided by the prediction from a weakly noised
 one; a segmentation network on image and reconstruction, trained on synthetic anomalies with focal and smooth L1 loss.
 Simplified: the diffusion model is the latent one of the D3AD beside it, already trained on normal images, so that only the
-segmentation network is trained here; textures from other training images instead of DTD; `rival_width`; the profile's
+segmentation network is trained here; textures from other training images instead of DTD; `baseline_width`; the profile's
 budget instead of 3000 epochs.
 Reported there: I-AUROC 99.7, P-AUROC 98.7, PRO 95.7 on MVTec AD; 98.8, 98.9, 96.0 on VisA.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from d3ad import diffusion, maps
-from d3ad.baselines.base import Rival
+from d3ad.baselines.base import Baseline
 from d3ad.baselines.noise import pasted
 from d3ad.images import image_seed
 from d3ad.training import eps_model, step_generator
@@ -22,7 +22,7 @@ from d3ad.training import eps_model, step_generator
 WEAK, STRONG = 0.25, 1.0  # both noise levels, as shares of the last step that the diffusion model was trained for
 
 
-class DiffusionAD(Rival):
+class DiffusionAD(Baseline):
     name = "DiffusionAD"
     epochs, batch_size, pace = 3000, 8, 2.0  # a network learns all it knows here
 

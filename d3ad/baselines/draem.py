@@ -2,7 +2,7 @@
 
 Kept: the reconstructive and the discriminative network side by side, trained with squared error, SSIM and focal loss on
 synthetic anomalies; the smoothed map's maximum as image score.
-Simplified: textures come from other training images instead of DTD (not at hand); `rival_width` narrows both networks;
+Simplified: textures come from other training images instead of DTD (not at hand); `baseline_width` narrows both networks;
 the profile's budget at a rate of 1e-3 instead of 700 epochs at 1e-4; convolutions see crops where the profile has a `crop_size`.
 Why it is near chance in the demo profile: 200 steps of 7,000 and more.  With 240 steps of eight images instead of 200 of four,
 I-AUROC rose from 57 to 73 on weave and from 54 to 81 on plank; the reconstructive network has hardly begun to copy its input.
@@ -15,12 +15,12 @@ from anomalib.models.image.draem.torch_model import DiscriminativeSubNetwork, Re
 from torch import Tensor
 
 from d3ad import maps
-from d3ad.baselines.base import Rival
+from d3ad.baselines.base import Baseline
 from d3ad.baselines.noise import pasted
 from d3ad.training import step_generator
 
 
-class Draem(Rival):
+class Draem(Baseline):
     name = "DRAEM"
     epochs, batch_size, pace = 700, 8, 4.0  # two networks learn all they know here
 

@@ -9,10 +9,10 @@ from anomalib.models.image.fastflow.torch_model import FastflowModel
 from torch import Tensor
 
 from d3ad import maps
-from d3ad.baselines.base import Blocks, Rival
+from d3ad.baselines.base import Baseline, Blocks
 
 
-class FastFlow(Rival):
+class FastFlow(Baseline):
     name = "FastFlow"
     epochs, batch_size = 500, 32
 

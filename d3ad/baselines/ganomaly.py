@@ -1,7 +1,7 @@
 """GANomaly (Akcay, Atapour-Abarghouei and Breckon 2018, arXiv 1805.06725): encode, decode, encode again; anomalib's torch model.
 
 Kept: the generator's three losses (adversarial on features 1, contextual 50, encoder 1); the score, the distance between both codes.
-Simplified: `rival_width` narrows the networks; the profile's budget instead of 15 epochs of far larger datasets.  The method
+Simplified: `baseline_width` narrows the networks; the profile's budget instead of 15 epochs of far larger datasets.  The method
 has no map: the absolute difference of image and reconstruction, smoothed, stands in and is ours.
 Reported there: AUROC on classes of CIFAR-10 and on X-ray images; MVTec AD isn't in that paper.
 """
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from d3ad import maps
 from d3ad.baselines.adversarial import train_in_turn
-from d3ad.baselines.base import Rival
+from d3ad.baselines.base import Baseline
 
 CODE = 100
 
 
-class GANomaly(Rival):
+class GANomaly(Baseline):
     name = "GANomaly"
     epochs, batch_size, pace = 15, 32, 2.0  # two networks learn all they know here
 

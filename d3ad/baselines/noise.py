@@ -1,4 +1,4 @@
-"""Random shapes that the rivals train with: noise of several octaves, and patches cut out by it."""
+"""Random shapes that the baselines train with: noise of several octaves, and patches cut out by it."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor

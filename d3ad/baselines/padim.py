@@ -9,12 +9,12 @@ from anomalib.models.image.padim.torch_model import PadimModel
 from torch import Tensor
 
 from d3ad import maps
-from d3ad.baselines.base import Blocks, Rival
+from d3ad.baselines.base import Baseline, Blocks
 
 CHANNELS = 100
 
 
-class Padim(Rival):
+class Padim(Baseline):
     name = "PaDiM"
 
     def _fit(self, train: Tensor) -> None:

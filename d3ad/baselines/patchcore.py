@@ -13,12 +13,12 @@ from anomalib.models.image.patchcore.anomaly_map import AnomalyMapGenerator
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from torch import Tensor
 
-from d3ad.baselines.base import Blocks, Rival
+from d3ad.baselines.base import Baseline, Blocks
 
 SHARE, MOST = 0.10, 2000
 
 
-class PatchCore(Rival):
+class PatchCore(Baseline):
     name = "PatchCore"
 
     def _fit(self, train: Tensor) -> None:
@@ -28,7 +28,7 @@ class PatchCore(Rival):
         self.model.to(self.device).train()
         patches = torch.vstack([self.model(batch.to(self.device)) for batch in train.split(self.config.predict_batch)])
         self.model.embedding_store.clear()
-        projection = SparseRandomProjection(eps=0.9)
+        projection = SparseRandomProjection(eps=0.9, random_state=self.config.seed)
         projection.fit(patches)
         count = min(max(int(SHARE * len(patches)), 1), MOST)
         self.model.memory_bank = patches[greedy_coreset(projection.transform(patches), count)]

@@ -11,10 +11,10 @@ from anomalib.models.image.reverse_distillation.torch_model import ReverseDistil
 from torch import Tensor
 
 from d3ad import maps
-from d3ad.baselines.base import Blocks, Rival
+from d3ad.baselines.base import Baseline, Blocks
 
 
-class RD4AD(Rival):
+class RD4AD(Baseline):
     name = "RD4AD"
     epochs, batch_size = 200, 16
 

@@ -11,13 +11,13 @@ import torch.nn as nn
 from torch import Tensor
 
 from d3ad import maps
-from d3ad.baselines.base import Rival, patch_features
+from d3ad.baselines.base import Baseline, patch_features
 from d3ad.training import step_generator
 
 NOISE, MARGIN = 0.1, 0.5
 
 
-class SimpleNet(Rival):
+class SimpleNet(Baseline):
     name = "SimpleNet"
     epochs, batch_size, pace = 160, 8, 5.0  # its features never change and are kept
 

@@ -2,7 +2,7 @@
 
 Kept: skip connections at every level, the losses (adversarial 1, contextual 40, latent 1), the score 0.9 R + 0.1 L of
 reconstruction and discriminator features.
-Simplified: R and L are scaled by their means over the training images instead of the test set's range; `rival_width`
+Simplified: R and L are scaled by their means over the training images instead of the test set's range; `baseline_width`
 narrows the networks; the profile's budget instead of 15 epochs of larger datasets.  The map, ours, is the smoothed difference.
 Reported there: AUROC up to 0.95 on classes of CIFAR-10, and on X-ray images; MVTec AD isn't in that paper.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from d3ad import maps
 from d3ad.baselines.adversarial import train_in_turn
-from d3ad.baselines.base import Rival
+from d3ad.baselines.base import Baseline
 
 LEVELS = 5
 WEIGHT = 0.9  # of the reconstruction in the score
@@ -66,7 +66,7 @@ class _Discriminator(nn.Module):
         return self.classifier(features).squeeze(1), features
 
 
-class SkipGANomaly(Rival):
+class SkipGANomaly(Baseline):
     name = "SkipGANomaly"
     epochs, batch_size, pace = 15, 32, 5.0  # two networks learn all they know here
 

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d3ad.baselines.base import Rival
+from d3ad.baselines.base import Baseline
 
 K, GALLERY = 50, 10
 
 
-class Spade(Rival):
+class Spade(Baseline):
     name = "SPADE"
 
     def _fit(self, train: Tensor) -> None:

@@ -1,23 +1,57 @@
-"""Reading the folder of a saved detector, which may come from anyone.
+"""Writing the folder of a detector, reading one that may come from anyone, and the state of a training.
 
 Nothing in it is ever run: weights are safetensors, never pickles, settings are JSON, and nothing is fetched.  What doesn't fit
 is refused in one line that names the file, before memory is taken for it.
 """
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 import torch.nn as nn
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from d3ad.infra.files import read_json
+from d3ad.infra.files import load_tensors, read_json, replacing, save_tensors, tidy
 
 FORMAT = 1  # of the folder; raised when an older d3ad couldn't read it
+RETIRED = frozenset((  # settings that detectors of this format may carry from before: they were a study's, or are no more
+    "source", "datasets", "categories", "drawn_counts", "split", "seeds", "spread_categories", "rivals", "rival_steps", "rival_width",
+    "rival_spread_categories"))
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name
 MOST = {"layers": 64, "depth": 64, "blocks": 64}  # of what makes a loop; any other number in a network's config: 16,384
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise FileExistsError where `save` would replace something else than a saved detector."""
+    if folder.is_dir() and (not any(folder.iterdir()) or (folder / "calibration").is_dir() and (folder / "config.json").is_file()):
+        return
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists and is not a saved detector, so it is not replaced: choose another folder")
+
+
+def save(folder: Path, models: dict, parts: dict[str, tuple[dict[str, Tensor], dict]], settings: dict, card: str = "") -> Path:
+    """Write a detector in one go: a folder per part, config.json, and README.md where there is a `card`.
+
+    models: those of diffusers, which write themselves.  parts: the others, tensors and config.  settings: ready for JSON.
+    The folder appears only when it is complete; an older detector of that name is replaced, and lost at no moment.
+    Raises FileExistsError where the folder holds something else.
+    """
+    check_replaceable(folder)
+    with replacing(folder) as unfinished:
+        for name, model in models.items():
+            model.save_pretrained(unfinished / name)
+        for name, (tensors, config) in parts.items():
+            (unfinished / name).mkdir()
+            stored = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+            save_file(stored, unfinished / name / "model.safetensors")
+            (unfinished / name / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+        (unfinished / "config.json").write_text(json.dumps({"format": FORMAT} | settings, indent=1), encoding="utf-8")
+        if card:
+            (unfinished / "README.md").write_text(card, encoding="utf-8")
+    return folder
 
 
 @contextlib.contextmanager
@@ -36,11 +70,14 @@ def read_settings(folder: Path) -> dict:
 
     Raises FileNotFoundError where there is none, ValueError where it is damaged, or of another program or version.
     """
+    if not folder.exists():
+        tidy(folder.parent, folder.name)  # a save that was killed between its two renames
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no saved detector: config.json is missing")
     settings = read_json(file)
-    if not isinstance(settings, dict) or not {"format", "config", "autoencoder", "losses"} <= set(settings):
+    if not isinstance(settings, dict) or not {"format", "config", "autoencoder", "losses"} <= set(settings) \
+            or not isinstance(settings["config"], dict):
         raise ValueError(f"{file} is not of a saved detector")
     if settings["format"] != FORMAT:
         raise ValueError(f"{file} has format {settings['format']!r}, this version reads {FORMAT}: train the detector anew, or use "
@@ -71,8 +108,10 @@ def read_tensors(file: Path, *names: str) -> dict[str, Tensor]:
     return tensors
 
 
-def load_into(model: nn.Module, file: Path) -> nn.Module:
-    """Give `model` the weights in a file; ValueError where they are not its own."""
+def load_network(file: Path, make: Callable[[], nn.Module]) -> nn.Module:
+    """The network that make() builds with the weights in a file, ready to predict; ValueError where they are not its own."""
+    check_size(file, make)
+    model = make().eval()
     try:
         model.load_state_dict(read_tensors(file))
     except RuntimeError:
@@ -117,3 +156,48 @@ def check_network(folder: Path, kind: type) -> None:
         check_size(folder / WEIGHTS, lambda: kind.from_config(config))
     except (TypeError, RuntimeError, AttributeError, ZeroDivisionError, NotImplementedError) as error:
         raise ValueError(f"{file} describes no {kind.__name__} ({type(error).__name__})") from None
+
+
+def keep_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict | None, losses: list) -> None:
+    """Write the state of a run: tensors in one safetensors file, the losses (their number is the step) inside its header."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in (average or {}).items()}
+    tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.state_dict()["state"].items() for k, v in state.items()}
+    save_tensors(folder / "training.safetensors", tensors, {"losses": losses})
+
+
+def restore_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict | None) -> list[float]:
+    """Load what `keep_training` wrote; the losses so far, none where there is nothing."""
+    file = folder / "training.safetensors"
+    if not file.exists():
+        return []
+    tensors, about = load_tensors(file)
+    parts: dict[str, dict] = {"model": {}, "average": {}, "optimizer": {}}
+    for key, value in tensors.items():
+        part, name = key.split(".", 1)
+        parts[part][name] = value
+    model.load_state_dict(parts["model"])
+    if average is not None:
+        average.update({k: v.to(average[k]) for k, v in parts["average"].items()})
+    state: dict[int, dict] = {}
+    for key, value in parts["optimizer"].items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    for parameter, moments in optimizer.state.items():  # fused steps walk memory: moments must lie as their parameter does
+        moments.update({k: torch.empty_like(parameter).copy_(v) for k, v in moments.items() if v.shape == parameter.shape})
+    return about["losses"]
+
+
+def weights_file(path: str, name: str = "model.safetensors") -> Path:
+    """The safetensors file at `path`, a file or a folder that holds `name`; FileNotFoundError says what is missing.
+
+    Raises ValueError for a file of another kind: a pickle would run what its maker likes.
+    """
+    file = Path(path).expanduser()
+    file = file / name if file.is_dir() else file
+    if not file.is_file():
+        raise FileNotFoundError(f"no weights at {file}: put {name} there, or give another folder")
+    if file.suffix != ".safetensors":
+        raise ValueError(f"{file} must be a safetensors file")
+    return file

@@ -17,33 +17,31 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from d3ad import detector
-from d3ad.config import Config
-
 WORKER_MEMORY = 2e9  # bytes that a worker process needs
 
 
-def in_parallel(title: str, function, jobs: list[tuple]) -> None:
+def in_parallel(title: str, function, jobs: list[tuple], device: torch.device) -> None:
     """Call function(*job) for every job: on a CPU in worker processes of one thread each, else one after the other, or by Ray.
 
-    The first of a job is a Run; a worker keeps what its last one has loaded, so jobs of one run should stand together.
+    The first of a job is a run, which can be hashed; a worker keeps what its last one has loaded, so jobs of one run should stand
+    together.  device: what the jobs compute on.
     """
     if not jobs:
         return
     if os.environ.get("D3AD_WORKERS") == "ray":
-        calls = _by_ray(function, jobs)
+        calls = _by_ray(function, jobs, device)
     else:
-        workers = min(len(jobs), num_workers(jobs[0][0].config))
+        workers = min(len(jobs), num_workers(device))
         workers_end_with_us = dict(initializer=_end_with, initargs=(os.getpid(),))
         calls = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", **workers_end_with_us)(
-            joblib.delayed(_alone)(function, job) for job in jobs)
+            joblib.delayed(_alone)(function, job, device) for job in jobs)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A worker stopped")  # joblib replaces a process that has grown: here by what it remembers
         for _ in tqdm(calls, title, total=len(jobs)):
             pass
 
 
-def _by_ray(function, jobs: list[tuple]):
+def _by_ray(function, jobs: list[tuple], device: torch.device):
     """What function(*job) returns, in the order in which jobs are done; a job whose worker died is done again, up to three times.
 
     joblib's own Ray backend keeps workers that are not replaced when they die.
@@ -58,15 +56,15 @@ def _by_ray(function, jobs: list[tuple]):
         ray.init(log_to_driver=False, logging_level="warning", include_dashboard=False)
     gpus = 1 if ray.cluster_resources().get("GPU") else 0
     task = ray.remote(num_cpus=1, num_gpus=gpus, memory=WORKER_MEMORY, max_retries=3)(_alone)
-    pending = [task.remote(function, job) for job in jobs]
+    pending = [task.remote(function, job, device) for job in jobs]
     while pending:
         done, pending = ray.wait(pending)
         yield ray.get(done[0])
 
 
-def _alone(function, job: tuple):
+def _alone(function, job: tuple, device: torch.device):
     """One job, in a worker process or, where there is one worker only, in this."""
-    if detector.pick_device(job[0].config.device).type == "cpu":
+    if device.type == "cpu":
         torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         if multiprocessing.parent_process() is not None:
@@ -94,9 +92,9 @@ def _loaded(run):
     return run
 
 
-def num_workers(config: Config) -> int:
+def num_workers(device: torch.device) -> int:
     """Processes to compute with: the cores, at most 8, as far as memory allows; one where there is a GPU."""
-    if detector.pick_device(config.device).type != "cpu":
+    if device.type != "cpu":
         return 1
     fitting = int(psutil.virtual_memory().available // WORKER_MEMORY)
     return max(1, min(joblib.cpu_count(), 8, fitting))

@@ -1,18 +1,19 @@
 """Presets: how a trained detector computes, from exactly as the paper says to as fast as its quality allows.
 
 `faithful` changes nothing: float32, the paper's autoencoder, the detector's own number of steps.  What makes it faster than the
-plain order of work (d3ad/speed/benchmark/naive.py) gives the same numbers but for rounding.  The others trade: fewer steps S of Algorithm 1, and `fast`
+reference implementation (d3ad/speed/benchmark/reference.py) gives the same numbers but for rounding.  The others trade: fewer steps S of Algorithm 1, and `fast`
 also the tiny autoencoder where the paper's is used, and bfloat16 where the machine multiplies it faster.
 """
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from d3ad.autoencoders import LatentCodec
-from d3ad.features import FeatureExtractor
+from d3ad.autoencoders import HUB, LatentCodec, load_autoencoder
+from d3ad.detector import D3AD, Networks
 from d3ad.speed.winograd import with_winograd
 
 
@@ -43,39 +44,69 @@ def low_precision_pays(device: torch.device) -> bool:
     return getattr(torch.cpu, "_is_amx_tile_supported", bool)()
 
 
-class Networks(nn.Module):
-    """A detector's three networks as Algorithm 1 calls them: float32 in and out, `dtype` inside.
+class FastNetworks(Networks):
+    """A detector's three networks: float32 in and out, `dtype` inside.
 
     In float32 their parameters are the detector's own, else copies; those that are saved stay as they were trained.  In
     float32 on a CPU, the paper's autoencoder and the UNet compute by Winograd's way the convolutions for which it `pays`.
     compiled: the UNet goes through torch.compile instead, with its weights laid out once for the machine.
     """
 
-    def __init__(self, codec: LatentCodec, unet: nn.Module, backbone: FeatureExtractor, dtype: torch.dtype = torch.float32,
-                 compiled: bool = False):
-        super().__init__()
-        on_cpu = next(unet.parameters()).device.type == "cpu"
+    def __init__(self, detector: D3AD, dtype: torch.dtype = torch.float32, compiled: bool = False):
+        codec, unet, backbone = detector.codec, detector.unet, detector.backbone
         if dtype != torch.float32:
             codec, unet, backbone = (nn.Module.to(copy.deepcopy(part), dtype) for part in (codec, unet, backbone))
-        elif on_cpu:
+        elif detector.device.type == "cpu":
             codec = codec if codec.is_small else with_winograd(codec)
             unet = unet if compiled else with_winograd(unet)
-        self.codec, self.backbone, self.dtype = codec, backbone, dtype
-        self.unet = torch.compile(unet, options={"freezing": True}) if compiled else unet
+        super().__init__(codec, torch.compile(unet, options={"freezing": True}) if compiled else unet, backbone)
+        self.dtype = dtype
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of z_0, as `LatentCodec.encode`."""
+    def see(self, images: Tensor) -> tuple[dict[int, Tensor], tuple[Tensor, Tensor]]:
+        """As `Networks.see`."""
         mean, std = self.codec.encode(images.to(self.dtype))
-        return mean.float(), std.float()
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images, as `LatentCodec.decode`."""
-        return self.codec.decode(latents.to(self.dtype)).float()
-
-    def eps(self, z: Tensor, t: Tensor) -> Tensor:
-        """eps_theta(z, t), t the 0-based training index (B,)."""
-        return self.unet(z.to(self.dtype), t).sample.float()
+        return self.features(images), (mean.float(), std.float())
 
     def features(self, images: Tensor) -> dict[int, Tensor]:
-        """phi's blocks, as `FeatureExtractor`."""
+        """As `Networks.features`."""
         return {block: feature.float() for block, feature in self.backbone(images.to(self.dtype)).items()}
+
+    def eps(self, z: Tensor, t: Tensor) -> Tensor:
+        """As `Networks.eps`."""
+        return self.unet(z.to(self.dtype), t).sample.float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """As `Networks.decode`."""
+        return self.codec.decode(latents.to(self.dtype)).float()
+
+
+def networks_of(detector: D3AD, name: str, compiled: bool = False) -> Networks:
+    """The detector's networks as the preset `name` runs them."""
+    low = preset(name).low_precision and low_precision_pays(detector.device)
+    return FastNetworks(detector, torch.bfloat16 if low else torch.float32, compiled)
+
+
+def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: bool = False) -> D3AD:
+    """The detector computing as `PRESETS[name]` says: same weights, calibrated anew.
+
+    tiny: the tiny autoencoder, for a preset that takes it; None: its weights from the hub.
+    compiled: the UNet through torch.compile, for a GPU: on a CPU it gives less than Winograd's way, whose place it takes.
+    A threshold that `set_threshold` made belongs to the preset under which it was made: set it again.
+    Raises ValueError for an unknown preset, FileNotFoundError where the tiny autoencoder's weights can't be had.
+    """
+    chosen, other = preset(name), copy.copy(detector)
+    if chosen.tiny and detector.codec.kind == "kl":
+        other.codec = (tiny or load_autoencoder("tiny", HUB["tiny"])).to(detector.device).eval()
+    other.preset = name
+    return other.variant(networks_of(other, name, compiled), num_steps=chosen.num_steps or detector.config.num_steps)
+
+
+def speed_up(detector: D3AD) -> D3AD:
+    """Give a detector the networks of the preset that it bears; numbers stay the same but for rounding.  Returns it."""
+    detector.networks = networks_of(detector, detector.preset)
+    return detector
+
+
+def load(folder: Path | str, device: str = "auto") -> D3AD:
+    """`D3AD.load`, computing as the preset that it was saved under says.  Raises as that does, and for an unknown preset."""
+    return speed_up(D3AD.load(folder, device))

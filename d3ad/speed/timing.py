@@ -1,4 +1,4 @@
-"""Seconds and memory of a prediction, whatever makes it."""
+"""Seconds and memory of whatever computes: the one clock of this repository."""
 import contextlib
 import ctypes
 import gc
@@ -24,6 +24,21 @@ def keep_freed_memory() -> None:
         libc.mallopt(-1, 2 ** 31 - 1)  # M_TRIM_THRESHOLD: the heap doesn't shrink
 
 
+def clock(work: Callable[[], object], rounds: int = 1, warm_up: int = 0) -> list[float]:
+    """Seconds of each of some rounds of work(), after `warm_up` that aren't counted; a GPU is waited for.
+
+    Not torch.utils.benchmark: its Timer warms up twice more and tells the mean only, and a round here may take ten seconds.
+    """
+    seconds = []
+    for _ in range(warm_up + rounds):
+        started = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return seconds[warm_up:]
+
+
 def timed(build: Callable[[], Callable[[Tensor], object]], images: Tensor, rounds: int = ROUNDS) -> dict:
     """What one method costs on one batch: `build()` makes it and returns its predict(images).
 
@@ -34,14 +49,7 @@ def timed(build: Callable[[], Callable[[Tensor], object]], images: Tensor, round
     on_gpu = torch.cuda.is_available()
     before = _held(on_gpu)
     predict = build()
-    predict(images)
-    seconds = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        predict(images)
-        if on_gpu:
-            torch.cuda.synchronize()
-        seconds.append((time.perf_counter() - started) / len(images))
+    seconds = [total / len(images) for total in clock(lambda: predict(images), rounds, warm_up=1)]
     with memory_peak(on_gpu) as peak:
         predict(images)
     return dict(seconds=seconds, megabytes=max(peak[0] - before, 0) / 1e6)

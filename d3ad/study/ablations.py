@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from d3ad import detector, diffusion, metrics, training
+from d3ad import detector, diffusion, maps, metrics, training
 from d3ad.conditioning import knn_distances, pool_features
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_loss
@@ -20,7 +20,7 @@ from d3ad.infra.files import write_whole
 from d3ad.study.workspace import Run, Workspace, on_trained, prepare, shared_backbone
 
 METRICS = ("i_auroc", "p_auroc", "pro")
-SIGHT = "dic-sight.json"
+SEPARABILITY = "dic-separability.json"
 BENCHMARK = {"D3AD": {}, "D3AD, fully noised": dict(omega=1.0)}
 # Table 5: DS, the input is only scaled (downscaling); DA, the features are adapted (domain adaptation).
 TABLE5 = {"no DS, no DA": dict(omega=1.0, adapt_epochs=0), "DS": dict(adapt_epochs=0), "DA": dict(omega=1.0), "DS + DA": {}}
@@ -96,7 +96,7 @@ def summary(workspace: Workspace, variants: dict[str, dict], runs: list[Run] | N
 def row(run: Run, method: str, numbers: dict, columns: tuple[str, ...] = METRICS) -> dict:
     """One row of `summary`: whose numbers these are, and the numbers in percent."""
     percent = {f"measured_{name}": None if numbers[name] is None else 100 * numbers[name] for name in columns}
-    return dict(dataset=run.workspace.title(run.name), category=run.category, split=run.config.split, seed=run.config.seed,
+    return dict(dataset=run.workspace.title(run.name), category=run.category, split=run.split, seed=run.config.seed,
                 method=method, **percent)
 
 
@@ -104,7 +104,7 @@ def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of `summary` and, behind each dataset and split, its means over categories and seeds as "Average".
 
     `spread_*` is the standard deviation of the categories' mean over seeds, empty where there is one seed.  Where there
-    are several stand-in datasets, "all stand-ins" averages over all their categories.
+    are several synthetic datasets, "all synthetic" averages over all their categories.
     """
     values = [c for c in frame if c.startswith("measured_")]
 
@@ -118,15 +118,15 @@ def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
     for (dataset, split), rows in frame.groupby(["dataset", "split"], sort=False):
         parts += [rows, average(rows, dataset=dataset, split=split)]
     if frame["dataset"].nunique() > 1:
-        parts.append(average(frame, dataset="all stand-ins", split=frame["split"].iloc[0]))
+        parts.append(average(frame, dataset="all synthetic", split=frame["split"].iloc[0]))
     return pd.concat(parts, ignore_index=True).astype({"seed": "Int64"})
 
 
 def benchmark_runs(workspace: Workspace) -> list[Run]:
     """The runs of the large comparisons: of the magnetic tiles every seed under both splits, else the profile's seed."""
-    if "mtd" not in workspace.config.datasets:
+    if "mtd" not in workspace.study.datasets:
         return workspace.runs()
-    seeds = range(workspace.config.seed, workspace.config.seed + workspace.config.seeds)
+    seeds = range(workspace.config.seed, workspace.config.seed + workspace.study.seeds)
     return [run for split in ("random", "by_tile") for seed in seeds for run in workspace.runs(seed=seed, split=split)]
 
 
@@ -143,7 +143,8 @@ def seeds(workspace: Workspace) -> pd.DataFrame:
 
 def averages_per_seed(workspace: Workspace, frame: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
     """D3AD's mean over categories per seed, by (dataset, metric), from `seeds`; nothing where the data are drawn."""
-    if workspace.config.source == "drawn" or workspace.config.spread_categories or workspace.config.categories:
+    study = workspace.study
+    if study.source == "synthetic" or study.spread_categories or study.categories:
         return {}
     rows = frame[frame["method"] == "D3AD"].groupby(["dataset", "seed"])
     return {(dataset, metric): values for metric in METRICS
@@ -203,7 +204,7 @@ def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list
                                           run.config.guidance, run.config.spacing, omega, generators)
             rows.append(dict(disturbed=diffusion.perturb(images, level, found.alpha_bar, omega, noise),
                              reconstruction=found.codec.decode(z_hat).cpu(),
-                             latent_map=detector.maps.latent_map(z0, z_hat, run.config.image_size).cpu()))
+                             latent_map=maps.latent_map(z0, z_hat, run.config.image_size).cpu()))
     return rows
 
 
@@ -212,17 +213,17 @@ def backbones(run: Run) -> dict[str, FeatureExtractor]:
     config, shared = run.config, shared_backbone(run, {})
     found = {"hub weights": shared}
     if config.backbone_weights == "none":
-        random = detector.fit_backbone(None, config.replace(pretrain_steps=0), None, run.detector.device, {})
+        random = detector.fit_backbone(None, config.replace(pretrain_steps=0), None, {})
         found = {"random weights": random, "trained on normal images": shared}
     return found | {"adapted (Eq. 10)": run.detector.backbone}
 
 
-def sight(workspace: Workspace) -> pd.DataFrame:
-    """`dic_sight` of every run of the profile."""
-    return _each(workspace.runs(), "sight of DIC", dic_sight, SIGHT)
+def separability(workspace: Workspace) -> pd.DataFrame:
+    """`dic_separability` of every run of the profile."""
+    return _each(workspace.runs(), "separability of DIC", dic_separability, SEPARABILITY)
 
 
-def dic_sight(run: Run) -> list[dict]:
+def dic_separability(run: Run) -> list[dict]:
     """How well the distance of Algorithm 2 alone tells anomalous images, with each stage of the features: rows of I-AUROC; cached.
 
     `block` is the ResNet's; `pooling` "mean" is the authors' 16 x 16 average, "maximum" one maximum per channel.
@@ -237,10 +238,10 @@ def dic_sight(run: Run) -> list[dict]:
                     found[block, pooling].append(pool_features(y).cpu() if pooling == "mean" else y.amax((2, 3)).cpu())
         return {key: torch.cat(parts) for key, parts in found.items()}
 
-    file = run.folder / SIGHT
+    file = run.folder / SEPARABILITY
     if file.exists():
         return json.loads(file.read_text(encoding="utf-8"))
-    rows, train_images = [], run.dataset.images("train", run.config.image_size)
+    rows, train_images = [], run.training_images
     for name, backbone in backbones(run).items():
         train, test = features(train_images, backbone), features(run.images, backbone)
         for block, pooling in train:

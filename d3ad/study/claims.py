@@ -22,7 +22,7 @@ class Evidence:
     seeds: of `sweeps.seeds`.  omega: of `sweeps.omega_sweep`, the runs of several seeds.  change: of
     `sweeps.changes_of_good_images`.  bins: of `sweeps.mean_bins`.
     averages: (dataset, metric) to D3AD's mean over all categories per seed, for the paper's own datasets.
-    rivals: of `rivals.compared` on the runs of several seeds.  speed: of `rivals.speed`, whose rounds stand for seeds.
+    baselines: of `baselines.compared` on the runs of several seeds.  speed: of `baselines.speed`, whose rounds stand for seeds.
     """
 
     seeds: pd.DataFrame
@@ -30,7 +30,7 @@ class Evidence:
     change: pd.DataFrame
     bins: pd.DataFrame
     averages: dict[tuple[str, str], pd.Series] = field(default_factory=dict)
-    rivals: pd.DataFrame | None = None
+    baselines: pd.DataFrame | None = None
     speed: pd.DataFrame | None = None
 
     def of(self, method: str, metric: str) -> pd.Series:
@@ -103,19 +103,19 @@ def _average(dataset: str, metric: str, reported: float) -> Callable[[Evidence],
 
 
 def _ahead_of(metric: str, *names: str) -> Callable[[Evidence], pd.Series | None]:
-    """How far D3AD is ahead of the best of these rivals (of all, where none is named), in points, per seed.
+    """How far D3AD is ahead of the best of these baselines (of all, where none is named), in points, per seed.
 
-    None where it is ahead of rivals that got fewer training steps than their papers ask for: that proves nothing.
+    None where it is ahead of baselines that got fewer training steps than their papers ask for: that proves nothing.
     """
     def measure(evidence: Evidence) -> pd.Series | None:
-        if evidence.rivals is None:
+        if evidence.baselines is None:
             return None
-        single = evidence.rivals[evidence.rivals["category"] != "Average"]
+        single = evidence.baselines[evidence.baselines["category"] != "Average"]
         methods = single.groupby(["method", "seed"])[f"measured_{metric}"].mean().unstack("method")
-        rivals = [name for name in methods if not name.startswith("D3AD")]
-        if not rivals or not set(names) <= set(rivals):
+        baselines = [name for name in methods if not name.startswith("D3AD")]
+        if not baselines or not set(names) <= set(baselines):
             return None
-        chosen = list(names) or rivals
+        chosen = list(names) or baselines
         lead = methods["D3AD"] - methods[chosen].max(axis=1)
         budgets = single[single["method"].isin(chosen)]
         undertrained = (budgets["steps"] < budgets["steps_asked"]).any()
@@ -174,8 +174,8 @@ CLAIMS = (
     Claim("PRO on BTAD", "Table 3", "83.2", "points from the paper, at least -1", _average("BTAD", "pro", 83.2), -1.0),
     Claim("I-AUROC on MVTec AD", "Table 6", "97.2", "points from the paper, at least -1", _average("MVTec AD", "i_auroc", 97.2), -1.0),
     Claim("PRO on MVTec AD", "Table 6", "93.3", "points from the paper, at least -1", _average("MVTec AD", "pro", 93.3), -1.0),
-    Claim("better localisation than each rival", "Tables 1-3, Figures 8, 9", "2.9 points of PRO ahead of PatchCore on VisA",
-          "points of PRO, over the best rival", _ahead_of("pro")),
+    Claim("better localisation than each baseline", "Tables 1-3, Figures 8, 9", "2.9 points of PRO ahead of PatchCore on VisA",
+          "points of PRO, over the best baseline", _ahead_of("pro")),
     Claim("better localisation than other diffusion models", "Table 2", "94.1 against 93.2", "points of PRO, over the best of the three",
           _ahead_of("pro", "AnoDDPM", "DiffusionAD", "DDAD")),
     Claim("better localisation than DRAEM", "Tables 1, 6, Figures 8, 9", "94.1 against 73.1 on VisA, 93.3 against 93.0 on MVTec AD",

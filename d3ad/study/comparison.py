@@ -1,6 +1,6 @@
-"""The rivals on the same images as D3AD: each is fitted once per run, and what it says is kept in the cache.
+"""The baselines on the same images as D3AD: each is fitted once per run, and what it says is kept in the cache.
 
-They share the run's data, image size, metrics and feature extractor; the diffusion rivals share its trained networks too.
+They share the run's data, image size, metrics and feature extractor; the diffusion baselines share its trained networks too.
 """
 import json
 import statistics
@@ -13,30 +13,33 @@ import torch
 from scipy.stats import studentized_range
 from tqdm import tqdm
 
-from d3ad.baselines import RIVALS, Resources, RivalPrediction, check_installed, make, rival_class
+from d3ad.baselines import BASELINES, BaselinePrediction, Resources, baseline_class, check_installed, make
+from d3ad.baselines.base import Budget
 from d3ad.detector import D3AD
 from d3ad.infra.files import load_tensors, save_tensors, write_whole
+from d3ad.speed import presets
 from d3ad.speed.timing import timed
 from d3ad.study import ablations
-from d3ad.study.workspace import Run, Workspace, evaluate, on_trained, shared_backbone
+from d3ad.study.outcome import evaluate
+from d3ad.study.workspace import Run, Workspace, on_trained, shared_backbone, train
 
 STEPS = ("steps", "steps_asked")
-PAPERS_MAPS = "D3AD, maps not standardised"  # where a profile standardises them, which is ours and no rival has
-VERSION = 1  # raised when a rival computes something else
+PAPERS_MAPS = "D3AD, maps not standardised"  # where a profile standardises them, which is ours and no baseline has
+VERSION = 1  # raised when a baseline computes something else
 
 
 @dataclass
-class RivalOutcome:
-    """What a rival said of a run's test images, and the numbers of `evaluate` with steps and steps_asked."""
+class BaselineOutcome:
+    """What a baseline said of a run's test images, and the numbers of `evaluate` with steps and steps_asked."""
 
-    prediction: RivalPrediction
+    prediction: BaselinePrediction
     metrics: dict[str, float | None]
 
 
 def available(workspace: Workspace) -> list[str]:
-    """The rivals of the profile whose packages are installed; prints a line for each one whose aren't."""
+    """The baselines of the profile whose packages are installed; prints a line for each one whose aren't."""
     found = []
-    for name in workspace.config.rivals:
+    for name in workspace.study.baselines:
         try:
             check_installed(name)
             found.append(name)
@@ -46,17 +49,19 @@ def available(workspace: Workspace) -> list[str]:
 
 
 def _file(run: Run, name: str):
-    settings = run.config.hash("rival_steps", "rival_width", "normalisation")
-    return run.folder / f"rival-{RIVALS[name][0]}-{VERSION}-{settings}.safetensors"
+    settings = run.workspace.study.hash("baseline_steps", "baseline_width")
+    return run.folder / f"baseline-{BASELINES[name][0]}-{VERSION}-{settings}.safetensors"
 
 
 def _measure(run: Run, name: str) -> None:
-    rival = make(name, Resources(run.config, shared_backbone(run, {}), run.detector))
-    images = run.dataset.images("train", run.config.image_size)
-    rival.fit(images)
-    prediction = rival.predict(run.images)
-    numbers = evaluate(prediction, run.labels, run.masks) | dict(steps=rival.num_steps(len(images)),
-                                                                 steps_asked=rival.steps_asked(len(images)))
+    study = run.workspace.study
+    budget = Budget(study.baseline_steps, study.baseline_width)
+    baseline = make(name, Resources(run.config, shared_backbone(run, {}), run.detector, budget))
+    images = run.training_images
+    baseline.fit(images)
+    prediction = baseline.predict(run.images)
+    numbers = evaluate(prediction, run.labels, run.masks) | dict(steps=baseline.num_steps(len(images)),
+                                                                 steps_asked=baseline.steps_asked(len(images)))
     tensors = dict(score=prediction.score, anomaly_map=prediction.anomaly_map.half())
     if prediction.reconstruction is not None:
         tensors["reconstruction"] = ((prediction.reconstruction + 1) * 127.5).round().byte()
@@ -67,23 +72,23 @@ def _measure(run: Run, name: str) -> None:
 
 def prepare(runs: list[Run], names: list[str]) -> None:
     """Measure what the cache lacks, in parallel."""
-    on_trained("rivals", _measure,
+    on_trained("baselines", _measure,
                [(run, name) for run in runs for name in names if not _file(run, name).with_suffix(".json").exists()])
 
 
-def outcome(run: Run, name: str) -> RivalOutcome:
-    """A rival's scores, maps and metrics on the run's test images; cached."""
+def outcome(run: Run, name: str) -> BaselineOutcome:
+    """A baseline's scores, maps and metrics on the run's test images; cached."""
     prepare([run], [name])
     tensors, about = load_tensors(_file(run, name))
     tensors["anomaly_map"] = tensors["anomaly_map"].float()
     if "reconstruction" in tensors:
         tensors["reconstruction"] = tensors["reconstruction"].float() / 127.5 - 1
-    return RivalOutcome(RivalPrediction(**tensors, threshold=about["threshold"]), about["metrics"])
+    return BaselineOutcome(BaselinePrediction(**tensors, threshold=about["threshold"]), about["metrics"])
 
 
 def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
-    """A row per (dataset, category, split, seed, rival) as `sweeps.summary` has them, in percent, with the training steps
-    that were done and those that the rival's paper asks for.
+    """A row per (dataset, category, split, seed, baseline) as `sweeps.summary` has them, in percent, with the training steps
+    that were done and those that the baseline's paper asks for.
     """
     prepare(runs, names)
     rows = []
@@ -95,19 +100,19 @@ def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
 
 
 def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.DataFrame:
-    """D3AD, with noise and with the paper's maps, and the rivals on these runs, with averages and their spread over seeds.
+    """D3AD, with noise and with the paper's maps, and the baselines on these runs, with averages and their spread over seeds.
 
-    Where a dataset is split in two ways, the rivals are measured under the profile's own split only, for the time it takes.
+    Where a dataset is split in two ways, the baselines are measured under the profile's own split only, for the time it takes.
     """
-    own_split = [run for run in runs if run.config.split == workspace.config.split]
+    own_split = [run for run in runs if run.split == workspace.study.split]
     variants = ablations.BENCHMARK | ({PAPERS_MAPS: dict(standardise=False)} if workspace.config.standardise else {})
     frame = pd.concat([ablations.summary(workspace, variants, runs), summary(own_split, names)], ignore_index=True)
     return ablations.with_averages(frame).astype({c: "Int64" for c in STEPS})
 
 
 def seed_runs(workspace: Workspace) -> list[Run]:
-    """The runs that the rivals' spreads are taken over: those of D3AD, or of fewer categories where the profile says so."""
-    chosen = workspace.config.rival_spread_categories
+    """The runs that the baselines' spreads are taken over: those of D3AD, or of fewer categories where the profile says so."""
+    chosen = workspace.study.baseline_spread_categories
     return [run for run in workspace.seed_runs() if not chosen or run.category in chosen]
 
 
@@ -157,26 +162,26 @@ def critical_difference(num_methods: int, num_blocks: int, alpha: float = 0.05) 
 
 
 def speed(run: Run, names: list[str]) -> pd.DataFrame:
-    """What D3AD and the rivals cost on one batch of the run's test images, one after the other in this process; cached.
+    """What D3AD and the baselines cost on one batch of the run's test images, one after the other in this process; cached.
 
-    A row per method and round: method, round, seconds (per image), megabytes, batch_size, threads.  The rivals are trained
+    A row per method and round: method, round, seconds (per image), megabytes, batch_size, threads.  The baselines are trained
     for one step only, which changes nothing in what a prediction costs.
     """
     methods = ["D3AD", *names]
-    key = zlib.crc32("|".join(["2", run.config.hash("rival_width", "predict_batch"), *methods]).encode())
+    key = zlib.crc32("|".join(["2", run.config.hash("predict_batch"), run.workspace.study.hash("baseline_width"), *methods]).encode())
     file = run.folder / f"speed-{key:08x}.json"
     if not file.exists():
-        images, batch = run.dataset.images("train", run.config.image_size), run.images[:run.config.predict_batch]
-        run.detector  # trained where the cache lacks it
-        config = run.config.replace(rival_steps=1, calibration_images=2)
+        images, batch = run.training_images, run.images[:run.config.predict_batch]
+        train([run])
+        config, budget = run.config.replace(calibration_images=2), Budget(1, run.workspace.study.baseline_width)
 
         def fresh() -> D3AD:  # the run's own remembers what it has looked at
-            return D3AD.load(run.folder / "detector", run.config.device)
+            return presets.load(run.folder / "detector", run.config.device)
 
         builders = {"D3AD": lambda: fresh().predict}
         for name in names:
-            rival_class(name)  # imported before memory is counted
-            builders[name] = lambda name=name: make(name, Resources(config, shared_backbone(run, {}), fresh())).fit(images).predict
+            baseline_class(name)  # imported before memory is counted
+            builders[name] = lambda name=name: make(name, Resources(config, shared_backbone(run, {}), fresh(), budget)).fit(images).predict
         about, rows = dict(batch_size=len(batch), threads=torch.get_num_threads()), []
         for name in tqdm(methods, "time per image"):
             cost = timed(builders[name], batch)

@@ -15,7 +15,7 @@ from d3ad.study.workspace import ROOT
 
 MARK, END = "<!-- {}: written by python -m d3ad.study.readme -->", "<!-- end -->"
 THUMBNAIL = 260  # pixels
-TITLES = {"demo": "Drawn stand-ins (`demo`)", "mtd": "Magnetic tiles, real photographs (`mtd`)"}
+TITLES = {"demo": "Synthetic datasets (`demo`)", "mtd": "Magnetic tiles, real photographs (`mtd`)"}
 METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
 
 
@@ -80,8 +80,8 @@ def results() -> str:
     return "\n\n".join(parts)
 
 
-def rivals() -> str:
-    """Fifteen methods on the stand-ins and on the tiles, best PRO on the stand-ins first, best numbers bold."""
+def baselines() -> str:
+    """Fifteen methods on the synthetic datasets and on the tiles, best PRO on the synthetic ones first, best numbers bold."""
     columns: dict[str, dict[str, str]] = {}
     for profile, name, summarise, note in (("demo", "benchmark", overall, ""), ("demo", "benchmark_seeds", over_seeds, ", washer"),
                                            ("mtd", "benchmark_seeds", over_seeds, "")):
@@ -104,7 +104,7 @@ def _markdown(frame: pd.DataFrame, profile: str) -> str:
     average = frame[frame["category"] == "Average"]
     if profile == "demo":
         d3ad = frame[(frame["method"] == "D3AD") & (frame["category"] != "Average")]
-        rows = average[average["dataset"] == "all stand-ins"]
+        rows = average[average["dataset"] .isin(["all stand-ins", "all synthetic"])]
         shown = [(row.method + ", mean of all categories", row) for row in rows.itertuples()]
         shown += [(f"D3AD, {row.category} ({row.dataset})", row) for row in d3ad.itertuples()]
     else:
@@ -124,15 +124,15 @@ def speed() -> str:
     rows = kept("inference", "paper")
     about = rows[0]
     lines = [f"{about['device']}, {about['threads']} threads, {about['memory_gb']:.0f} GB; random weights:", "",
-             "| | images per second | times the plain order | precision | steps S |", "|---|---|---|---|---|"]
+             "| | images per second | times the reference | precision | steps S |", "|---|---|---|---|---|"]
     for row in rows:
-        steps = row.get("num_steps", 10 if row["preset"] == "naive" else "")
-        name = {"naive": "the plain order", "PatchCore": "PatchCore (anomalib)", "EfficientAD": "EfficientAD (anomalib)"}.get(row["preset"], f"`{row['preset']}`")
+        steps = row.get("num_steps", 10 if row["preset"] == "reference" else "")
+        name = {"reference": "the reference implementation", "PatchCore": "PatchCore (anomalib)", "EfficientAD": "EfficientAD (anomalib)"}.get(row["preset"], f"`{row['preset']}`")
         lines.append(f"| {name} | {row['images_per_second']:.2f} | {row['speedup']:.2f} | {row.get('precision', 'float32')} | {steps} |")
     return "\n".join(lines)
 
 
-BLOCKS = {"gallery": gallery, "results": results, "rivals": rivals, "claims": claims, "speed": speed}
+BLOCKS = {"gallery": gallery, "results": results, "baselines": baselines, "claims": claims, "speed": speed}
 
 
 def with_blocks(readme: str) -> str:

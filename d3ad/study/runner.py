@@ -25,8 +25,8 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from d3ad.config import PROFILES, Config
 from d3ad.infra.files import ROOT, Busy, alone, explain, read_json, tidy, write_whole
+from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of, study_profiles
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
@@ -161,7 +161,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                      description="Regenerates every figure and table by running the notebooks in order.")
     add = parser.add_argument
     add("--profile", metavar="P", default=os.environ.get("D3AD_PROFILE") or "demo",
-        help=f"{', '.join(PROFILES)}; by default %(default)s")
+        help=f"{', '.join(study_profiles())}; by default %(default)s")
     add("--data-root", metavar="DIR", type=folder, default=os.environ.get("D3AD_DATA_ROOT") or None,
         help="where the real dataset lies")
     add("--only", metavar="03,05", help="only these notebooks, by number")
@@ -188,18 +188,18 @@ def choose(notebooks: Path, only: str | None) -> list[Path]:
     return [path for number, path in numbered.items() if number in wanted]
 
 
-def check_data(profile: str, config: Config, root: Path | None) -> None:
+def check_data(profile: str, study: Study, root: Path | None) -> None:
     """Raise UsageError where the profile needs a real dataset and the folder does not hold it."""
-    if config.source == "drawn":
+    if study.source == "synthetic":
         return  # nothing on disk is needed
     if root is None:
-        raise UsageError(f"the {profile} profile needs the real dataset {', '.join(config.datasets)}: "
+        raise UsageError(f"the {profile} profile needs the real dataset {', '.join(study.datasets)}: "
                          "put it into a folder as published, and name that folder with --data-root DIR")
     from d3ad import data
     problems = []
-    for name in config.datasets:
+    for name in study.datasets:
         try:
-            categories = config.categories or data.categories(name, root)
+            categories = study.categories or data.categories(name, root)
         except data.DataError as error:
             problems.append(str(error))
             continue
@@ -217,17 +217,18 @@ def check_data(profile: str, config: Config, root: Path | None) -> None:
 def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
     """The notebooks to run; raises UsageError for what can be known before the long work."""
     try:
-        config = Config.profile(options.profile)
-        if not config.datasets:
+        config, study = settings_of(options.profile)
+        if not study.datasets:
             raise ValueError(f"the {options.profile} profile names no dataset: it is for python -m d3ad fit, and for notebook 09 "
                              "with a good_folder")
     except ValueError as error:
         raise UsageError(error) from None
-    if options.update_notebooks and (options.profile != "demo" or options.out):
+    options.results, options.settings = config.name, settings_hash(config, study)  # the name is another where D3AD_SET changes it
+    if options.update_notebooks and (options.results != "demo" or options.out):
         raise UsageError("--update-notebooks goes with the demo profile, and not with --out")
     if options.workers == "ray" and importlib.util.find_spec("ray") is None:
         raise UsageError('--workers ray takes Ray, which is not installed: pip install "d3ad[cluster]"')
-    check_data(options.profile, config, options.data_root)
+    check_data(options.profile, study, options.data_root)
     chosen = choose(notebooks, options.only)
     for source in chosen:
         check_parameters(source, parameters(options))
@@ -271,17 +272,17 @@ def run(options: argparse.Namespace, notebooks: list[Path]) -> None:
     Raises Busy where another run computes the same profile in the same place.  A notebook that somebody runs by hand
     meanwhile does no harm: each file appears whole, and both would write the same.
     """
-    home, hidden = options.out or ROOT, options.out or ROOT / ".cache"
-    copies = hidden / "notebooks" / options.profile
-    cache = (hidden / "cache" if options.out else hidden) / options.profile
-    with alone(cache.with_name(f"{cache.name}.lock"), f"computes the {options.profile} profile in {os.path.relpath(cache)}"):
-        for left_over in (cache, copies, home / "figures" / options.profile, home / "results" / options.profile):
-            tidy(left_over)
+    name, home = options.results, options.out or ROOT
+    copies, cache = (options.out or ROOT / ".cache") / "notebooks" / name, cache_folder(options.out, name)
+    with alone(cache.with_name(f"{cache.name}.lock"), f"computes the {name} profile in {os.path.relpath(cache)}"):
+        for folder in (cache, copies, home / "figures" / name, home / "results" / name):
+            tidy(folder)
         _run(options, notebooks, home, copies, cache)
 
 
 def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies: Path, cache: Path) -> None:
     started, since = time.monotonic(), time.time() - 2  # some file systems count in steps of two seconds
+    results, figures = home / "results" / options.results, home / "figures" / options.results
     os.environ.pop("MPLBACKEND", None)  # a backend with windows would fail where there is no display
     if options.force and cache.exists():
         print(f"--force: removing {os.path.relpath(cache)}")
@@ -289,22 +290,21 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
     os.environ["D3AD_WORKERS"] = options.workers  # for the notebooks
     if options.update_notebooks:
         os.environ["TQDM_DISABLE"] = "1"
-    print(f"profile {options.profile}; the executed notebooks go to {os.path.relpath(copies)}")
+    print(f"profile {options.results}; the executed notebooks go to {os.path.relpath(copies)}")
     for number, source in enumerate(notebooks, start=1):
         line, began = f"[{number}/{len(notebooks)}] {source.stem} ...", time.monotonic()
         executed = run_one(source, copies / source.name, parameters(options), line)
-        keep_minutes(home / "results" / options.profile / "minutes.json", options.profile, source.stem, (time.monotonic() - began) / 60)
+        keep_minutes(results / "minutes.json", options.settings, source.stem, (time.monotonic() - began) / 60)
         if options.update_notebooks:
             write_clean(executed, source)
-    products = [*home.glob(f"figures/{options.profile}/**/*"), *home.glob(f"results/{options.profile}/**/*")]
-    written = [path for path in sorted(products) if path.is_file() and path.stat().st_mtime >= since]
+    files = [path for folder in (figures, results) for path in sorted(folder.rglob("*")) if path.is_file()]
+    written = [path for path in files if path.stat().st_mtime >= since]
     print(f"figures and tables written: {len(written)}", *map(os.path.relpath, written), sep="\n  ")
     print(f"total: {elapsed(started)}")
 
 
-def keep_minutes(file: Path, profile: str, notebook: str, took: float) -> None:
+def keep_minutes(file: Path, settings: str, notebook: str, took: float) -> None:
     """Note how long a notebook took.  Of several runs with the same settings the longest counts: it computed the most."""
-    settings = Config.profile(profile).hash()
     kept = read_json(file) if file.exists() else {}
     minutes = kept["minutes"] if kept.get("settings") == settings else {}
     minutes[notebook] = max(minutes.get(notebook, 0.0), round(took, 1))

@@ -1,4 +1,4 @@
-"""Drawn stand-ins for the paper's datasets, written to disk in the layouts of the real ones.
+"""Synthetic datasets: drawn parts, good and defective, written to disk in the layouts of the paper's datasets.
 
 >>> from d3ad.data import synthetic
 >>> image, mask = synthetic.draw("gear", np.random.default_rng(0), "broken_tooth")
@@ -29,7 +29,6 @@ SMALL, MEDIUM = 0.005, 0.03  # shares of the image below which a region is small
 TRAIN, GOOD, BAD = range(3)  # the split's number in an image's seed
 VERSION = 1  # raised when the drawings change, so that older files are drawn again
 SEEN = 8  # grey levels by which a defect must change a pixel to be in the mask: above the camera's noise
-SIZES_HEADER = ("image", "region", "defect", "area_fraction", "size")
 SPLIT_HEADER = ("object", "split", "label", "image", "mask")
 
 
@@ -45,13 +44,6 @@ def defects(category: str) -> tuple[str, ...]:
     """The names of the category's defects.  Raises ValueError for an unknown category."""
     _one_of("category", category, CATALOGUE)
     return tuple(CATALOGUE[category][1])
-
-
-def size_label(area_fraction: float) -> str:
-    """"small" (< 0.5 %), "medium" (< 3 %) or "large" for a region's share of the image, in (0, 1]."""
-    if not 0 < area_fraction <= 1:
-        raise ValueError(f"area_fraction must lie in (0, 1]; got {area_fraction}")
-    return "small" if area_fraction < SMALL else "medium" if area_fraction < MEDIUM else "large"
 
 
 def regions(mask: np.ndarray) -> tuple[np.ndarray, int]:
@@ -174,19 +166,6 @@ def write(root, layout: str, category: str, num_train: int, num_good: int, num_b
     return folder
 
 
-def read_sizes(folder) -> list[dict]:
-    """The size labels of all drawn categories in a dataset's folder, one dict per region of a mask:
-
-    image (path relative to `folder`), region (from 1), defect, area_fraction (float) and size (its label).
-    """
-    rows = []
-    for path in sorted(Path(folder).glob("*/sizes.csv")):
-        with open(path, newline="", encoding="utf-8") as file:
-            rows += [row | {"region": int(row["region"]), "area_fraction": float(row["area_fraction"])}
-                     for row in csv.DictReader(file)]
-    return rows
-
-
 def _drawn(folder: Path) -> dict | None:
     """The arguments a category was drawn with; None where it was not drawn."""
     path = folder / "drawn.json"
@@ -194,7 +173,7 @@ def _drawn(folder: Path) -> dict | None:
 
 
 def _write_images(folder: Path, layout, category, num_train, num_good, num_bad, seed, size, version) -> None:
-    kinds, rows = defects(category), []
+    kinds = defects(category)
     for split, count in ((TRAIN, num_train), (GOOD, num_good), (BAD, num_bad)):
         for index in range(count):
             defect = kinds[index % len(kinds)] if split == BAD else None
@@ -205,8 +184,6 @@ def _write_images(folder: Path, layout, category, num_train, num_good, num_bad, 
             if defect:
                 number = 1 + kinds.index(defect) if layout == "visa" else 255  # VisA numbers the defects
                 _save(folder / mask_path, mask // 255 * number)
-                rows += _size_rows(f"{category}/{image_path}", defect, mask)
-    _write_csv(folder / "sizes.csv", SIZES_HEADER, rows)
 
 
 def _paths(layout, category, split, index, num_train, kinds) -> tuple[str, str]:
@@ -223,12 +200,6 @@ def _paths(layout, category, split, index, num_train, kinds) -> tuple[str, str]:
         defect, index = kinds[index % len(kinds)], index // len(kinds)
         return f"test/{defect}/{index:03}.png", f"ground_truth/{defect}/{index:03}_mask.png"
     return f"{('train/good', 'test/good')[split]}/{index:03}.png", ""
-
-
-def _size_rows(image: str, defect: str, mask: np.ndarray) -> list[tuple]:
-    numbered, count = regions(mask)
-    shares = np.bincount(numbered.ravel(), minlength=count + 1)[1:] / mask.size
-    return [(image, k, defect, f"{share:.6f}", size_label(share)) for k, share in enumerate(shares, 1)]
 
 
 def _save(path: Path, values: np.ndarray) -> None:

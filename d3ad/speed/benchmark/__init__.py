@@ -1,7 +1,7 @@
 """How fast, and how near the machine's limit: `python -m d3ad benchmark`.
 
-Three measurements, each in one run on one machine, so that ratios mean something: `inference` (the plain order of work, the presets,
-two rivals), `training` (one step, and what all datasets would take), `metrics` (PRO and AUROC against the usual ways).
+Three measurements, each in one run on one machine, so that ratios mean something: `inference` (the reference implementation, the presets,
+two baselines), `training` (one step, and what all datasets would take), `metrics` (PRO and AUROC against the usual ways).
 Networks have the paper's sizes and random weights, which cost what trained ones cost.
 """
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from d3ad.infra.files import ROOT, read_json, write_whole
 
 PARTS = ("inference", "training", "metrics")
-TINY = dict(naive_images=1, rounds=1)
+TINY = dict(reference_images=1, rounds=1)
 
 
 def measured(part: str, size: str, batch: int, file: Path) -> list[dict]:
@@ -41,7 +41,7 @@ def as_text(rows: list[dict]) -> str:
     """A line per row: what it is, and its main numbers."""
     def one(row: dict) -> str:
         name = row.get("preset") or row.get("way") or f"{row['metric']}, {row['method']}"
-        numbers = {"images_per_second": "images/s", "seconds_per_image": "s per image", "seconds": "s", "speedup": "times the plain order",
+        numbers = {"images_per_second": "images/s", "seconds_per_image": "s per image", "seconds": "s", "speedup": "times the reference",
                    "times_ours": "times ours", "megabytes": "MB"}
         return f"{name}: " + ", ".join(f"{row[key]:.4g} {unit}" for key, unit in numbers.items() if row.get(key) is not None)
 

@@ -1,4 +1,4 @@
-"""Images per second of the plain order of work, of the presets and of two rivals, and what each part of D3AD takes."""
+"""Images per second of the reference implementation, of the presets and of two baselines, and what each part of D3AD takes."""
 import contextlib
 import statistics
 import time
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from d3ad.conditioning import pool_features
 from d3ad.detector import D3AD
+from d3ad.speed import presets
 from d3ad.speed.benchmark import machine
-from d3ad.speed.benchmark.naive import Naive, fused
 from d3ad.speed.benchmark.networks import config_of, drawn_images, tiny_autoencoder, untrained
-from d3ad.speed.timing import keep_freed_memory, timed
+from d3ad.speed.benchmark.reference import Reference, fused
+from d3ad.speed.timing import clock, keep_freed_memory, timed
 
-PARTS = ("features", "encode", "conditioning", "eps", "decode")  # of D3AD.predict; what remains are maps
 
+def inference(size: str, batch: int = 16, reference_images: int = 2, rounds: int = 2) -> list[dict]:
+    """One dict per preset or baseline: seconds per image, images per second, speed-up over the reference, memory, each part's share.
 
-def inference(size: str, batch: int = 16, naive_images: int = 2, rounds: int = 2) -> list[dict]:
-    """One dict per preset or rival: seconds per image, images per second, speed-up over the plain order, memory, each part's share.
-
-    size: of `networks.SIZES`.  naive_images: the plain order is timed on so many of the batch.
+    size: of `networks.SIZES`.  reference_images: the reference is timed on so many of the batch.
     """
     config = config_of(size)
     detector, images = untrained(config), drawn_images(batch, config.image_size)
@@ -28,38 +28,38 @@ def inference(size: str, batch: int = 16, naive_images: int = 2, rounds: int = 2
     rates = {str(dtype)[6:]: machine.matmul_rate(detector.device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     about |= dict(matmul_gflops={name: round(rate) for name, rate in rates.items()}, copy_gb_per_s=round(machine.bandwidth(detector.device), 1))
 
-    plain = timed(lambda: Naive(detector).predict, images[:naive_images], rounds)  # before memory is kept: as PyTorch comes
-    reference = Naive(detector).predict(images[:naive_images])
-    rows = [about | dict(preset="naive", batch=1) | _cost(plain, plain)]
+    plain = timed(lambda: Reference(detector).predict, images[:reference_images], rounds)  # before memory is kept: as PyTorch comes
+    reference = Reference(detector).predict(images[:reference_images])
+    rows = [about | dict(preset="reference", batch=1) | _cost(plain, plain)]
     keep_freed_memory()
     compiled = size == "paper" and detector.device.type == "cuda"
     for name in tqdm(("faithful", "fast"), "presets"):
-        found = detector.with_preset(name, tiny_autoencoder())
-        found._set_networks(compiled and name == "faithful")  # after its calibration: each size of a batch is compiled anew
+        found = presets.apply(detector, name, tiny_autoencoder())
+        found.networks = presets.networks_of(found, name, compiled and name == "faithful")  # after its calibration: each batch size compiles anew
         cost = timed(lambda: found.predict, images, rounds)
         dtype = str(found.networks.dtype)[6:]
         row = about | dict(preset=name, precision=dtype, num_steps=found.config.num_steps,
                                  compiled=compiled and name == "faithful") | _cost(cost, plain)
-        row["parts"] = parts(found, detector.with_preset(name, found.codec), images, rates[dtype])
+        row["parts"] = parts(found, presets.apply(detector, name, found.codec), images, rates[dtype])
         row["megabytes_one_image"] = round(timed(lambda: untrained(config).predict, images[:1], 1)["megabytes"]) if name == "faithful" else None
         if name == "faithful":
             row["largest_difference"] = difference(found, images, reference)
         rows.append(row)
-    for name, build in RIVALS.items() if config.image_size >= 256 else ():  # EfficientAD can't take less
+    for name, build in BASELINES.items() if config.image_size >= 256 else ():  # EfficientAD can't take less
         with contextlib.suppress(ImportError):
             rows.append(about | dict(preset=name) | _cost(timed(lambda: build(config.image_size), images, rounds), plain))
     return rows
 
 
 def _cost(cost: dict, plain: dict) -> dict:
-    seconds, naive = statistics.median(cost["seconds"]), statistics.median(plain["seconds"])
-    return dict(seconds_per_image=seconds, images_per_second=1 / seconds, speedup=naive / seconds, megabytes=round(cost["megabytes"]))
+    seconds, reference = statistics.median(cost["seconds"]), statistics.median(plain["seconds"])
+    return dict(seconds_per_image=seconds, images_per_second=1 / seconds, speedup=reference / seconds, megabytes=round(cost["megabytes"]))
 
 
 def difference(detector: D3AD, images: Tensor, reference: dict[str, Tensor]) -> dict[str, float]:
-    """The largest difference of each map from the plain order's, as a share of the map's largest value; T-hat must be equal.
+    """The largest difference of each map from the reference's, as a share of the map's largest value; T-hat must be equal.
 
-    reference: of `Naive.predict`, for the first of the images.
+    reference: of `Reference.predict`, for the first of the images.
     """
     prediction, count = detector.predict(images), len(reference["t_hat"])
     assert torch.equal(prediction.t_hat[:count], reference["t_hat"])
@@ -74,55 +74,55 @@ def parts(detector: D3AD, countable: D3AD, images: Tensor, rate: float) -> list[
     countable: the same detector, not compiled: operations inside compiled code are not counted.
     The bytes are those that can't be avoided: the part's weights as stored, once per call, its inputs and outputs.
     """
-    with machine.flop_counter() as counter, _watched(countable, lambda: counter.get_total_flops()) as flops:
+    with machine.flop_counter() as counter, _watched(countable, counter.get_total_flops) as counted:
         countable.predict(images[:1])
     with _watched(detector, lambda: 0) as seen:
-        started = time.perf_counter()
-        detector.predict(images)
-        total = time.perf_counter() - started
-    count, found = len(images), []
-    for part in PARTS:
-        seconds, calls = seen[part]["seconds"], seen[part]["calls"]
-        gflop = count * flops[part]["flops"] / 1e9  # every image costs the same
-        found.append(dict(part=part, calls=calls, seconds=seconds / count, gflop=gflop / count, gflops=gflop / seconds,
-                          share_of_limit=gflop / seconds / rate, flop_per_byte=1e9 * gflop / max(seen[part]["bytes"], 1)))
-    known = sum(part["seconds"] for part in found)
-    return [*found, dict(part="maps", calls=1, seconds=total / count - known)]
+        total = clock(lambda: detector.predict(images))[0]
+    count, rows = len(images), []
+    for part, entry in seen.items():
+        gflop = count * counted[part]["flops"] / 1e9  # every image costs the same
+        rows.append(dict(part=part, calls=entry["calls"], seconds=entry["seconds"] / count, gflop=gflop / count, gflops=gflop / entry["seconds"],
+                         share_of_limit=gflop / entry["seconds"] / rate, flop_per_byte=1e9 * gflop / max(entry["bytes"], 1)))
+    features = pool_features(detector.networks.features(images.to(detector.device))[detector.config.dic_block])
+    rows.append(dict(part="conditioning", calls=1, seconds=clock(lambda: detector.conditioning.distances(features))[0] / count))
+    known = sum(row["seconds"] for row in rows)
+    return [*rows, dict(part="maps", calls=1, seconds=max(total / count - known, 0.0))]
 
 
 @contextlib.contextmanager
 def _watched(detector: D3AD, flops: Callable[[], int]) -> Iterator[dict]:
-    """Inside the block, each part of the detector's predict adds its calls, seconds, FLOPs and bytes to a dict."""
-    seen = {part: dict(calls=0, seconds=0.0, flops=0, bytes=0) for part in PARTS}
-    networks, dic = detector.networks, detector.conditioning
-    weights = dict(features=networks.backbone, encode=networks.codec, eps=networks.unet, decode=networks.codec)
+    """Inside the block, hooks on the detector's networks add each part's calls, seconds, FLOPs and bytes to a dict."""
+    networks = detector.networks
+    modules = dict(features=networks.backbone, encode=networks.codec.model.encoder, eps=networks.unet, decode=networks.codec.model.decoder)
+    seen = {part: dict(calls=0, seconds=0.0, flops=0, bytes=0) for part in modules}
+    begun: dict = {}
 
-    def watch(part: str, call):
-        size = sum(p.nbytes for p in weights[part].parameters()) if part in weights else 0
-        size = size / 2 if part in ("encode", "decode") else size  # half an autoencoder each
+    def now() -> float:
+        if detector.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
-        def watched(*inputs):
-            before, started = flops(), time.perf_counter()
-            result = call(*inputs)
-            if detector.device.type == "cuda":
-                torch.cuda.synchronize()
-            entry = seen[part]
-            entry["seconds"] += time.perf_counter() - started
-            entry["flops"] += flops() - before
-            entry["calls"] += 1
-            outputs = result.values() if isinstance(result, dict) else result if isinstance(result, tuple) else (result,)
-            entry["bytes"] += size + sum(x.nbytes for x in (*inputs, *outputs) if isinstance(x, Tensor))
-            return result
-        return watched
+    def begin(part: str) -> None:
+        begun[part] = now(), flops()
 
-    targets = [(networks, part, part) for part in PARTS if part != "conditioning"] + [(dic, "distances", "conditioning")]
+    def end(part: str, module: torch.nn.Module, inputs: tuple, output) -> None:
+        started, before = begun[part]
+        tensors = [x for x in (*inputs, *(output if isinstance(output, (tuple, list)) else (output,))) if isinstance(x, Tensor)]
+        entry = seen[part]
+        entry["seconds"] += now() - started
+        entry["flops"] += flops() - before
+        entry["calls"] += 1
+        entry["bytes"] += sum(p.nbytes for p in module.parameters()) + sum(x.nbytes for x in tensors)
+
+    hooks = []
+    for part, module in modules.items():
+        hooks.append(module.register_forward_pre_hook(lambda module, inputs, part=part: begin(part)))
+        hooks.append(module.register_forward_hook(lambda module, inputs, output, part=part: end(part, module, inputs, output)))
     try:
-        for holder, method, part in targets:
-            object.__setattr__(holder, method, watch(part, getattr(holder, method)))
         yield seen
     finally:
-        for holder, method, _ in targets:
-            object.__delattr__(holder, method)
+        for hook in hooks:
+            hook.remove()
 
 
 def _patchcore(image_size: int) -> Callable[[Tensor], object]:
@@ -141,4 +141,4 @@ def _efficientad(image_size: int) -> Callable[[Tensor], object]:
     return lambda images: torch.no_grad()(model)((images + 1) / 2)
 
 
-RIVALS = {"PatchCore": _patchcore, "EfficientAD": _efficientad}
+BASELINES = {"PatchCore": _patchcore, "EfficientAD": _efficientad}

@@ -1,6 +1,5 @@
-"""What this machine can do at most: the rate of its matrix products and of its memory."""
+"""What this machine can do at most: the rate of its matrix multiplications and of its memory."""
 import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +7,9 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from d3ad.infra.versions import commit, version
 from d3ad.speed.presets import low_precision_pays
-from d3ad.study.provenance import commit, version
+from d3ad.speed.timing import clock
 
 
 def describe(device: torch.device) -> dict:
@@ -27,24 +27,17 @@ def _processor() -> str:
     return f"{name} with AMX" if low_precision_pays(torch.device("cpu")) else name
 
 
-def best_seconds(work: Callable[[], object], device: torch.device, rounds: int = 5) -> float:
+def best_seconds(work: Callable[[], object], rounds: int = 5) -> float:
     """The shortest of some rounds after one that isn't counted: what the machine can do when nothing disturbs it."""
-    found = []
-    for _ in range(rounds + 1):
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - started)
-    return min(found[1:])
+    return min(clock(work, rounds, warm_up=1))
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] = (1024, 2048, 4096)) -> float:
-    """The best rate of square matrix products, in GFLOP/s: the limit of every network here."""
+    """The best rate of square matrix multiplications, in GFLOP/s: the limit of every network here."""
     rates = []
     for size in sizes:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        rates.append(2 * size ** 3 / best_seconds(lambda: a @ b, device) / 1e9)
+        rates.append(2 * size ** 3 / best_seconds(lambda: a @ b) / 1e9)
     return max(rates)
 
 
@@ -52,10 +45,10 @@ def bandwidth(device: torch.device, megabytes: int = 512) -> float:
     """The rate at which memory is read and written by a copy, in GB/s."""
     source = torch.zeros(megabytes * 250_000, device=device)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / best_seconds(lambda: target.copy_(source), device) / 1e9
+    return 2 * source.nbytes / best_seconds(lambda: target.copy_(source)) / 1e9
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts the floating point operations of all products inside it; torch's own leaves out attention on a CPU."""
+    """Counts the floating point operations of all multiplications inside it; torch's own leaves out attention on a CPU."""
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return FlopCounterMode(display=False, custom_mapping={attention: lambda *shapes, **_: sdpa_flop_count(*shapes[:3])})

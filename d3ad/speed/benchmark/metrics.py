@@ -27,7 +27,8 @@ def measure(num_maps: int = 60, size: int = 256, largest: int = 441) -> list[dic
         ours = None
         for method, function in methods.items():
             values: list = []
-            seconds = machine.best_seconds(lambda: values.append(function(maps, masks)), CPU, 1 if function is loop_pro else 5)
+            seconds = machine.best_seconds(lambda function=function, values=values: values.append(function(maps, masks)),
+                                           1 if function is loop_pro else 5)
             ours = ours or seconds
             rows.append(about | dict(metric=metric, method=method, value=float(values[-1]), seconds=seconds, times_ours=seconds / ours))
     return [*rows, about | dict(num_maps=largest, metric="PRO", method="ours, exact", megabytes=round(peak_megabytes(largest, size)))]

@@ -10,6 +10,7 @@ from d3ad.conditioning import pool_features
 from d3ad.config import Config
 from d3ad.detector import D3AD
 from d3ad.features import FeatureExtractor
+from d3ad.speed import presets
 from d3ad.speed.benchmark.machine import flop_counter
 
 STABLE_DIFFUSION = dict(  # the shape of stabilityai/sd-vae-ft-mse
@@ -35,13 +36,12 @@ def untrained(config: Config, num_reference: int = 900) -> D3AD:
     detector = D3AD(config)
     detector.codec, detector.unet, detector.backbone = (
         part.to(detector.device).eval().requires_grad_(False) for part in random_networks(config))
-    detector._set_networks()
+    presets.speed_up(detector)
     seen = pool_features(detector.networks.features(drawn_images(8, config.image_size).to(detector.device))[config.dic_block]).cpu()
     which = torch.arange(num_reference) % len(seen)  # each is one of the images, more or less blurred: several bins are in use
     blur = (0.2 + which / len(seen)).unsqueeze(1) * seen.std(0) * torch.randn(num_reference, seen.shape[1])
     detector.conditioning = detector._conditioning().fit(seen[which] + blur)
-    unit, zero, one = torch.tensor([0.0, 1.0]), torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
-    detector.calibration = Calibration(torch.tensor([config.t_max]), zero, one, zero, one, unit, unit, torch.tensor(1.0))
+    detector.calibration = Calibration.neutral(config.t_max)
     detector.calibration_images = drawn_images(2, config.image_size)
     return detector
 
@@ -60,8 +60,8 @@ def arithmetic(size: str) -> dict[str, float]:
         codec, unet, backbone = (part.eval() for part in random_networks(config))
         images = torch.empty(1, 3, config.image_size, config.image_size)
         latents, t = torch.empty(1, config.latent_channels, *[config.image_size // 8] * 2), torch.zeros(1)
-        calls = {"features": (2, lambda: backbone(images)), "encode": (1, lambda: codec.encode(images)),
-                 "eps": (config.num_steps, lambda: unet(latents, t)), "decode": (1, lambda: codec.decode(latents))}
+        calls = {"features": (2, lambda: backbone(images)), "encode": (1, lambda: codec.model.encoder(images)),
+                 "eps": (config.num_steps, lambda: unet(latents, t)), "decode": (1, lambda: codec.model.decoder(latents))}
         found = {}
         for part, (times, call) in calls.items():
             with flop_counter() as counter, torch.no_grad():

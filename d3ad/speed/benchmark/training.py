@@ -3,8 +3,8 @@ import torch
 
 from d3ad import diffusion, training
 from d3ad.speed.benchmark import machine
-from d3ad.speed.benchmark.naive import usual_order
 from d3ad.speed.benchmark.networks import config_of, drawn_images, untrained
+from d3ad.speed.benchmark.reference import usual_order
 from d3ad.speed.timing import keep_freed_memory, memory_peak
 
 IMAGES = {"VisA": 8659, "BTAD": 1799, "MVTec AD": 3629}  # normal training images of all 30 categories
@@ -42,7 +42,7 @@ def measure(size: str, batch: int = 4, rounds: int = 2, memory_batch: int = 0) -
         else:
             unet, detector.codec = usual_order(unet), usual_order(detector.codec)
         step = _step(unet, config, latents, dtype, fused=ours)
-        seconds = machine.best_seconds(lambda: step(batch), device, rounds) / batch
+        seconds = machine.best_seconds(lambda step=step: step(batch), rounds) / batch
         plain = plain or seconds
         rate = step_gflop / seconds
         rows.append(about | dict(

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from d3ad.study import ablations, paper, provenance
+from d3ad.study import ablations, paper, provenance, tables
 from d3ad.study.workspace import D3AD, Config, open_workspace
 
 
@@ -56,16 +56,16 @@ def test_table4_is_in_quarters_of_t_max():
 
 def test_reported_and_measured_stay_apart(workspace):
     measured = pd.DataFrame([dict(dataset="VisA-like", category="Average", method="DIC", measured_pro=50.0)])
-    table = provenance.beside_paper(4, measured)
+    table = tables.beside_paper(4, measured)
     paper, ours = table[table["dataset"] == "VisA"], table[table["dataset"] == "VisA-like"]
     assert paper["measured_pro"].isna().all() and ours["reported_pro"].isna().all() and len(paper) == 5
-    same = provenance.beside_paper(4, measured.assign(dataset="VisA"))
+    same = tables.beside_paper(4, measured.assign(dataset="VisA"))
     assert same.query("method == 'DIC'")[["reported_pro", "measured_pro"]].values.tolist() == [[94.1, 50.0]]
 
 
 def test_products_are_written_whole_with_their_provenance(workspace):
     frame = pd.DataFrame([dict(dataset="A", category="x", method="m", measured_pro=None), dict(dataset="A", category="y", method="m", measured_pro=12.345)])
-    provenance.save_table(workspace, frame, "table4")
+    tables.save_table(workspace, frame, "table4")
     assert (workspace.results / "table4.csv").read_text().splitlines()[1:] == ["A,x,m,,smoke", "A,y,m,12.35,smoke"] or \
         (workspace.results / "table4.csv").read_text().splitlines()[1:] == ["A,x,m,,smoke", "A,y,m,12.34,smoke"]
     fig, ax = plt.subplots()
@@ -78,13 +78,13 @@ def test_products_are_written_whole_with_their_provenance(workspace):
     provenance.written(workspace, "fig05", "table4")
     assert not list(workspace.out.rglob("*.part"))
     with pytest.raises(AssertionError):
-        provenance.save_table(workspace, frame.assign(measured_pro=120.0), "table4")
+        tables.save_table(workspace, frame.assign(measured_pro=120.0), "table4")
         provenance.written(workspace, "table4")
 
 
 def test_a_table_is_laid_out_as_the_paper_prints_it(workspace):
     measured = pd.DataFrame([dict(dataset="BTAD", category="01", method="D3AD", measured_i_auroc=90.04, measured_pro=None)])
-    laid_out = provenance.layout(provenance.beside_paper(3, measured), "md").set_index(["dataset", "category"])
+    laid_out = tables.layout(tables.beside_paper(3, measured), "md").set_index(["dataset", "category"])
     row = laid_out.loc[("BTAD", "01")]
     assert row["FastFlow"] == "**99.4** / 71.7" and row["D3AD"] == "98.9 / **80.0**" and row["D3AD, measured"] == "90.0"
     assert laid_out.loc[("BTAD", "Average"), "D3AD, measured"] == ""
@@ -92,7 +92,7 @@ def test_a_table_is_laid_out_as_the_paper_prints_it(workspace):
 
 def test_tables_are_written_in_three_formats(workspace):
     measured = pd.DataFrame([dict(dataset="MVTec-like", category="weave", method="D3AD", measured_i_auroc=99.0, measured_p_auroc=98.0, measured_pro=95.0)])
-    provenance.save_layouts(workspace, provenance.beside_paper(6, measured), "table6", "Table 6: 100 % of it")
+    tables.save_layouts(workspace, tables.beside_paper(6, measured), "table6", "Table 6: 100 % of it")
     tex = (workspace.results / "table6.tex").read_text()
     assert "\\toprule" in tex and "\\textbf{100.0}" in tex and "100 \\% of it" in tex and "metal nut" in tex
     last = (workspace.results / "table6.md").read_text().splitlines()[-1]
@@ -103,7 +103,7 @@ def test_the_registry_holds_every_average_and_every_claim(workspace):
     from d3ad.study import claims
     
     measured = pd.DataFrame([dict(dataset="VisA-like", category="Average", method="D3AD", measured_p_auroc=98.0)])
-    provenance.save_table(workspace, provenance.beside_paper(7, measured), "table7")
+    tables.save_table(workspace, tables.beside_paper(7, measured), "table7")
     ledger = pd.DataFrame([dict(claim=c.claim, reported=c.reported, measured=None, spread=None) for c in claims.CLAIMS])
     entries = {entry["item"]: entry for entry in provenance.registry(workspace, ledger)}
     assert entries["Table 7, VisA, D3AD, p_auroc"]["paper"] == 97.9 and entries["Table 7, VisA-like, D3AD, p_auroc"]["measured"] == 98.0

@@ -1,4 +1,4 @@
-"""Rivals on a run of the smoke profile: measured once, by the same metrics as D3AD, and left out with a line where they can't be."""
+"""Baselines on a run of the smoke profile: measured once, by the same metrics as D3AD, and left out with a line where they can't be."""
 import pandas as pd
 import pytest
 
@@ -10,10 +10,10 @@ from d3ad.study.workspace import open_workspace
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     return open_workspace("smoke", out=str(tmp_path_factory.mktemp("out")), categories=["weave"], datasets=["mvtec"],
-                                      rivals=["SPADE", "DDAD"], rival_steps=2, rival_width=0.25)
+                                      baselines=["SPADE", "DDAD"], baseline_steps=2, baseline_width=0.25)
 
 
-def test_a_rival_is_measured_once_and_by_the_same_metrics(workspace, monkeypatch):
+def test_a_baseline_is_measured_once_and_by_the_same_metrics(workspace, monkeypatch):
     frame = comparison.summary(workspace.runs(), comparison.available(workspace))
     assert frame["method"].tolist() == ["SPADE", "DDAD"] and set(frame["dataset"]) == {"MVTec-like"}
     monkeypatch.setattr(comparison, "make", None)  # a second fit would fail
@@ -25,7 +25,7 @@ def test_a_rival_is_measured_once_and_by_the_same_metrics(workspace, monkeypatch
     assert comparison.summary(workspace.runs(), ["SPADE", "DDAD"]).equals(frame)
 
 
-def test_rivals_leave_the_detectors_cache_alone(workspace):
+def test_baselines_leave_the_detectors_cache_alone(workspace):
     without = open_workspace("smoke", out=str(workspace.out), categories=["weave"], datasets=["mvtec"])
     assert without.runs()[0].key == workspace.runs()[0].key and without.config.hash() == workspace.config.hash()
 

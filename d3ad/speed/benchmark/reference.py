@@ -1,4 +1,4 @@
-"""The plain order of work, as the authors' code does it: the reference for both numbers and time.
+"""The reference implementation, in the order of work of the authors' code: what numbers and times are held against.
 
 One image after the other; features twice, once for Algorithm 2 and once for the map; neighbours by scikit-learn; a list of every
 step's latent; the usual memory order of PyTorch.
@@ -16,8 +16,8 @@ from d3ad.config import Config
 from d3ad.detector import D3AD
 
 
-class Naive:
-    """A detector's networks, called in the plain order."""
+class Reference:
+    """A detector's networks, called in the authors' order."""
 
     def __init__(self, detector: D3AD):
         self.config, self.dic, self.abar = detector.config, detector.conditioning, detector.alpha_bar

@@ -4,7 +4,7 @@ import pandas as pd
 
 from d3ad.study.figures import BAD, GOOD, TEST, TRAIN, WIDTH
 
-COLOURS = {"naive": "#888888", "faithful": TRAIN, "fast": BAD}
+COLOURS = {"reference": "#888888", "faithful": TRAIN, "fast": BAD}
 MARKERS = {"features": "o", "encode": "s", "eps": "^", "decode": "D"}
 
 
@@ -21,7 +21,7 @@ def roofline(rows: list[dict], written: dict[str, float] | None = None):
     for precision, rate in about["matmul_gflops"].items():
         ridge = rate / about["copy_gb_per_s"]
         ax.plot([1, ridge, 2e5], [about["copy_gb_per_s"], rate, rate], color="#444444", lw=1)
-        ax.annotate(f"matrix products, {precision}: {rate} GFLOP/s", (1.8e5, rate), xytext=(0, 3), textcoords="offset points", ha="right", fontsize=7)
+        ax.annotate(f"matrix multiplications, {precision}: {rate} GFLOP/s", (1.8e5, rate), xytext=(0, 3), textcoords="offset points", ha="right", fontsize=7)
     ax.annotate(f"memory: {about['copy_gb_per_s']} GB/s", (2, 2 * about["copy_gb_per_s"]), xytext=(4, -10), textcoords="offset points", fontsize=7)
     for row in drawn:
         for part in row["parts"]:
@@ -43,12 +43,12 @@ def roofline(rows: list[dict], written: dict[str, float] | None = None):
 
 
 def quality_and_time(points: pd.DataFrame, metric: str, title: str):
-    """Quality against time per image, one point per preset or rival.
+    """Quality against time per image, one point per preset or baseline.
 
-    points: columns method, milliseconds, kind ("preset" or "rival") and measured_<metric>, in percent.
+    points: columns method, milliseconds, kind ("preset" or "baseline") and measured_<metric>, in percent.
     """
     fig, ax = plt.subplots(figsize=(WIDTH, 3.8))
-    for kind, colour in (("rival", TEST), ("preset", TRAIN)):
+    for kind, colour in (("baseline", TEST), ("preset", TRAIN)):
         some = points[points["kind"] == kind].sort_values("milliseconds")
         ax.scatter(some["milliseconds"], some[f"measured_{metric}"], color=colour, s=28, zorder=3, label=f"{kind}s")
         for i, row in enumerate(some.itertuples()):
@@ -56,7 +56,7 @@ def quality_and_time(points: pd.DataFrame, metric: str, title: str):
             where = dict(xytext=(0, 6), ha="center", va="bottom", rotation=90) if kind == "preset" else \
                 dict(xytext=(5, 4 if i % 4 == 1 else -8), ha="left") if i % 2 else dict(xytext=(-5, -8), ha="right")
             near = some["milliseconds"].between(row.milliseconds / 1.04, 1.04 * row.milliseconds)
-            name = row.method if kind == "rival" else ", ".join(some[near]["method"])
+            name = row.method if kind == "baseline" else ", ".join(some[near]["method"])
             if kind == "preset" and some[near]["method"].iloc[0] != row.method:
                 continue  # named with the one before it, on the same spot
             ax.annotate(name, (row.milliseconds, getattr(row, f"measured_{metric}")), textcoords="offset points", fontsize=7,

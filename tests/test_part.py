@@ -36,9 +36,9 @@ def workspace(tmp_path):
 
 
 def test_a_forecast_adds_up_and_speaks_of_its_larger_parts():
-    forecast = forecast.Forecast({"autoencoder": 30.0, "diffusion": 95.0, "adaptation": 0.2})
-    assert forecast.total == pytest.approx(125.2)
-    assert str(forecast) == "about 2.1 minutes on this machine (autoencoder 30 s, diffusion 1.6 minutes)"
+    expected = forecast.Forecast({"autoencoder": 30.0, "diffusion": 95.0, "adaptation": 0.2})
+    assert expected.total == pytest.approx(125.2)
+    assert str(expected) == "about 2.1 minutes on this machine (autoencoder 30 s, diffusion 1.6 minutes)"
     assert str(forecast.Forecast({"diffusion": 3600.0 * 40})).startswith("about 40 hours")
     assert forecast.Forecast({"autoencoder": 30.0, "diffusion": 95.0, "features": 20.0}, at_once=True).total == 125  # the longer of two counts
 
@@ -50,9 +50,8 @@ def test_the_steps_of_a_fit_are_counted():
 
 def test_a_rehearsal_changes_nothing_of_the_fit(tiny, images, fitted):
     from d3ad import D3AD
-    
-    forecast = forecast.rehearse(images, tiny, num_held_out=2)
-    assert set(forecast.seconds) == {"autoencoder", "diffusion", "features", "adaptation", "calibration"} and forecast.total > 0
+    expected = forecast.rehearse(images, tiny, num_held_out=2)
+    assert set(expected.seconds) == {"autoencoder", "diffusion", "features", "adaptation", "calibration"} and expected.total > 0
     assert torch.equal(D3AD(tiny).fit(images).predict(images).score, fitted.predict(images).score)
 
 
@@ -62,7 +61,7 @@ def test_a_long_fit_says_how_long_and_uses_two_cores_with_the_same_result(tiny, 
     monkeypatch.setattr(part, "LONG", 1)
     detector, num_trained = part.fit_part(images, tiny)
     said = capsys.readouterr().out
-    assert said.startswith("training on 8 images takes about 5.0 minutes on this machine") and num_trained == 8 and detector.promise.num_images == 2
+    assert said.startswith("training on 8 images takes about 5.0 minutes on this machine") and num_trained == 8 and detector.guarantee.num_images == 2
     monkeypatch.setattr(part, "LONG", 100)
     plain, _ = part.fit_part(images, tiny)
     assert not capsys.readouterr().out  # nine steps are not worth a word

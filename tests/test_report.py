@@ -45,7 +45,7 @@ def test_files_and_pictures_say_what_the_prediction_says(predicted, tmp_path):
 
 
 def test_a_name_cannot_break_out_of_its_place(predicted, tmp_path):
-    report.write_page(tmp_path / "report.html", HOSTILE, *predicted, promise="</script>")
+    report.write_page(tmp_path / "report.html", HOSTILE, *predicted, guarantee="</script>")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert text.count("</script>") == 2  # the data's and the code's
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
@@ -53,13 +53,13 @@ def test_a_name_cannot_break_out_of_its_place(predicted, tmp_path):
 
 
 def test_the_report_needs_nothing_from_elsewhere(predicted, tmp_path):
-    report.write_page(tmp_path / "report.html", ["a"] * 4, *predicted, promise="")
+    report.write_page(tmp_path / "report.html", ["a"] * 4, *predicted, guarantee="")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not re.search(r'(?:src|href)\s*=\s*"(?!data:|#)|@import|fetch\(|url\(', text.replace("http://www.w3.org/2000/svg", ""))
 
 
 def test_only_the_highest_scores_have_pictures(predicted, tmp_path):
-    report.write_page(tmp_path / "report.html", list("abcd"), *predicted, promise="", most=2)
+    report.write_page(tmp_path / "report.html", list("abcd"), *predicted, guarantee="", most=2)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     items = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])["items"]
     assert ["image" in item for item in items] == [False, False, True, True]
@@ -67,14 +67,14 @@ def test_only_the_highest_scores_have_pictures(predicted, tmp_path):
 
 def test_names_must_belong_to_the_images(predicted, tmp_path):
     with pytest.raises(ValueError, match="3 names, 4 images"):
-        report.write_page(tmp_path / "report.html", list("abc"), *predicted, promise="")
+        report.write_page(tmp_path / "report.html", list("abc"), *predicted, guarantee="")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: apt-get install chromium, to see the report in a browser")
 def test_in_a_browser(predicted, tmp_path):
     page = tmp_path / "report.html"
-    report.write_page(page, HOSTILE, *predicted, promise="From good images.")
+    report.write_page(page, HOSTILE, *predicted, guarantee="From good images.")
     act = """<script>
       const before = document.getElementById("count").textContent;
       const slider = document.getElementById("slider"); slider.value = 0.5; slider.dispatchEvent(new Event("input"));

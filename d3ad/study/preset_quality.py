@@ -6,10 +6,12 @@ import pandas as pd
 import torch
 
 from d3ad.infra.files import read_json, write_whole
+from d3ad.speed import presets
 from d3ad.speed.presets import PRESETS
 from d3ad.speed.timing import timed
 from d3ad.study import ablations
-from d3ad.study.workspace import VERSION, Run, Workspace, evaluate, on_trained
+from d3ad.study.outcome import evaluate
+from d3ad.study.workspace import VERSION, Run, Workspace, on_trained
 
 
 def _file(run: Run, name: str):
@@ -17,12 +19,12 @@ def _file(run: Run, name: str):
 
 
 def _measure(run: Run, name: str) -> None:
-    prediction = run.detector.with_preset(name).predict(run.images, normalisation=run.config.normalisation)
+    prediction = presets.apply(run.detector, name).predict(run.images, normalisation=run.config.normalisation)
     write_whole(_file(run, name), json.dumps(evaluate(prediction, run.labels, run.masks)))
 
 
 def summary(workspace: Workspace, runs: list[Run] | None = None) -> pd.DataFrame:
-    """Rows as `sweeps.summary` has them, in percent, with the names of all presets as methods; cached."""
+    """Rows as `ablations.summary` has them, in percent, with the names of all presets as methods; cached."""
     runs = workspace.runs() if runs is None else runs
     steps = {name: dict(num_steps=preset.num_steps) if preset.num_steps else {} for name, preset in PRESETS.items() if not preset.low_precision}
     exact = ablations.summary(workspace, steps, runs)
@@ -36,14 +38,10 @@ def seconds(run: Run) -> dict[str, float]:
     """Seconds per image of every preset on one batch of the run's test images, in this process; median of some rounds, cached."""
     file = run.folder / f"preset-seconds-{run.config.predict_batch}.json"
     if not file.exists():
-        batch, own = run.images[:run.config.predict_batch], run.detector
+        batch, own = run.images[:run.config.predict_batch], presets.load(run.folder / "detector", run.config.device)
 
-        def build(name: str):
-            found = own.with_preset(name)
-            found.memory = None  # each call looks at the images anew
-            return found.predict
-
-        found = {name: statistics.median(timed(lambda: build(name), batch)["seconds"]) for name in PRESETS}
-        write_whole(file, json.dumps(found | {"threads": torch.get_num_threads()}))
-    found = read_json(file)
-    return {name: found[name] for name in PRESETS}
+        costs = {name: timed(lambda name=name: presets.apply(own, name).predict, batch) for name in PRESETS}
+        medians = {name: statistics.median(cost["seconds"]) for name, cost in costs.items()}
+        write_whole(file, json.dumps(medians | {"threads": torch.get_num_threads()}))
+    kept = read_json(file)
+    return {name: kept[name] for name in PRESETS}

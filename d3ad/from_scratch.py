@@ -1,0 +1,182 @@
+"""Networks trained from scratch, where there are no pretrained weights: a small autoencoder and the features.
+
+Not part of the paper, which takes both pretrained.  Both see normal images only.
+"""
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from d3ad.config import Config
+from d3ad.features import FeatureExtractor
+from d3ad.infra.torchvision_shim import make_torchvision_importable
+from d3ad.training import ALONE, Alone, batch_indices, optimise, random_crop, step_generator
+
+make_torchvision_importable()
+from diffusers import ConfigMixin, ModelMixin  # noqa: E402
+from diffusers.configuration_utils import register_to_config  # noqa: E402
+
+if TYPE_CHECKING:
+    from d3ad.autoencoders import LatentCodec
+
+
+class ResBlock(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
+                                    nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class SmallAutoencoder(ModelMixin, ConfigMixin):
+    """A variational autoencoder that two CPU cores train in a minute; 8x downsampling like the paper's.
+
+    Two paths are added: a linear one, from a patch of 8 x 8 pixels to its latent and back, which starts as the principal
+    components of the training patches (`start_linear`), and a convolutional one, which starts at zero and learns the
+    rest.  The latter's first 4x are a rearrangement of pixels into channels, so that no layer works at full resolution.
+
+    linear: False leaves the linear path out.  What remains learns the smooth part of an image first, and forgets grain;
+    on rough surfaces that is what a detector wants.
+    """
+
+    @register_to_config
+    def __init__(self, latent_channels: int = 4, width: int = 64, depth: int = 2, scaling_factor: float = 1.0,
+                 linear: bool = True):
+        super().__init__()
+        fine, coarse = width, 2 * width
+        if linear:
+            self.encode_patch = nn.Conv2d(3, latent_channels, 8, stride=8)
+            self.decode_patch = nn.ConvTranspose2d(latent_channels, 3, 8, stride=8)
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(4), nn.Conv2d(48, fine, 3, padding=1), ResBlock(fine),
+            nn.Conv2d(fine, coarse, 3, stride=2, padding=1), *[ResBlock(coarse) for _ in range(depth)],
+            nn.GroupNorm(8, coarse), nn.SiLU(), nn.Conv2d(coarse, 2 * latent_channels, 3, padding=1))
+        self.decoder = nn.Sequential(
+            nn.Conv2d(latent_channels, coarse, 3, padding=1), *[ResBlock(coarse) for _ in range(depth)],
+            nn.Conv2d(coarse, 4 * fine, 3, padding=1), nn.PixelShuffle(2), ResBlock(fine),
+            nn.GroupNorm(8, fine), nn.SiLU(), nn.Conv2d(fine, 48, 3, padding=1), nn.PixelShuffle(4))
+        if linear:
+            for last in (self.encoder[-1], self.decoder[-2]):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+            with torch.no_grad():
+                self.encoder[-1].bias[latent_channels:] = -6.0  # a narrow posterior to begin with
+
+    @torch.no_grad()
+    def start_linear(self, images: Tensor) -> None:
+        """Set the linear path to the principal components of the images' patches, the first scaled to standard deviation 1."""
+        patches = F.pixel_unshuffle(images, 8).permute(0, 2, 3, 1).flatten(0, 2).double()
+        mean = patches.mean(0)
+        variances, axes = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
+        axes, scale = axes.flip(1)[:, :self.config.latent_channels], variances[-1].sqrt()
+        self.encode_patch.weight.copy_((axes / scale).T.reshape(self.encode_patch.weight.shape))
+        self.encode_patch.bias.copy_(-(mean @ axes) / scale)
+        self.decode_patch.weight.copy_((axes * scale).T.reshape(self.decode_patch.weight.shape))
+        # what a patch's mean adds beyond its components goes to the bias, one value per colour
+        self.decode_patch.bias.copy_((mean - axes @ (axes.T @ mean)).reshape(3, 64).mean(1))
+
+    def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the posterior, (B, C, H/8, W/8) each, unscaled."""
+        mean, log_variance = self.encoder(images).chunk(2, dim=1)
+        mean = mean + self.encode_patch(images) if self.config.linear else mean
+        return mean, log_variance.clamp(-20, 10)
+
+    def to_images(self, latents: Tensor) -> Tensor:
+        """Unscaled latents to images (B, 3, H, W), about [-1, 1]."""
+        images = self.decoder(latents)
+        return images + self.decode_patch(latents) if self.config.linear else images
+
+
+def autoencoder_loss(model: SmallAutoencoder, images: Tensor, noise: Tensor, kl_weight: float = 1e-4) -> Tensor:
+    """Mean absolute error of the decoded posterior sample, plus the KL divergence to N(0, 1) per latent element."""
+    mean, log_variance = model.moments(images)
+    decoded = model.to_images(mean + (0.5 * log_variance).exp() * noise)
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    return F.l1_loss(decoded, images) + kl_weight * kl
+
+
+def train_autoencoder(codec: "LatentCodec", images: Tensor, config: Config, folder: Path | None = None,
+                      team: Alone = ALONE) -> list[float]:
+    """Train the small autoencoder on normal images (N, 3, H, W), and scale its latents to standard deviation 1."""
+    model = codec.model
+    if model.config.linear:
+        model.start_linear(images[torch.linspace(0, len(images) - 1, min(len(images), 200)).long()].to(model.device))
+
+    def loss_of_step(step: int) -> Tensor:
+        batch = random_crop(images[batch_indices(len(images), config.batch_size, step, config.seed)], step, config)
+        shape = (len(batch), config.latent_channels, batch.shape[2] // codec.factor, batch.shape[3] // codec.factor)
+        noise = torch.randn(shape, generator=step_generator(config.seed, step))
+        mine, noise = (team.share(x).to(model.device) for x in (batch, noise))
+        return team.weighted(autoencoder_loss(model, mine, noise), of=len(batch))
+
+    losses = optimise("autoencoder", model, loss_of_step, config.autoencoder_steps, learning_rate=2e-3, schedule="cosine",
+                      folder=folder, team=team)
+    model.register_to_config(scaling_factor=1.0)
+    mean, _ = codec.encode_all(images[:256])
+    model.register_to_config(scaling_factor=round(float(1 / mean.std()), 6))
+    return losses
+
+
+def corrupt(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Normal images (B, 3, H, W) with a patch that doesn't belong there, and where it is, (B, H, W) of 0 and 1.
+
+    One or two blobs, from a hair to a quarter of the image, hold another place of another image, made darker or
+    brighter so that it shows on a plain surface too.
+    """
+    batch, _, height, width = images.shape
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(batch, 1, 1, 1, generator=generator).to(images)
+
+    where = torch.stack([_blob(height, width, generator) for _ in range(batch)])
+    second = torch.stack([_blob(height, width, generator) for _ in range(batch)])
+    where = torch.where(uniform(0, 1).squeeze(1) < 0.4, where.maximum(second), where).unsqueeze(1).to(images)
+    shift = torch.randint(height // 8, height - height // 8, (2,), generator=generator).tolist()
+    other = images[torch.randperm(batch, generator=generator)].roll(shift, (2, 3))
+    patch = torch.lerp(images, other, uniform(0, 1)) + uniform(0.15, 0.8) * uniform(-1, 1).sign()
+    opacity = uniform(0.4, 1.0) * where
+    return ((1 - opacity) * images + opacity * patch).clamp(-1, 1), where.squeeze(1)
+
+
+def _blob(height: int, width: int, generator: torch.Generator) -> Tensor:
+    """A patch (H, W) of 0 and 1: a stretched, turned ellipse with a rough edge, a fiftieth to half of the image wide."""
+    size, aspect, angle, cy, cx = torch.rand(5, generator=generator).tolist()
+    y = torch.linspace(0, 1, height).view(-1, 1) - cy
+    x = torch.linspace(0, 1, width).view(1, -1) - cx
+    turn = torch.tensor(torch.pi * angle)
+    long = 0.03 + 0.25 * size ** 2
+    short = max(long * (0.1 + 0.9 * aspect), 0.012)
+    distance = ((turn.cos() * x + turn.sin() * y) / long) ** 2 + ((turn.cos() * y - turn.sin() * x) / short) ** 2
+    rough = F.interpolate(torch.randn(1, 1, 8, 8, generator=generator), (height, width), mode="bicubic").view(height, width)
+    return (distance * (1 + 0.4 * rough) < 1).float()
+
+
+def pretrain(backbone: FeatureExtractor, images: Tensor, config: Config, folder: Path | None = None) -> list[float]:
+    """Train phi on normal images alone: tell, at each location, what was pasted in by `corrupt`.
+
+    It takes the place of ImageNet's weights where none are wanted.  Not part of the paper.
+    """
+    heads = nn.ModuleDict({str(j): nn.LazyConv2d(1, 1) for j in config.adapt_blocks})
+    device = backbone.mean.device
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        for j, head in heads.items():  # their widths, and so their weights, come with the first input
+            head.to(device)(backbone(images[:2].to(device))[int(j)])
+    learners = nn.ModuleDict({"phi": backbone, "heads": heads}).requires_grad_(True)
+
+    def loss_of_step(step: int) -> Tensor:
+        batch = random_crop(images[batch_indices(len(images), config.batch_size, step, config.seed)], step, config)
+        corrupted, where = (x.to(device) for x in corrupt(batch, step_generator(config.seed, step)))
+        features = backbone(corrupted)
+        target = {j: F.adaptive_avg_pool2d(where.unsqueeze(1), features[int(j)].shape[-2:]) for j in heads}
+        rare = torch.tensor(8.0, device=device)  # pasted places are few: each counts as eight
+        return sum(F.binary_cross_entropy_with_logits(head(features[int(j)]), target[j], pos_weight=rare)
+                   for j, head in heads.items())
+
+    return optimise("features", learners, loss_of_step, config.pretrain_steps, learning_rate=1e-3, weight_decay=0.01,
+                    schedule="cosine", folder=folder)

@@ -1,0 +1,58 @@
+"""What a method says of a run's test images, and the metrics of it; kept in the cache."""
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from d3ad import metrics
+from d3ad.conditioning import assign_bins
+from d3ad.data import synthetic
+from d3ad.detector import D3AD, Prediction
+from d3ad.infra.files import load_tensors, save_tensors
+
+AREAS = {"pro": (0.0, 1.0), "pro_small": (0.0, synthetic.SMALL), "pro_medium": (synthetic.SMALL, synthetic.MEDIUM),
+         "pro_large": (synthetic.MEDIUM, 1.0)}  # shares of the image
+
+
+@dataclass
+class Outcome:
+    """A prediction and its metrics (fractions) under the profile's normalisation."""
+
+    prediction: Prediction
+    metrics: dict[str, float | None]
+
+    def save(self, file: Path) -> None:
+        """Maps as float16 and images as bytes, which is all that figures need; the metrics came from float32."""
+        tensors = {f.name: getattr(self.prediction, f.name) for f in dataclasses.fields(Prediction) if f.name != "threshold"}
+        tensors["reconstruction"] = ((tensors["reconstruction"] + 1) * 127.5).round().byte()
+        for name in ("anomaly_map", "latent_map", "feature_map"):
+            tensors[name] = tensors[name].half()
+        save_tensors(file, tensors, dict(metrics=self.metrics, threshold=self.prediction.threshold))
+
+    @classmethod
+    def load(cls, file: Path) -> "Outcome":
+        """What `save` wrote.  Raises ValueError naming the file where it is damaged."""
+        tensors, about = load_tensors(file)
+        tensors["reconstruction"] = tensors["reconstruction"].float() / 127.5 - 1
+        tensors = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
+        return cls(Prediction(threshold=about["threshold"], **tensors), about["metrics"])
+
+
+def evaluate(prediction, labels: Tensor, masks: Tensor) -> dict[str, float | None]:
+    """I-AUROC, P-AUROC and PRO of a prediction, as fractions.
+
+    prediction: its `score` (N,) and `anomaly_map` (N, H, W) count.  labels: (N,) 1 = anomalous.  masks: (N, H, W) bool.
+    Also PRO of each size of region (None where there is none), and PRO as commonly computed with 200 thresholds.
+    """
+    return (dict(i_auroc=metrics.image_auroc(prediction.score, labels), p_auroc=metrics.pixel_auroc(prediction.anomaly_map, masks))
+            | metrics.pro_by_area(prediction.anomaly_map, masks, AREAS) | {"pro_200": metrics.pro_200(prediction.anomaly_map, masks)})
+
+
+def mean_bins(detector: D3AD, prediction: Prediction, labels: Tensor) -> dict[str, float]:
+    """Mean bin of Algorithm 2 of training, good and anomalous test images; the distance's own I-AUROC."""
+    dic = detector.conditioning
+    train, test = (assign_bins(distance, dic.edges).float() for distance in (dic.train_distances, prediction.distance))
+    return dict(bin_train=float(train.mean()), bin_good=float(test[labels == 0].mean()), bin_anomalous=float(test[labels == 1].mean()),
+                distance_auroc=metrics.image_auroc(prediction.distance, labels))

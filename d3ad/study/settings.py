@@ -1,0 +1,79 @@
+"""Study: what a study needs beside the method's settings: which data, which seeds, which baselines, and their budgets.
+
+It is the table [study] of a profile's TOML file; the method's own settings stand above it (d3ad/config.py).
+"""
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from d3ad.config import Config, profiles, read_profile
+from d3ad.infra.files import ROOT
+from d3ad.infra.settings import MACHINE, Settings, setting
+
+
+@dataclass(frozen=True)
+class Study(Settings):
+    """Settings of a study; immutable.  Raises ValueError, naming the field, for a value that is not allowed."""
+
+    source: str = setting("disk", allowed=("synthetic", "disk"))  # "synthetic": datasets are drawn and written to disk first
+    datasets: tuple[str, ...] = setting(())                   # of d3ad.data.NAMES
+    categories: tuple[str, ...] = setting((), MACHINE)        # empty: every category that is found
+    counts: tuple[int, ...] = setting((0, 0, 0), allowed=(0, 100_000))  # normal for training, normal and anomalous for test, where drawn
+    split: str = setting("random", allowed=("random", "by_tile"))  # magnetic tiles only
+    seeds: int = setting(1, MACHINE, (1, 100))                # how many seeds the spreads are taken over
+    spread_categories: tuple[str, ...] = setting((), MACHINE)  # on these categories; empty: on all
+    baselines: tuple[str, ...] = setting((), MACHINE)         # which are measured (d3ad/baselines)
+    baseline_steps: int = setting(0, MACHINE, (0, 10_000_000))  # budget of training steps each, times its pace; 0: what its paper asks for
+    baseline_width: float = setting(1.0, MACHINE, (0.01, 1.0))  # of the channels of their own networks
+    baseline_spread_categories: tuple[str, ...] = setting((), MACHINE)  # those of `spread_categories` on which they get further seeds
+
+    def _check_together(self) -> None:
+        if len(self.counts) != 3:
+            raise ValueError("counts must have three numbers: training normal, test normal, test anomalous")
+
+    @classmethod
+    def profile(cls, name: str, /, **changes) -> "Study":
+        """The table [study] of the named profile, with `changes` on top.  Raises ValueError for an unknown profile or key."""
+        return cls.from_dict({**read_profile(name).get("study", {}), **changes})
+
+
+def study_profiles() -> tuple[str, ...]:
+    """The names of the profiles that name a dataset, the quickest first."""
+    named = [name for name in profiles() if Study.profile(name).datasets]
+    return tuple(sorted(named, key=lambda name: (name != "smoke", name != "demo", name)))
+
+
+def settings_hash(config: Config, study: Study) -> str:
+    """12 hex digits of all that a study's numbers depend on, of the method and of the study."""
+    return hashlib.sha256((config.hash() + study.hash(*Study.names())).encode()).hexdigest()[:12]
+
+
+def cache_folder(out: Path | None, name: str) -> Path:
+    """Where the cache of a profile lies: below `out`, or hidden in the checkout."""
+    return (out / "cache" if out else ROOT / ".cache") / name
+
+
+def tried_settings() -> dict:
+    """The settings in D3AD_SET, as JSON such as {"t_max": 40}: to try them without editing a profile.  Raises ValueError."""
+    try:
+        tried = json.loads(os.environ.get("D3AD_SET") or "{}")
+    except ValueError as error:
+        raise ValueError(f'D3AD_SET must be JSON, such as {{"t_max": 40}} ({error})') from None
+    if not isinstance(tried, dict):
+        raise ValueError(f'D3AD_SET must be JSON with names, such as {{"t_max": 40}}; got {tried!r}')
+    return tried
+
+
+def settings_of(profile: str, **changes) -> tuple[Config, Study]:
+    """The settings of a profile, with those of D3AD_SET and `changes`, whichever of the two each one belongs to.
+
+    Where D3AD_SET holds any, the profile is called "demo-changed", so that its results stand in folders of their own.
+    Raises ValueError for an unknown profile or setting.
+    """
+    tried = tried_settings()
+    changes = {**tried, **changes}
+    for_study = {name: changes.pop(name) for name in Study.names() if name in changes}
+    config = Config.profile(profile, **changes)
+    return config.replace(name=f"{config.name}-changed") if tried else config, Study.profile(profile, **for_study)
