@@ -2,6 +2,7 @@
 
 All three have one face: `encode(images) -> (mean, std)` of scaled latents and `decode(latents) -> images`.
 """
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -146,12 +147,18 @@ class LatentCodec(nn.Module):
         return self._one_by_one(lambda z: self.model.decode(z).sample, latents).clamp(-1, 1)
 
 
-def autoencoder_loss(model: SmallAutoencoder, images: Tensor, noise: Tensor, kl_weight: float = 1e-4) -> Tensor:
-    """Mean absolute error of the decoded posterior sample, plus the KL divergence to N(0, 1) per latent element."""
+def autoencoder_loss(model: SmallAutoencoder, images: Tensor, noise: Tensor, kl_weight: float = 1e-4,
+                     distance: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+    """Mean absolute error of the decoded posterior sample, plus the KL divergence to N(0, 1) per latent element, a scalar.
+
+    images: (B, 3, H, W) in [-1, 1].  noise: (B, C, H/8, W/8), standard normal.
+    distance: of decoded images and images, a scalar that is added, such as a perceptual one.
+    """
     mean, log_variance = model.moments(images)
     decoded = model.to_images(mean + (0.5 * log_variance).exp() * noise)
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-    return F.l1_loss(decoded, images) + kl_weight * kl
+    loss = F.l1_loss(decoded, images) + kl_weight * kl
+    return loss if distance is None else loss + distance(decoded, images)
 
 
 def load_autoencoder(kind: str, weights: str, latent_channels: int = 4) -> LatentCodec:

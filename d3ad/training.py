@@ -149,8 +149,13 @@ def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, a
 
 
 def train_autoencoder(codec: LatentCodec, images: Tensor, config: Config, folder: Path | None = None) -> list[float]:
-    """Train the small autoencoder on normal images (N, 3, H, W), and scale its latents to standard deviation 1."""
+    """Train the small autoencoder on normal images (N, 3, H, W), and scale its latents to standard deviation 1.
+
+    With `autoencoder_perceptual`, its loss also holds the distance of the config's pretrained features, which stay as they are.
+    Raises FileNotFoundError where these can't be had.
+    """
     model = codec.model
+    distance = perceptual_distance(config, model.device) if config.autoencoder_perceptual else None
     if model.config.linear:
         model.start_linear(images[torch.linspace(0, len(images) - 1, min(len(images), 200)).long()].to(model.device))
 
@@ -159,7 +164,7 @@ def train_autoencoder(codec: LatentCodec, images: Tensor, config: Config, folder
         shape = (len(batch), config.latent_channels, batch.shape[2] // codec.factor, batch.shape[3] // codec.factor)
         noise = torch.randn(shape, generator=step_generator(config.seed, step))
         mine, noise = (ranks.share(x).to(model.device) for x in (batch, noise))
-        return ranks.weighted(autoencoder_loss(model, mine, noise), of=len(batch))
+        return ranks.weighted(autoencoder_loss(model, mine, noise, distance=distance), of=len(batch))
 
     losses = optimise("autoencoder", model, loss_of_step, config.autoencoder_steps, learning_rate=2e-3, schedule="cosine",
                       folder=folder)
@@ -167,6 +172,23 @@ def train_autoencoder(codec: LatentCodec, images: Tensor, config: Config, folder
     mean, _ = encode_all(codec, images[:256])
     model.register_to_config(scaling_factor=round(float(1 / mean.std()), 6))
     return losses
+
+
+def perceptual_distance(config: Config, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of decoded images and images: `autoencoder_perceptual` times their cosine distance in phi's `adapt_blocks`.
+
+    It is the distance of Eq. 10, so what the maps compare starts close to zero on normal images.  phi is frozen; gradients reach
+    the decoded images only.
+    """
+    phi = FeatureExtractor(config.backbone, config.backbone_weights).to(device).eval().requires_grad_(False)
+
+    def distance(decoded: Tensor, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = phi(images)
+        found = phi(decoded)
+        return config.autoencoder_perceptual * adaptation_loss([wanted[j] for j in config.adapt_blocks], [found[j] for j in config.adapt_blocks])
+
+    return distance
 
 
 def encode_all(codec: LatentCodec, images: Tensor, batch_size: int = 32) -> tuple[Tensor, Tensor]:

