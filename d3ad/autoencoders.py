@@ -1,4 +1,4 @@
-"""Autoencoders E and D (Section 3): the paper's, its tiny twin, or a small one trained here (d3ad/from_scratch.py).
+"""Autoencoders E and D (Section 3): the paper's, its tiny twin, or a small one trained here (d3ad/from_scratch).
 
 All have one face: `encode(images) -> (mean, std)` of scaled latents and `decode(latents) -> images`.
 """

@@ -23,6 +23,16 @@ def pool_features(feature: Tensor, size: int = 16) -> Tensor:
     return feature.flatten(1)
 
 
+def one_brightness(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1], each moved and stretched to mean 0 and standard deviation 0.35, then cut to [-1, 1].
+
+    What Algorithm 2 sees with `dic_normalise`: otherwise a good image under another light is as far from its neighbours as a
+    defective one.  Not in the paper.
+    """
+    std, mean = torch.std_mean(images, (1, 2, 3), keepdim=True)
+    return (0.35 * (images - mean) / std.clamp_min(1e-3)).clamp(-1, 1)
+
+
 def knn_distances(queries: Tensor, reference: Tensor, k: int) -> Tensor:
     """L1 distances (B, k) of each query (B, D) to its k nearest among `reference` (N, D), rising; exact."""
     queries, reference = queries.float().cpu(), reference.float().cpu()

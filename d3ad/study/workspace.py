@@ -235,13 +235,13 @@ class Remembering(Networks):
     def __init__(self, networks: Networks):
         super().__init__(networks.codec, networks.unet, networks.backbone)
         self.networks, self.seen = networks, {}
-        self.features, self.eps, self.decode = networks.features, networks.eps, networks.decode
+        self.features, self.eps, self.encode, self.decode = networks.features, networks.eps, networks.encode, networks.decode
 
-    def see(self, images: Tensor) -> tuple[dict[int, Tensor], tuple[Tensor, Tensor]]:
+    def see(self, images: Tensor, config: Config) -> tuple[dict[int, Tensor], Tensor, tuple[Tensor, Tensor]]:
         """As `Networks.see`, from memory where these images were seen before."""
         key = tuple(image_seed(image, 0) for image in images.cpu())
         if key not in self.seen:
-            self.seen[key] = self.networks.see(images)
+            self.seen[key] = self.networks.see(images, config)
         return self.seen[key]
 
 

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from d3ad import diffusion, maps
-from d3ad.conditioning import pool_features, step_of_bin
+from d3ad.conditioning import one_brightness, pool_features, step_of_bin
 from d3ad.config import Config
 from d3ad.detector import D3AD
 
@@ -34,7 +34,7 @@ class Reference:
     @torch.no_grad()
     def _predict_one(self, x: Tensor) -> dict[str, Tensor]:
         c = self.config
-        vector = pool_features(self.backbone(x)[c.dic_block]).cpu().numpy()
+        vector = pool_features(self.backbone(one_brightness(x) if c.dic_normalise else x)[c.dic_block]).cpu().numpy()
         distance = self.neighbours.kneighbors(vector)[0].mean(1)
         bins = np.digitize(distance, self.dic.edges.numpy(), right=True).clip(max=c.num_bins)
         t_hat = step_of_bin(torch.from_numpy(bins), c.num_bins, c.t_max, c.min_bin, c.round_to)

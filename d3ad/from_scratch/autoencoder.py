@@ -1,7 +1,5 @@
-"""Networks trained from scratch, where there are no pretrained weights: a small autoencoder and the features.
-
-Not part of the paper, which takes both pretrained.  Both see normal images only.
-"""
+"""A small autoencoder and its training on normal images.  Not part of the paper, which takes Stable Diffusion's."""
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d3ad.config import Config
-from d3ad.features import FeatureExtractor
+from d3ad.features import FeatureExtractor, adaptation_loss
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 from d3ad.training import ALONE, Alone, batch_indices, optimise, random_crop, step_generator
 
@@ -92,18 +90,29 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):
         return images + self.decode_patch(latents) if self.config.linear else images
 
 
-def autoencoder_loss(model: SmallAutoencoder, images: Tensor, noise: Tensor, kl_weight: float = 1e-4) -> Tensor:
-    """Mean absolute error of the decoded posterior sample, plus the KL divergence to N(0, 1) per latent element."""
+def autoencoder_loss(model: SmallAutoencoder, images: Tensor, noise: Tensor, kl_weight: float = 1e-4,
+                     distance: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+    """Mean absolute error of the decoded posterior sample, plus the KL divergence to N(0, 1) per latent element, a scalar.
+
+    images: (B, 3, H, W) in [-1, 1].  noise: (B, C, H/8, W/8), standard normal.
+    distance: of decoded images and images, a scalar that is added, such as a perceptual one.
+    """
     mean, log_variance = model.moments(images)
     decoded = model.to_images(mean + (0.5 * log_variance).exp() * noise)
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-    return F.l1_loss(decoded, images) + kl_weight * kl
+    loss = F.l1_loss(decoded, images) + kl_weight * kl
+    return loss if distance is None else loss + distance(decoded, images)
 
 
 def train_autoencoder(codec: "LatentCodec", images: Tensor, config: Config, folder: Path | None = None,
                       team: Alone = ALONE) -> list[float]:
-    """Train the small autoencoder on normal images (N, 3, H, W), and scale its latents to standard deviation 1."""
+    """Train the small autoencoder on normal images (N, 3, H, W), and scale its latents to standard deviation 1.
+
+    With `autoencoder_perceptual`, its loss also holds the distance of the config's pretrained features, which stay as they are.
+    Raises FileNotFoundError where these can't be had.
+    """
     model = codec.model
+    distance = perceptual_distance(config, model.device) if config.autoencoder_perceptual else None
     if model.config.linear:
         model.start_linear(images[torch.linspace(0, len(images) - 1, min(len(images), 200)).long()].to(model.device))
 
@@ -112,7 +121,7 @@ def train_autoencoder(codec: "LatentCodec", images: Tensor, config: Config, fold
         shape = (len(batch), config.latent_channels, batch.shape[2] // codec.factor, batch.shape[3] // codec.factor)
         noise = torch.randn(shape, generator=step_generator(config.seed, step))
         mine, noise = (team.share(x).to(model.device) for x in (batch, noise))
-        return team.weighted(autoencoder_loss(model, mine, noise), of=len(batch))
+        return team.weighted(autoencoder_loss(model, mine, noise, distance=distance), of=len(batch))
 
     losses = optimise("autoencoder", model, loss_of_step, config.autoencoder_steps, learning_rate=2e-3, schedule="cosine",
                       folder=folder, team=team)
@@ -122,61 +131,19 @@ def train_autoencoder(codec: "LatentCodec", images: Tensor, config: Config, fold
     return losses
 
 
-def corrupt(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Normal images (B, 3, H, W) with a patch that doesn't belong there, and where it is, (B, H, W) of 0 and 1.
+def perceptual_distance(config: Config, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of decoded images and images: `autoencoder_perceptual` times their cosine distance in phi's `adapt_blocks`.
 
-    One or two blobs, from a hair to a quarter of the image, hold another place of another image, made darker or
-    brighter so that it shows on a plain surface too.
+    It is the distance of Eq. 10, so what the maps compare starts close to zero on normal images.  phi is frozen; gradients reach
+    the decoded images only.
     """
-    batch, _, height, width = images.shape
+    phi = FeatureExtractor(config.backbone, config.backbone_weights).to(device).eval().requires_grad_(False)
 
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(batch, 1, 1, 1, generator=generator).to(images)
+    def distance(decoded: Tensor, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = phi(images)
+        features = phi(decoded)
+        blocks = config.adapt_blocks
+        return config.autoencoder_perceptual * adaptation_loss([wanted[j] for j in blocks], [features[j] for j in blocks])
 
-    where = torch.stack([_blob(height, width, generator) for _ in range(batch)])
-    second = torch.stack([_blob(height, width, generator) for _ in range(batch)])
-    where = torch.where(uniform(0, 1).squeeze(1) < 0.4, where.maximum(second), where).unsqueeze(1).to(images)
-    shift = torch.randint(height // 8, height - height // 8, (2,), generator=generator).tolist()
-    other = images[torch.randperm(batch, generator=generator)].roll(shift, (2, 3))
-    patch = torch.lerp(images, other, uniform(0, 1)) + uniform(0.15, 0.8) * uniform(-1, 1).sign()
-    opacity = uniform(0.4, 1.0) * where
-    return ((1 - opacity) * images + opacity * patch).clamp(-1, 1), where.squeeze(1)
-
-
-def _blob(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """A patch (H, W) of 0 and 1: a stretched, turned ellipse with a rough edge, a fiftieth to half of the image wide."""
-    size, aspect, angle, cy, cx = torch.rand(5, generator=generator).tolist()
-    y = torch.linspace(0, 1, height).view(-1, 1) - cy
-    x = torch.linspace(0, 1, width).view(1, -1) - cx
-    turn = torch.tensor(torch.pi * angle)
-    long = 0.03 + 0.25 * size ** 2
-    short = max(long * (0.1 + 0.9 * aspect), 0.012)
-    distance = ((turn.cos() * x + turn.sin() * y) / long) ** 2 + ((turn.cos() * y - turn.sin() * x) / short) ** 2
-    rough = F.interpolate(torch.randn(1, 1, 8, 8, generator=generator), (height, width), mode="bicubic").view(height, width)
-    return (distance * (1 + 0.4 * rough) < 1).float()
-
-
-def pretrain(backbone: FeatureExtractor, images: Tensor, config: Config, folder: Path | None = None) -> list[float]:
-    """Train phi on normal images alone: tell, at each location, what was pasted in by `corrupt`.
-
-    It takes the place of ImageNet's weights where none are wanted.  Not part of the paper.
-    """
-    heads = nn.ModuleDict({str(j): nn.LazyConv2d(1, 1) for j in config.adapt_blocks})
-    device = backbone.mean.device
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        for j, head in heads.items():  # their widths, and so their weights, come with the first input
-            head.to(device)(backbone(images[:2].to(device))[int(j)])
-    learners = nn.ModuleDict({"phi": backbone, "heads": heads}).requires_grad_(True)
-
-    def loss_of_step(step: int) -> Tensor:
-        batch = random_crop(images[batch_indices(len(images), config.batch_size, step, config.seed)], step, config)
-        corrupted, where = (x.to(device) for x in corrupt(batch, step_generator(config.seed, step)))
-        features = backbone(corrupted)
-        target = {j: F.adaptive_avg_pool2d(where.unsqueeze(1), features[int(j)].shape[-2:]) for j in heads}
-        rare = torch.tensor(8.0, device=device)  # pasted places are few: each counts as eight
-        return sum(F.binary_cross_entropy_with_logits(head(features[int(j)]), target[j], pos_weight=rare)
-                   for j, head in heads.items())
-
-    return optimise("features", learners, loss_of_step, config.pretrain_steps, learning_rate=1e-3, weight_decay=0.01,
-                    schedule="cosine", folder=folder)
+    return distance
