@@ -2,7 +2,8 @@
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset as TorchDataset
 
-from .base import Dataset, load_image
+from .base import Dataset
+from .pixels import load_image
 
 
 class Images(TorchDataset):
