@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from d3ad import conditioning, diffusion, maps, ranks, saved, training
+from d3ad import conditioning, data, diffusion, maps, ranks, saved, training
 from d3ad.autoencoders import HUB, LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration, at_step, level_statistics
 from d3ad.conditioning import DynamicConditioning
@@ -63,19 +63,25 @@ class D3AD:
         self.losses: dict[str, list[float]] = {}
         self.promise: Threshold | None = None  # of the threshold, where good images that were not trained on have set it
         self.preset = "faithful"
+        self.white: int | None = None  # of 16-bit images; None: as each set of images says of itself
         self.memory: dict | None = None  # a dict keeps features and latents of each batch, for the variants that follow
 
     def fit(self, images, folder: Path | str | None = None, codec: LatentCodec | None = None,
-            backbone: FeatureExtractor | None = None) -> "D3AD":
+            backbone: FeatureExtractor | None = None, value_range: tuple[float, float] | None = None) -> "D3AD":
         """Train on normal images.
 
         images: a folder, a `d3ad.data.Dataset` (its training images), or a Tensor (N, 3, H, W) in [-1, 1].
+        value_range: of a Tensor's values where it is another, such as (0, 1).
         folder: training states are kept there; a fit that was interrupted goes on from them.
         codec, backbone: parts trained or loaded elsewhere; the backbone is copied before it is adapted.
         Raises ValueError for images that don't fit the config, FileNotFoundError for missing weights.
         """
         config = self.config
-        images = as_images(images, config.image_size, "train")
+        if isinstance(images, (str, Path)):
+            images = data.load("folder", images)
+        if isinstance(images, data.Dataset):
+            self.white = images.white
+        images = as_images(images, config.image_size, "train", self.white, value_range)
         check_training_images(images, config)  # before any training
         at = (lambda name: Path(folder) / name) if folder else (lambda name: None)
         self.codec = codec or fit_codec(images, config, at("autoencoder"), self.device, self.losses)
@@ -113,13 +119,16 @@ class D3AD:
         other._fit_features(images, mean, backbone, None)
         return other
 
-    def predict(self, images, normalisation: str = "train", progress: bool = False) -> Prediction:
+    def predict(self, images, normalisation: str = "train", progress: bool = False,
+                value_range: tuple[float, float] | None = None) -> Prediction:
         """Scores and maps of images: a folder, a `d3ad.data.Dataset` (its test images), or a Tensor (N, 3, H, W).
 
         normalisation: "train" uses the ranges of normal training images, so that each image's score stands for itself;
         "test" uses the range over all the images given, as the authors' evaluation does.
+        value_range: of a Tensor's values where it isn't [-1, 1], such as (0, 1).
+        All images are held at once; `d3ad.app.judging` takes any number of files in portions.
         """
-        images = as_images(images, self.config.image_size, "test")
+        images = as_images(images, self.config.image_size, "test", self.white, value_range)
         batches = [batch for batch in ranks.share(images).split(self.config.predict_batch) if len(batch)]
         parts = ranks.gather([self._raw(batch) for batch in tqdm(batches, "predict", disable=not progress)])
         raw = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
@@ -135,8 +144,9 @@ class D3AD:
     def set_threshold(self, good_images, false_alarm_rate: float = 0.01) -> Threshold:
         """Set the threshold on good images that were *not* trained on, for this rate of false alarms; returns what it promises.
 
-        good_images: as in `predict`.  `fit` alone takes a quantile of training images, which score lower than new ones.
+        good_images: as in `predict`; of a folder or Dataset that also holds anomalous ones only the good.  `fit` alone takes a quantile of training images, which score lower than new ones.
         """
+        good_images = as_images(good_images, self.config.image_size, "good", self.white)
         self.promise = threshold_for(self.predict(good_images).score, false_alarm_rate)
         self.calibration = replace(self.calibration, threshold=torch.tensor(self.promise.value, dtype=torch.float64))
         return self.promise
@@ -164,10 +174,13 @@ class D3AD:
 
         tiny: the tiny autoencoder, for a preset that takes it; None: its weights from the hub.
         compiled: the UNet through torch.compile, for a GPU: on a CPU it gives less than Winograd's way, whose place it takes.
-        A threshold that `set_threshold` made belongs to the preset under which it was made: set it again.
+        A threshold that `set_threshold` made belongs to the preset under which it was made: set it again under another.
+        The preset that the detector has already changes nothing.
         Raises ValueError for an unknown preset, FileNotFoundError where the tiny autoencoder's weights can't be had.
         """
         chosen, other = preset(name), copy.copy(self)
+        if name == self.preset and tiny is None and not compiled:
+            return other
         if chosen.tiny and self.codec.kind == "kl":
             other.codec = (tiny or load_autoencoder("tiny", HUB["tiny"])).to(self.device).eval()
         other.preset, other.memory = name, None
@@ -303,7 +316,7 @@ class D3AD:
         save_part(folder / "calibration", vars(self.calibration) | {"images": self.calibration_images}, {})
         settings = {"format": saved.FORMAT, "autoencoder": self.codec.kind, "preset": self.preset,
                     "config": self.config.to_dict(), "losses": self.losses,
-                    "threshold": asdict(self.promise) if self.promise else None}
+                    "threshold": asdict(self.promise) if self.promise else None, "white": self.white}
         (folder / "config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
         if card:
             (folder / "README.md").write_text(card, encoding="utf-8")
@@ -320,7 +333,7 @@ class D3AD:
         settings = saved.read_settings(folder)
         with saved.naming(folder / "config.json"):
             self = cls(Config.from_dict(settings["config"]).replace(device=device))
-            self.losses = settings["losses"]
+            self.losses, self.white = settings["losses"], settings.get("white")
             if settings.get("threshold"):
                 self.promise = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
             self.preset = settings.get("preset", self.preset)
@@ -381,8 +394,11 @@ def fit_backbone(images: Tensor, config: Config, folder: Path | None, device: to
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto": cuda, then mps, then cpu."""
+    """ "auto": cuda, then mps, then cpu.  Raises ValueError for a device that this machine or this PyTorch hasn't."""
     ranks.count()  # of several processes, each has a GPU of its own from here on
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(name, lambda: True)
+    if not there():
+        raise ValueError(f"device = {name}, but this PyTorch sees no {name.upper()} on this machine: device = auto or cpu")
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")

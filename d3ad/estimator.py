@@ -53,5 +53,6 @@ class D3ADEstimator(OutlierMixin, BaseEstimator):
 
 
 def _as_images(X, size: int) -> torch.Tensor:
-    images = torch.as_tensor(np.asarray(X), dtype=torch.float32)
+    X = np.asarray(X)
+    images = torch.as_tensor(X if X.dtype == np.uint8 else X.astype(np.float32))  # bytes are told from [-1, 1] by their type
     return images.reshape(-1, 3, size, size) if images.ndim == 2 and images.shape[1] == 3 * size * size else images

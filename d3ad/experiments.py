@@ -244,10 +244,13 @@ class Outcome:
         return cls(Prediction(threshold=about["threshold"], **tensors), about["metrics"])
 
 
-def evaluate(prediction: Prediction, labels: Tensor, masks: Tensor) -> dict[str, float | None]:
+def evaluate(prediction: Prediction, labels: Tensor, masks: Tensor | None) -> dict[str, float | None]:
     """I-AUROC, P-AUROC and PRO of a prediction, as fractions; PRO of each size of region (None where there is none) and
-    as commonly computed with 200 thresholds.
+    as commonly computed with 200 thresholds.  Without masks all but the first are None.
     """
+    if masks is None:
+        names = ("p_auroc", "pro", *(f"pro_{name}" for name in SIZES), "pro_200")
+        return dict(i_auroc=metrics.image_auroc(prediction.score, labels)) | dict.fromkeys(names)
     found = dict(i_auroc=metrics.image_auroc(prediction.score, labels), p_auroc=metrics.pixel_auroc(prediction.anomaly_map, masks))
     areas = {"pro": (0.0, 1.0)} | {f"pro_{name}": area for name, area in SIZES.items()}
     return found | metrics.pro_by_area(prediction.anomaly_map, masks, areas) | {"pro_200": metrics.pro_200(prediction.anomaly_map, masks)}

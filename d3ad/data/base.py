@@ -259,7 +259,10 @@ def normal_samples(images):
 
 def anomalous_samples(images, mask_folder, defect, problems, suffixes=SUFFIXES):
     """Samples of anomalous images, each paired with the mask ``<stem>.*`` or ``<stem>_mask.*``."""
-    masks = {path.stem: path for path in list_images(mask_folder, problems, suffixes)}
+    if subfolders(mask_folder) and not image_files(mask_folder, suffixes):  # MVTec LOCO: a folder of masks for each image
+        masks = {path.name: path for path in subfolders(mask_folder)}
+    else:
+        masks = {path.stem: path for path in list_images(mask_folder, problems, suffixes)}
     if not images or not masks:  # one problem says so already, rather than one for every file
         return []
     samples = []
@@ -296,7 +299,8 @@ class FolderLayout:
     """``<category>/{train/<normal>, test/<normal>, test/<defect>, ground_truth/<defect>}``.
 
     ``defects`` must be there, others are read where found; ``published`` has the counts of each category:
-    train normal, test normal, test anomalous.
+    train normal, test normal, test anomalous. MVTec LOCO's masks, a folder for each image, and MVTec AD 2's ``test_public``,
+    which holds its ``ground_truth``, are read too; a note names what is not used.
     """
     name: str
     names: tuple[str, ...]
@@ -316,16 +320,26 @@ class FolderLayout:
     def read(self, root, category, problems):
         """One category."""
         folder = root / category
+        tested, truth = folder / "test", folder / "ground_truth"
+        if (folder / "test_public").is_dir() and not tested.is_dir():
+            tested, truth = folder / "test_public", folder / "test_public" / "ground_truth"
         train = normal_samples(list_images(folder / "train" / self.normal, problems))
-        test = normal_samples(list_images(folder / "test" / self.normal, problems))
-        found = {path.name for place in ("test", "ground_truth") for path in subfolders(folder / place)}
+        if not tested.is_dir() and not truth.is_dir():
+            problems.append(f"{tested}: folder not found; restore it from the dataset, or, to fit without a test, give "
+                            f"{folder / 'train' / self.normal} as a folder")
+            return Dataset(self.name, category, root, tuple(train), (), ())
+        test = normal_samples(list_images(tested / self.normal, problems))
+        found = {path.name for place in (tested, truth) for path in subfolders(place)} - {"ground_truth"}
         defects = sorted((found | set(self.defects)) - {self.normal})
         if not defects:
-            problems.append(f"{folder / 'test'}: no folder of anomalous images; restore it from the dataset")
+            problems.append(f"{tested}: no folder of anomalous images; restore it from the dataset")
         for defect in defects:
-            images = list_images(folder / "test" / defect, problems)
-            test += anomalous_samples(images, folder / "ground_truth" / defect, defect, problems)
+            images = list_images(tested / defect, problems)
+            test += anomalous_samples(images, truth / defect, defect, problems)
         notes = count_notes(self.name, category, train, test, self.published)
+        unused = [path.name for path in subfolders(folder) if path.name not in ("train", tested.name, truth.name)]
+        if unused:
+            notes.append(f"{self.name}/{category}: not used: {', '.join(unused)}")
         return Dataset(self.name, category, root, tuple(train), tuple(test), tuple(notes))
 
 
