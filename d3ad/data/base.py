@@ -73,8 +73,8 @@ class Dataset:
         return _fill(roomy(len(samples), 3, size, size), samples, lambda sample: load_image(sample.image, size, white, strict=True))
 
     @cached_property
-    def white(self) -> int:
-        """The value of 16-bit grey that is white, from all images: 4095 where they hold 12 bits; 65535 without such images."""
+    def white(self) -> int | None:
+        """The value of 16-bit grey that is white, from all images: 4095 where they hold 12 bits; None without such images."""
         return white_of(sample.image for sample in self.train + self.test)
 
     def good(self) -> "Dataset":
@@ -138,7 +138,7 @@ class Dataset:
     def remarks(self) -> list[str]:
         """What is no problem but worth a look: the depth of 16-bit images, and how masks had to be understood."""
         found = []
-        if self.white not in (0, 65535):
+        if self.white not in (None, 65535):
             found.append(f"16-bit images hold {self.white.bit_length()} bits: {self.white} is read as white")
         for sample in self.train + self.test:
             found.append(_attempt([], mask_remark, sample.mask) if sample.mask else "")

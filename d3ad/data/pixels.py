@@ -23,16 +23,23 @@ class DataError(ValueError):
     """Files that cannot be used: every problem on a line of its own, with the file and what to do."""
 
 
-def load_image(path, size, white: int = 65535, strict: bool = False) -> Tensor:
+def load_image(path, size, white: int | None = None, strict: bool = False) -> Tensor:
     """Read any image file as RGB, (3, size, size) float32 in [-1, 1].
 
     Grey is repeated over the channels, 16-bit grey keeps its precision, transparency is laid over white,
     and a photograph is turned the way its EXIF tag says.
-    white: the value of 16-bit grey that becomes 1, such as 4095 for 12 bits; see `white_of`.
+    white: the value of 16-bit grey that becomes 1, such as 4095 for 12 bits; None: 65535.  See `white_of`.
     strict: refuse a file with several pages or frames; else the first one is read, with a warning.
     Raises `DataError` naming a file that is unreadable or holds values above `white`.
     """
-    return to_tensor(decode(path, lambda image: _to_rgb(image, white), strict=strict), size, white)
+    return load_with_size(path, size, white, strict)[0]
+
+
+def load_with_size(path, size, white: int | None = None, strict: bool = True) -> tuple[Tensor, tuple[int, int]]:
+    """`load_image`, and the photograph's own (width, height) when upright."""
+    white = white or DEPTHS[-1]
+    image = decode(path, lambda image: _to_rgb(image, white), strict=strict)
+    return to_tensor(image, size, white), image.size
 
 
 def to_tensor(image: Image.Image, size: int, white: int = 65535) -> Tensor:
@@ -45,8 +52,9 @@ def to_tensor(image: Image.Image, size: int, white: int = 65535) -> Tensor:
     return (pixels.permute(2, 0, 1) / (highest / 2) - 1).contiguous()
 
 
-def picture(path, white: int = 65535) -> Image.Image:
+def picture(path, white: int | None = None) -> Image.Image:
     """A photograph in its own size, upright, mode "RGB"; the values of 16-bit grey up to `white` as bytes."""
+    white = white or DEPTHS[-1]
     image = decode(path, lambda image: _to_rgb(image, white))
     if image.mode == "F":
         image = Image.fromarray(np.round(np.asarray(image) * (255 / white)).astype(np.uint8)).convert("RGB")
@@ -115,8 +123,8 @@ def shrink(mask: np.ndarray, size: int, keep_small: bool = True) -> np.ndarray:
     return small
 
 
-def white_of(paths) -> int:
-    """The white of 16-bit grey pictures: the smallest of `DEPTHS` that all their values fit in; 65535 where there is none.
+def white_of(paths) -> int | None:
+    """The white of 16-bit grey pictures: the smallest of `DEPTHS` that all their values fit in; None where there is none.
 
     Cameras write 10, 12 or 14 bits into files of 16.  Only 16-bit pictures are decoded; what can't be read is left to others
     to complain about.
@@ -129,7 +137,7 @@ def white_of(paths) -> int:
             continue
         if highest > DEPTHS[-2]:
             break
-    return next((white for white in DEPTHS if 0 <= highest <= white), DEPTHS[-1])
+    return next((white for white in DEPTHS if 0 <= highest <= white), None)
 
 
 def is_image(path) -> bool:
