@@ -17,7 +17,7 @@ from d3ad.calibration import Calibration, Threshold, threshold_for
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import PREDICTION, Config
 from d3ad.features import FeatureExtractor
-from d3ad.images import as_images, check_training_images, every_nth, image_seed
+from d3ad.images import as_images, check_training_images, every_nth, image_seed, open_folder
 from d3ad.infra import checkpoint
 from d3ad.training import ALONE, Alone
 
@@ -89,18 +89,23 @@ class D3AD:
         self.losses: dict[str, list[float]] = {}
         self.guarantee: Threshold | None = None  # of the threshold, where good images that were not trained on have set it
         self.preset = "faithful"  # the name of the networks that it predicts with
+        self.white: int | None = None  # of 16-bit images; None: as each set of images says of itself
 
     def fit(self, images, folder: Path | str | None = None, codec: LatentCodec | None = None,
-            backbone: FeatureExtractor | None = None) -> "D3AD":
+            backbone: FeatureExtractor | None = None, value_range: tuple[float, float] | None = None) -> "D3AD":
         """Train on normal images.
 
         images: a folder, a `d3ad.data.Dataset` (its training images), or a Tensor (N, 3, H, W) in [-1, 1].
+        value_range: of a Tensor's values where it is another, such as (0, 1).
         folder: training states are kept there; a fit that was interrupted goes on from them.
         codec, backbone: parts trained or loaded elsewhere; the backbone is copied before it is adapted.
         Raises ValueError for images that don't fit the config, FileNotFoundError for missing weights.
         """
         config = self.config
-        images = as_images(images, config.image_size, "train")
+        if isinstance(images, (str, Path)):
+            images = open_folder(images, "train")
+        self.white = getattr(images, "white", None)  # of a dataset
+        images = as_images(images, config.image_size, "train", self.white, value_range)
         check_training_images(images, config)  # before any training
         at = (lambda name: Path(folder) / name) if folder else (lambda name: None)
         self.codec = codec or fit_codec(images, config, at("autoencoder"), self.losses, self.team)
@@ -137,13 +142,16 @@ class D3AD:
         other._fit_features(images, self.codec.encode_all(images)[0], backbone, None)
         return other
 
-    def predict(self, images, normalisation: str = "train", progress: bool = False) -> Prediction:
+    def predict(self, images, normalisation: str = "train", progress: bool = False,
+                value_range: tuple[float, float] | None = None) -> Prediction:
         """Scores and maps of images: a folder, a `d3ad.data.Dataset` (its test images), or a Tensor (N, 3, H, W).
 
         normalisation: "train" uses the ranges of normal training images, so that each image's score stands for itself;
         "test" uses the range over all the images given, as the authors' evaluation does.
+        value_range: of a Tensor's values where it isn't [-1, 1], such as (0, 1).
+        All images are held at once; `d3ad.app.judging` takes any number of files in portions.
         """
-        images = as_images(images, self.config.image_size, "test")
+        images = as_images(images, self.config.image_size, "test", self.white, value_range)
         batches = [batch for batch in self.team.share(images).split(self.config.predict_batch) if len(batch)]
         parts = []
         for batch in tqdm(batches, "predict", disable=not progress):
@@ -163,8 +171,10 @@ class D3AD:
     def set_threshold(self, good_images, false_alarm_rate: float = 0.01) -> Threshold:
         """Set the threshold on good images that were *not* trained on, for this rate of false alarms; returns what it guarantees.
 
-        good_images: as in `predict`.  `fit` alone takes a quantile of training images, which score lower than new ones.
+        good_images: as in `predict`; of a folder or Dataset that also holds anomalous ones only the good.  `fit`
+        alone takes a quantile of training images, which score lower than new ones.
         """
+        good_images = as_images(good_images, self.config.image_size, "good", self.white)
         self.guarantee = threshold_for(self.predict(good_images).score, false_alarm_rate)
         self.calibration = replace(self.calibration, threshold=torch.tensor(self.guarantee.value, dtype=torch.float64))
         return self.guarantee
@@ -258,7 +268,7 @@ class D3AD:
                  "conditioning": ({"reference": self.conditioning.reference}, {}),
                  "calibration": (vars(self.calibration) | {"images": self.calibration_images}, {})}
         settings = {"autoencoder": self.codec.kind, "preset": self.preset, "config": self.config.to_dict(), "losses": self.losses,
-                    "threshold": asdict(self.guarantee) if self.guarantee else None}
+                    "threshold": asdict(self.guarantee) if self.guarantee else None, "white": self.white}
         return checkpoint.save(Path(folder), models, parts, settings, card)
 
     @classmethod
@@ -273,6 +283,7 @@ class D3AD:
             known = {name: value for name, value in settings["config"].items() if name not in checkpoint.RETIRED}
             self = cls(Config.from_dict(known).replace(device=device))
             self.losses, self.preset = settings["losses"], settings.get("preset", self.preset)
+            self.white = settings.get("white")
             if settings.get("threshold"):
                 self.guarantee = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
             self._load_parts(folder, settings["autoencoder"])
@@ -321,7 +332,10 @@ def fit_backbone(images: Tensor | None, config: Config, folder: Path | None, los
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto": cuda, then mps, then cpu."""
+    """ "auto": cuda, then mps, then cpu.  Raises ValueError for a device that this machine or this PyTorch hasn't."""
+    has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(name, lambda: True)
+    if not has():
+        raise ValueError(f"device = {name}, but this PyTorch sees no {name.upper()} on this machine: device = auto or cpu")
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,8 +1,10 @@
 """Images as D3AD takes them: whatever a caller has becomes one Tensor; which few of many; the seed that an image carries."""
+import warnings
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,39 +12,68 @@ from torch import Tensor
 from d3ad.config import Config
 
 
-def as_images(images, size: int, split: str) -> Tensor:
-    """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W) in [-1, 1], or a DataLoader, as a Tensor (N, 3, size, size).
+class RangeWarning(UserWarning):
+    """Image values that may be in another range than they are taken for."""
 
-    A DataLoader, or any iterable of batches, gives such Tensors, tuples that begin with one, or dicts with one as "image".
-    Raises ValueError for another shape, values that aren't finite or lie outside [-1, 1], or no image.
+
+def as_images(images, size: int, split: str, white: int | None = None, value_range: tuple[float, float] | None = None) -> Tensor:
+    """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W), or a DataLoader, as a Tensor (N, 3, size, size) on the CPU.
+
+    A folder or Dataset gives its images of `split`: "train", "test" (of a folder every image in it and below), or "good", the
+    test images that are known to be good (of a folder, where nothing is known, all).
+    A Tensor or numpy array holds values in [-1, 1], or bytes; arrays may have the channels last.  A DataLoader, or any iterable
+    of batches, gives such Tensors, tuples that begin with one, or dicts with one as "image".
+    white: of 16-bit files, see `d3ad.data.load_image`; None: as the images themselves say.
+    value_range: of what isn't read from files, such as (0, 1); None: [-1, 1] for floats, with a `RangeWarning` where no value
+    lies below 0, and 0 to 255 for bytes.
+    Raises ValueError for another shape, values that aren't finite or lie outside the range, or no image.
     """
-    if isinstance(images, Tensor):
-        return _checked(images, size)
-    from d3ad import data  # the loaders, which a Tensor does not need
     if isinstance(images, (str, Path)):
-        images = data.load("folder", images)
-        split = split if getattr(images, split) else "train"  # a flat folder holds one list of images
-    if isinstance(images, data.Dataset):
-        return images.images(split, size)
-    if isinstance(images, Iterable):
+        images, split = open_folder(images, split), "train" if split == "train" else "test"
+    if not isinstance(images, (Tensor, np.ndarray)) and hasattr(images, "fingerprint"):  # a Dataset, known without its import
+        images, split = (images.good(), "test") if split == "good" else (images, split)
+        return images.images(split, size, white)
+    if isinstance(images, np.ndarray) and images.dtype.kind in "uif":
+        images = torch.from_numpy(np.ascontiguousarray(images))
+        images = images.permute(0, 3, 1, 2) if images.ndim == 4 and images.shape[1] != 3 and images.shape[3] == 3 else images
+    if isinstance(images, Iterable) and not isinstance(images, (Tensor, np.ndarray)):
         batches = [_images_of(batch) for batch in images]
         images = torch.cat(batches) if batches and all(isinstance(b, Tensor) and b.ndim == 4 for b in batches) else images
-    return _checked(images, size)
-
-
-def _checked(images, size: int) -> Tensor:
-    """The images at their size, as float32; ValueError where they aren't any."""
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
         raise ValueError("images must be a folder, a d3ad.data.Dataset, a Tensor (N, 3, H, W) or a DataLoader of such; "
                          f"got {_describe(images)}")
     if images.is_complex():
         raise ValueError("image values must be real numbers")
-    images = images.float()
-    if not images.isfinite().all() or images.min() < -1.001 or images.max() > 1.001:
-        raise ValueError("image values must be finite and lie in [-1, 1]")
+    images = _in_range(images.detach().cpu(), value_range)
     if images.shape[-2:] != (size, size):
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(-1, 1)
     return images
+
+
+def open_folder(folder: Path | str, split: str):
+    """The `d3ad.data.Dataset` of a folder: its good images for "train", else every image in it and below ("good": those known to be).
+
+    Warns of files that may be photographs and are left out.  Raises `d3ad.data.DataError` where it holds no image.
+    """
+    from d3ad import data  # the loaders, which a Tensor does not need
+    dataset = data.load("folder", folder) if split == "train" else data.photographs(folder, split == "good")
+    lost = [str(left) for left in dataset.left_out if left.lost]
+    if lost:
+        warnings.warn(f"{len(lost)} files are left out: {'; '.join(lost[:5])}", stacklevel=4)
+    return dataset
+
+
+def _in_range(images: Tensor, value_range: tuple[float, float] | None) -> Tensor:
+    """Values of a known range, or of that which their type says, as float32 in [-1, 1]."""
+    low, high = value_range or ((0, 255) if images.dtype == torch.uint8 else (-1, 1))
+    slack = 0.0005 * (high - low)
+    images = images.float()
+    if not images.isfinite().all() or images.min() < low - slack or images.max() > high + slack:
+        raise ValueError(f"image values must be finite and lie in [{low:g}, {high:g}]")
+    if value_range is None and (low, high) == (-1, 1) and images.min() >= 0 and images.max() > images.min():
+        warnings.warn("no image value lies below 0: the images are taken as [-1, 1], where 0 is mid-grey; give value_range=(0, 1) if white "
+                      "is 1 and black 0, or (-1, 1) if they are right", RangeWarning, stacklevel=4)
+    return images if (low, high) == (-1, 1) else (images - low) * (2 / (high - low)) - 1
 
 
 def _images_of(batch):
@@ -72,4 +103,4 @@ def every_nth(images: Tensor, count: int) -> Tensor:
 
 def image_seed(image: Tensor, seed: int) -> int:
     """A seed that belongs to the image's content, so that neither batch nor file order changes its score."""
-    return seed * 2 ** 33 + 2 * zlib.crc32(image.contiguous().numpy().tobytes())  # the odd one behind is free
+    return seed * 2 ** 33 + 2 * zlib.crc32(image.detach().cpu().contiguous().numpy().tobytes())  # the odd one behind is free

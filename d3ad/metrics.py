@@ -37,7 +37,7 @@ def pixel_auroc(maps, masks) -> float:
     scores, labels = _array(maps).ravel(), _positive(masks).ravel()
     _check(scores, labels, "pixel")
     above, upto = _false_positive_rates(np.sort(scores[~labels]), np.sort(scores[labels]))
-    return float(1 - (above + upto).mean() / 2)
+    return float(np.clip(1 - (above + upto).mean() / 2, 0, 1))
 
 
 def _false_positive_rates(normal: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +78,7 @@ def _pro(pixels: "_Pixels", limit: float, area: tuple[float, float]) -> float:
     ramp = np.where(upto > above, upto - above, 1)  # 1 where there is none: not used
     cut = np.maximum(limit - above, 0) ** 2 / (2 * ramp)  # the limit lies on the ramp
     below = np.where(upto <= limit, limit - (above + upto) / 2, cut)
-    return float((_weights(pixels, area) * below).sum() / limit)
+    return float(np.clip((_weights(pixels, area) * below).sum() / limit, 0, 1))  # weights add up to 1 but for rounding
 
 
 def pro_200(maps, masks, fpr_limit: float = 0.3) -> float:
@@ -93,7 +93,7 @@ def pro_200(maps, masks, fpr_limit: float = 0.3) -> float:
     overlap = np.append(np.cumsum(_weights(pixels, (0.0, 1.0))[::-1])[::-1], 0)[np.searchsorted(pixels.scores, thresholds, "right")]
     kept = fpr < fpr_limit
     largest = fpr[kept].max() if kept.any() else 0.0
-    return float(np.trapezoid(overlap[kept], fpr[kept] / largest)) if largest > 0 else 0.0
+    return float(np.clip(np.trapezoid(overlap[kept], fpr[kept] / largest), 0, 1)) if largest > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,10 @@ def _weights(pixels: _Pixels, area: tuple[float, float]) -> np.ndarray:
 
 
 def _array(values) -> np.ndarray:
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    if not hasattr(values, "detach"):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()  # numpy has no bfloat16
 
 
 def _positive(labels) -> np.ndarray:

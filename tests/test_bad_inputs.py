@@ -24,7 +24,7 @@ from d3ad.conditioning import DynamicConditioning
 from d3ad.diffusion import alpha_bar, reconstruct
 from d3ad.maps import anomaly_map
 from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200
-from d3ad.speed import presets
+from d3ad.speed.timing import presets
 from d3ad.study import runner
 from d3ad.study.settings import Study
 from d3ad.study.workspace import open_workspace, train
@@ -299,7 +299,7 @@ TABLES["test_a_bad_command_is_one_line"] = [
     ("setting out of range", "fit good --out m --set k=0", "k must lie"),
     ("settings that exclude each other", "fit good --out m --set t_max=5000", "can't exceed num_timesteps"),
     ("size that can't be divided", "fit good --out m --set image_size=100", "multiples of 8"),
-    ("k beyond the training set", "fit good --out m --profile smoke --set k=3", "2 training images are too few for k = 3"),
+    ("k beyond the training set", "fit good --out m --profile smoke --set k=3", "good: 3 good images are too few: 1 sets the threshold, and k = 3 takes 3 to train on; give at least 4"),
     ("one image", "fit one --out m --profile smoke", "1 good image can't be divided"),
     ("out is not a detector", "fit good --out good", "is not a saved detector, so it is not replaced"),
     ("out is a file", "fit good --out file.txt", "is not a saved detector, so it is not replaced"),
@@ -421,10 +421,10 @@ TABLES["test_bad_images_are_refused_by_fit_and_predict"] = [
     ("grey", torch.zeros(2, 1, 64, 64), r"got a Tensor \(2, 1"),
     ("channels last", torch.zeros(2, 64, 64, 3), r"got a Tensor \(2, 64"),
     ("no pixels", torch.zeros(2, 3, 0, 0), r"got a Tensor \(2, 3, 0, 0\)"), ("video", torch.zeros(1, 2, 3, 8, 8), "got a Tensor"),
-    ("array", np.zeros((2, 3, 8, 8), np.float32), "got ndarray"), ("list", [GOOD[0]], "got list"), ("None", None, "got NoneType"),
+    ("array of text", np.array(["a"]), "got ndarray"), ("array of one channel", np.zeros((2, 8, 8)), r"got a Tensor \(2, 8, 8\)"), ("list", [GOOD[0]], "got list"), ("None", None, "got NoneType"),
     ("NaN", torch.full((1, 3, 8, 8), float("nan")), "must be finite"),
     ("infinite", torch.full((1, 3, 8, 8), float("inf")), "must be finite"),
-    ("bytes", torch.full((1, 3, 8, 8), 255, dtype=torch.uint8), r"lie in \[-1, 1\]"),
+    ("bytes as numbers", torch.full((1, 3, 8, 8), 255), r"lie in \[-1, 1\]"),
     ("complex", torch.zeros(1, 3, 8, 8, dtype=torch.complex64), "real"),
 ]
 

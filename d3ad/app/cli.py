@@ -1,4 +1,8 @@
-"""The command line: python -m d3ad check | fit | predict | export | evaluate | synthesize | benchmark."""
+"""The command line: python -m d3ad check | fit | predict | watch | export | evaluate | synthesize | benchmark.
+
+Exit codes: 0, all that was given was done; 2, something the user can mend, in one line; 3, done, but photographs were left
+out that may matter (damaged, too big, of a kind that is not read), each of which is named; 130, stopped by Ctrl-C.
+"""
 import argparse
 import contextlib
 import json
@@ -33,11 +37,13 @@ def parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="decode every image and mask of a folder or dataset, and list all that is wrong")
     check.add_argument("folder", nargs="?", help="folder of images (instead of --dataset)")
     _dataset_options(check)
+    _folder_options(check)
     check.set_defaults(run=run_check)
 
     fit = commands.add_parser("fit", help="train on a folder of good images, or on a dataset's training images")
     fit.add_argument("folder", nargs="?", help="folder of good images (instead of --dataset)")
     _dataset_options(fit)
+    _folder_options(fit)
     fit.add_argument("--out", required=True, type=Path, help="folder for the trained detector")
     fit.add_argument("--profile", default="demo", choices=profiles(), metavar="P",
                      help=f"settings: {', '.join(profiles())}; paper: pretrained weights, the paper's sizes, a GPU")
@@ -46,16 +52,27 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--false-alarms", type=_share, default=0.01, metavar="RATE",
                      help="share of good parts that may be flagged; by default %(default)s")
     fit.add_argument("--preset", default="faithful", metavar="NAME", help="how it will predict: faithful, fast, or \"3 steps\" (d3ad/speed/presets.py)")
+    fit.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="where to train; by default auto")
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting, as in TOML")
     fit.set_defaults(run=run_fit)
 
-    predict = commands.add_parser("predict", help="scores and heat maps of a folder of images")
+    predict = commands.add_parser("predict", help="scores and heat maps of every image in a folder and below, or of single images",
+                                  epilog="exit code 3: done, but photographs were left out; each is named")
     predict.add_argument("model", type=Path)
-    predict.add_argument("folder", help="folder of images")
-    predict.add_argument("--out", required=True, type=Path, help="gets report.html, scores.csv, and a heat map, an overlay and a mask per image")
-    predict.add_argument("--preset", metavar="NAME", help="how to compute: faithful, fast, or \"3 steps\" (d3ad/speed/presets.py); by default as it was fitted")
-    predict.add_argument("--raw", action="store_true", help="write each anomaly map as NPY, too")
+    predict.add_argument("images", nargs="+", metavar="FOLDER", help="folder of images, single images, or - for a list of them on standard input")
+    predict.add_argument("--out", required=True, type=Path, help="gets report.html, scores.csv, and a heat map, an overlay and a mask per "
+                         "image; what an earlier run wrote there goes, nothing else does")
+    _judging_options(predict)
+    predict.add_argument("--coco", action="store_true", help="write the regions above the threshold as coco.json, too")
     predict.set_defaults(run=run_predict)
+
+    watch = commands.add_parser("watch", help="judge images as they arrive in a folder, a line of JSON each, until Ctrl-C")
+    watch.add_argument("model", type=Path)
+    watch.add_argument("folder", help="folder that images arrive in")
+    watch.add_argument("--out", required=True, type=Path, help="gets scores.csv, and a heat map, an overlay and a mask per image")
+    watch.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks; by default %(default)s")
+    _judging_options(watch)
+    watch.set_defaults(run=run_watch)
 
     export = commands.add_parser("export", help="the networks of a model as torch.export programs, which run without this package")
     export.add_argument("model", type=Path)
@@ -65,6 +82,11 @@ def parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="I-AUROC, P-AUROC and PRO on a dataset's test images, as JSON")
     evaluate.add_argument("model", type=Path)
     _dataset_options(evaluate)
+    _folder_options(evaluate)
+    evaluate.add_argument("--small-regions", choices=("keep", "drop"), default="keep",
+                          help="of masks made smaller: keep at least a pixel of each, or drop what vanishes, as the authors' code does")
+    evaluate.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="where to compute; by default auto")
+    evaluate.add_argument("--batch", type=_count, metavar="N", help="images computed at once")
     evaluate.add_argument("--normalisation", choices=("train", "test"), default="train")
     evaluate.set_defaults(run=run_evaluate)
 
@@ -93,6 +115,48 @@ def _share(text: str) -> float:
     return value
 
 
+def _count(text: str) -> int:
+    """A whole number of images at once, 1 to 4096."""
+    value = int(text)
+    if not 1 <= value <= 4096:
+        raise argparse.ArgumentTypeError(f"{text} must lie in 1..4096")
+    return value
+
+
+def _seconds(text: str) -> float:
+    """A time above 0, a day at most."""
+    value = float(text)
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text} must lie above 0 and at most at 86400")
+    return value
+
+
+def _finite(text: str) -> float:
+    """A number that is neither NaN nor infinite."""
+    value = float(text)
+    if not abs(value) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be finite")
+    return value
+
+
+def _folder_options(command: argparse.ArgumentParser) -> None:
+    for name, what in (("good", "good parts"), ("defects", "defects"), ("masks", "masks")):
+        command.add_argument(f"--{name}", action="append", default=[], metavar="NAME",
+                             help=f"sub-folder that holds {what}, where its name leaves that open; . is the folder itself")
+
+
+def _judging_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--preset", metavar="NAME", help="how to compute: faithful, fast, or \"3 steps\" (d3ad/speed/presets.py); by default as it "
+                         "was fitted; another than that needs --threshold or --good")
+    command.add_argument("--threshold", type=_finite, metavar="X", help="scores above it are anomalous; by default the model's")
+    command.add_argument("--good", metavar="FOLDER", help="photographs of good parts that were not trained on, which set the threshold")
+    command.add_argument("--false-alarms", type=_share, metavar="RATE", help="with --good: share of good parts that may be flagged; by default 0.01")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="where to compute; by default auto")
+    command.add_argument("--batch", type=_count, metavar="N", help="images computed at once; by default as it was fitted")
+    command.add_argument("--pictures", choices=("all", "flagged", "none"), default="all", help="of which images to write; by default %(default)s")
+    command.add_argument("--raw", action="store_true", help="write each anomaly map as NPY, too")
+
+
 def _dataset_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dataset", help="visa, btad, mvtec, mtd or folder")
     command.add_argument("--data-root", type=Path, help="where it lies")
@@ -110,6 +174,10 @@ def _dataset(options):
     from d3ad import data
     _need_dataset(options)
     more = dict(split=options.split, seed=options.split_seed) if options.dataset == "mtd" else {}
+    asked = {name: getattr(options, name) for name in ("good", "defects", "masks") if getattr(options, name, [])}
+    if asked and options.dataset != "folder":
+        raise ValueError(f"--{next(iter(asked))} goes with a folder of one's own, not with --dataset {options.dataset}")
+    more |= asked
     return data.load(options.dataset, options.data_root, options.category, **more)
 
 
@@ -139,6 +207,8 @@ def run_check(options) -> None:
         images += len(dataset.train) + len(dataset.test)
         print(dataset, *dataset.notes, sep="\n  ")
         problems += dataset.check() + dataset.duplicates()
+        for remark in dataset.remarks():
+            print(f"  {remark}")
     if problems:
         raise data.DataError("\n".join([f"{len(problems)} problems:", *problems]))
     print(f"{images} images in {len(names)} categories: nothing to mend")
@@ -146,8 +216,8 @@ def run_check(options) -> None:
 
 def run_fit(options) -> None:
     """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on."""
-    from d3ad import data
     from d3ad.app import part
+    from d3ad.detector import pick_device
     from d3ad.images import as_images
     from d3ad.infra.checkpoint import check_replaceable
     from d3ad.speed.presets import preset
@@ -159,15 +229,26 @@ def run_fit(options) -> None:
             changes[name] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             changes[name] = value
+    if options.device:
+        changes["device"] = options.device
     config = Config.profile(options.profile, **changes)
     preset(options.preset)  # before any training
-    dataset = data.load("folder", options.folder) if options.folder else _dataset(options)
+    pick_device(config.device)
+    if options.folder:
+        options.dataset, options.data_root = "folder", options.folder
+    dataset = _dataset(options)
+    for line in (*dataset.notes, *(f"left out: {left}" for left in dataset.left_out if left.lost)):
+        print(line)
+    if dataset.white not in (None, 65535):
+        print(f"16-bit images hold {dataset.white.bit_length()} bits: {dataset.white} is read as white")
+    part.check_number(len(dataset.train), config, options.held_out, str(options.folder or dataset.root))
     images = as_images(dataset, config.image_size, "train")
     training, is_first = options.out.with_name(options.out.name + ".training"), _team().is_first
     with alone(training / "lock", f"trains {options.out}") if is_first else contextlib.nullcontext():
         if is_first:
             tidy(training)
         detector, num_trained = part.fit_part(images, config, options.held_out, options.false_alarms, training, options.preset)
+        detector.white = dataset.white
         if is_first:
             detector.save(options.out, model_card(detector, dataset, num_trained))
             shutil.rmtree(training)
@@ -189,29 +270,121 @@ def model_card(detector, dataset, num_trained: int) -> str:
         *(f"- `{name}` = {json.dumps(value)}" for name, value in settings.items()), ""])
 
 
-def run_predict(options) -> None:
-    """Write scores.csv, report.html and pictures."""
+def _model(options):
+    """The detector with device, batch and preset as asked for, its threshold, where that comes from, and what the results hang on."""
+    from d3ad.app import judging
+    from d3ad.calibration import threshold_for
+    from d3ad.data import tree
+    from d3ad.speed import presets
+    if options.false_alarms and not options.good:
+        raise ValueError("--false-alarms goes with --good FOLDER: the rate is measured on good photographs that were not trained on")
+    if options.good and options.threshold is not None:
+        raise ValueError("--threshold and --good exclude each other: give the threshold, or photographs to set it on")
+    detector = presets.load(options.model, options.device or "auto")
+    detector.team = _team()
+    if options.batch:
+        detector.config = detector.config.replace(predict_batch=options.batch)
+    if options.preset and options.preset != detector.preset:
+        if options.threshold is None and not options.good:
+            raise ValueError(f"no threshold was set under the preset {options.preset!r}: the model's belongs to {detector.preset!r}; give --good FOLDER "
+                             "with good photographs that were not trained on, or --threshold X")
+        detector = presets.apply(detector, options.preset)
+    key = f"{model_hash(options.model)} {options.preset or detector.preset} {detector.config.predict_batch}"
+    if options.threshold is not None:
+        return detector, options.threshold, f"threshold {options.threshold:g}, as given on the command line", key
+    if options.good:
+        entries = tree.collect([options.good])
+        scores, lost = judging.scores_of(detector, [entry for entry in entries if entry.kind != "mask"], progress=True)
+        _say_left_out(lost, options.good)
+        if not len(scores):
+            raise ValueError(f"{options.good}: no photograph in it could be read, so no threshold can be set")
+        found = threshold_for(scores, options.false_alarms or 0.01)
+        return detector, found.value, str(found), key
+    guarantee = detector.guarantee and str(detector.guarantee)
+    calibrated = getattr(getattr(detector, "calibration", None), "threshold", None)
+    value = None if calibrated is None else float(calibrated)
+    return detector, value, guarantee or "threshold {:.4g}, a quantile of training images: new good images exceed it more often", key
+
+
+def model_hash(folder: Path) -> str:
+    """12 hex digits that change with a saved model: its settings, and size and time of its files."""
+    import hashlib
+    files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
+    seen = [(file.relative_to(folder).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:12]
+
+
+def _given_images(options) -> list:
+    """Every file that the command names, of folders those below, of - those listed on standard input."""
+    from d3ad.data import tree
+    given = []
+    for name in options.images:
+        if name == "-":
+            text = sys.stdin.read()
+            given += [line for line in text.split("\0" if "\0" in text else "\n") if line.strip()]
+        else:
+            given.append(name)
+    return tree.collect(line.rstrip("\r") for line in given)
+
+
+def _say_left_out(entries, where: str, most: int = 20) -> None:
+    """A line for each file that was not judged, at most so many, on standard error."""
+    for entry in entries[:most]:
+        print(f"left out: {entry.name}: {entry.reason}", file=sys.stderr)
+    if len(entries) > most:
+        print(f"left out: {len(entries) - most} more; {where}", file=sys.stderr)
+
+
+def _sentence(guarantee: str, threshold: float) -> str:
+    guarantee = guarantee.format(threshold) if "{:" in guarantee else guarantee
+    return guarantee[0].upper() + guarantee[1:] + "."
+
+
+def run_predict(options) -> int:
+    """Judge every image, write scores.csv, report.html and pictures as they come; 3 where photographs were left out."""
     import time
 
     from d3ad import data
-    from d3ad.app import report
-    from d3ad.speed import presets
-    detector = presets.load(options.model)
-    detector.team = _team()
-    if options.preset:
-        detector = presets.apply(detector, options.preset)
-    dataset = data.load("folder", options.folder)
-    split = "test" if dataset.test else "train"
-    samples = getattr(dataset, split)
-    images = dataset.images(split, detector.config.image_size)
-    started = time.monotonic()
-    prediction = detector.predict(images, progress=True)
-    rate = len(images) / (time.monotonic() - started)
-    names = [sample.image.relative_to(dataset.root).as_posix() for sample in samples]
-    guarantee = str(detector.guarantee or f"threshold {prediction.threshold:.4g}, a quantile of training images: new good images exceed it more often")
-    if detector.team.is_first:
-        report.write_results(options.out, names, images, prediction, guarantee[0].upper() + guarantee[1:] + ".", options.raw)
-    print(f"{int(prediction.is_anomalous.sum())} of {len(samples)} images flagged, {rate:.1f} images a second; {options.out / 'report.html'}")
+    from d3ad.app import judging
+    entries = _given_images(options)
+    if not any(entry.kind == "image" or entry.lost for entry in entries):
+        raise data.DataError(f"{options.images[0]}: images not found in it or below; give the folder that holds them")
+    detector, threshold, guarantee, key = _model(options)
+    if threshold is None:  # a detector that keeps its threshold elsewhere says it with a prediction
+        threshold = next((float(found.threshold) for entry in entries if entry.kind == "image"
+                          for _, found, _, _ in judging.judged(detector, [entry], None) if found is not None), 0.0)
+    started, guarantee = time.monotonic(), _sentence(guarantee, threshold)
+    found = judging.judge(detector, entries, options.out, threshold, guarantee, options.raw, options.pictures, options.coco, key, progress=True)
+    if not detector.team.is_first:
+        return 0
+    rate = found.num_judged / (time.monotonic() - started)
+    _say_left_out(found.left_out, f"scores.csv in {options.out} names all")
+    masks = f"; {found.num_masks} masks not judged" if found.num_masks else ""
+    lost = f"; {len(found.left_out)} files left out" if found.left_out else ""
+    print(f"{found.num_flagged} of {found.num_judged} images flagged, {rate:.1f} images a second{masks}{lost}; {options.out / 'report.html'}")
+    if not options.threshold and not options.good and not detector.guarantee:
+        print(guarantee)
+    return judging.LEFT_OUT if found.num_lost else 0
+
+
+def run_watch(options) -> int:
+    """Judge what arrives until Ctrl-C; 3 where photographs could not be judged."""
+    from d3ad.app import judging, watch
+    detector, threshold, guarantee, key = _model(options)
+    if threshold is None:
+        raise ValueError("the model has no threshold; give --threshold X or --good FOLDER")
+    print(f"{_sentence(guarantee, threshold)} Watching {options.folder}; Ctrl-C ends.", file=sys.stderr)
+    lost = []
+
+    def say(line: str) -> None:
+        lost.append('"state": "left out' in line)
+        print(line, flush=True)
+
+    try:
+        watch.watch(detector, options.folder, options.out, threshold, options.interval, options.raw, options.pictures, key, say)
+    except KeyboardInterrupt:
+        print(f"\n{len(lost)} photographs judged; the same command goes on", file=sys.stderr)
+    return judging.LEFT_OUT if any(lost) else 0
 
 
 def run_export(options) -> None:
@@ -225,10 +398,15 @@ def run_evaluate(options) -> None:
     """Print the metrics as JSON."""
     from d3ad.speed import presets
     from d3ad.study.outcome import evaluate
-    detector, dataset = presets.load(options.model), _dataset(options)
+    detector, dataset = presets.load(options.model, options.device or "auto"), _dataset(options)
+    if options.batch:
+        detector.config = detector.config.replace(predict_batch=options.batch)
     if dataset.labels("test").unique().tolist() != [0, 1]:
         raise ValueError(f"{dataset}: metrics need both good and anomalous test images")
-    masks = dataset.masks("test", detector.config.image_size)  # what lacks a mask is said before the long work
+    without = [sample for sample in dataset.test if sample.label and sample.mask is None]
+    if without:
+        print(f"{len(without)} anomalous images have no mask, such as {without[0].image}: P-AUROC and PRO are left empty", file=sys.stderr)
+    masks = None if without else dataset.masks("test", detector.config.image_size, options.small_regions == "keep")
     prediction = detector.predict(dataset, normalisation=options.normalisation, progress=True)
     found = evaluate(prediction, dataset.labels("test"), masks)
     print(json.dumps({name: None if value is None else round(value, 4) for name, value in found.items()}))
@@ -248,19 +426,18 @@ def run_synthesize(options) -> None:
 def run_benchmark(options) -> None:
     """Measure, print a line per row, and keep the rows of other machines and sizes that the files hold."""
     from d3ad.speed import benchmark
-    
     for part in (options.only,) if options.only else benchmark.PARTS:
         file = options.out / f"{part}.json"
         print(benchmark.as_text(benchmark.measured(part, options.size, options.batch, file)), f"written: {file}", sep="\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command.  Exit code 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    """The command.  Returns its exit code, see the module."""
     options = parser().parse_args(arguments)
-    if os.environ.get("RANK", "0") != "0":  # of several processes (`ranks`) the first one speaks
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
         os.environ["TQDM_DISABLE"], sys.stdout = "1", open(os.devnull, "w", encoding="utf-8")
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (ValueError, OSError, FloatingPointError) as error:
         said = explain(error) if isinstance(error, OSError) else error
         print(f"python -m d3ad {options.command}: {said}", file=sys.stderr)
@@ -268,4 +445,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped; the same command continues where it stopped", file=sys.stderr)
         return 130
-    return 0
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
+            raise
+        print(f"python -m d3ad {options.command}: out of memory: give a smaller --batch (of fit: --set batch_size=N), or --device cpu",
+              file=sys.stderr)
+        return 2

@@ -8,9 +8,9 @@ import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from d3ad.app.part import split_off
 from d3ad.config import Config
 from d3ad.detector import D3AD
+from d3ad.thresholds import split_off
 
 
 class D3ADEstimator(OutlierMixin, BaseEstimator):
@@ -53,5 +53,6 @@ class D3ADEstimator(OutlierMixin, BaseEstimator):
 
 
 def _as_images(X, size: int) -> torch.Tensor:
-    images = torch.as_tensor(np.asarray(X), dtype=torch.float32)
+    X = np.asarray(X)
+    images = torch.as_tensor(X if X.dtype == np.uint8 else X.astype(np.float32))  # bytes are told from [-1, 1] by their type
     return images.reshape(-1, 3, size, size) if images.ndim == 2 and images.shape[1] == 3 * size * size else images

@@ -67,6 +67,15 @@ def split_off(images: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     return images[order[count:].sort().values], images[order[:count].sort().values]
 
 
+def check_number(given: int, config: Config, held_out: float, where: str) -> None:
+    """Raise ValueError where so many good images are too few, in terms of what was given; see `split_off`."""
+    needed, apart = config.k + (not config.include_self), min(max(round(held_out * given), 1), given - 1)
+    if given >= 2 and given - apart < needed:
+        least = next(n for n in range(given, 10 * needed + 10) if n - min(max(round(held_out * n), 1), n - 1) >= needed)
+        raise ValueError(f"{where}: {given} good images are too few: {apart} set{'s' if apart == 1 else ''} the threshold, and k = {config.k} takes "
+                         f"{needed} to train on; give at least {least}, or lower k")
+
+
 def _codec_and_backbone(images: Tensor, config: Config, folder: Path | None) -> dict:
     """Autoencoder and features, which don't need each other, at once: the features in a process beside this one."""
     losses: dict = {}

@@ -1,17 +1,22 @@
 """What an inspector gets of a prediction: scores.csv, a heat map, an overlay and a mask per image, and one HTML file for all.
 
-The HTML file needs no network and no other file.
+Pictures have the photograph's own size where it is known.  The HTML file needs no network; beside the pictures that it holds it
+shows those in the folders beside it.
 """
 import base64
+import heapq
 import io
 import json
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
+import torch.nn.functional as F
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 
 from d3ad.detector import Prediction
@@ -19,6 +24,10 @@ from d3ad.infra.files import whole_file, write_whole
 
 TEMPLATE = Path(__file__).with_name("report.html")
 RED = np.array([255, 45, 45])
+BRIGHTEST = 3        # times the threshold: brightest in all pictures of maps, whatever an outlier reaches
+LARGE = 1_000_000    # pixels from which on overlays and heat maps are JPEGs
+MOST = 500           # images with pictures in the page
+FINEST = 128         # pixels of a map on the page along each side
 
 
 def write_results(out: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str, raw: bool = False) -> None:
@@ -29,20 +38,79 @@ def write_results(out: Path, names: list[str], images: Tensor, prediction: Predi
     """
     table = pd.DataFrame(dict(path=names, score=prediction.score.numpy(), t_hat=prediction.t_hat.numpy(),
                               is_anomalous=prediction.is_anomalous.numpy(), threshold=prediction.threshold))
-    high = _map_high(prediction)
     for i, name in enumerate(names):
-        file = f"{i:04d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(name).stem)[:60]}"
-        above = (prediction.anomaly_map[i] > prediction.threshold).numpy()
-        pictures = dict(heat_maps=heat_map(prediction.anomaly_map[i], high), overlays=overlay(images[i], above),
-                        masks=Image.fromarray(above.astype(np.uint8) * 255))
-        for folder, picture in pictures.items():
-            with whole_file(out / folder / f"{file}.png") as part:
-                picture.save(part, "png")
-        if raw:
-            with whole_file(out / "maps" / f"{file}.npy") as part, part.open("wb") as stream:
-                np.save(stream, prediction.anomaly_map[i].numpy())
+        pixels = Image.fromarray(_pixels(images[i]))
+        write_pictures(out, file_stem(i, name), pixels, prediction.anomaly_map[i], prediction.threshold, raw)
     write_page(out / "report.html", names, images, prediction, guarantee)
     write_whole(out / "scores.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def file_stem(i: int, name: str, width: int = 4) -> str:
+    """What the pictures of image number i are called, without suffix."""
+    return f"{i:0{width}d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(name).stem)[:60]}"
+
+
+def write_pictures(out: Path, stem: str, photograph: Image.Image, anomaly_map: Tensor, threshold: float, raw: bool = False,
+                   above: np.ndarray | None = None, announce: Callable[[str], None] = lambda name: None) -> None:
+    """Write the heat map, the overlay and the mask of one photograph in its own size, with `raw` also its map (NPY).
+
+    anomaly_map: (H, W).  above: the mask (height, width), where it is known already.
+    announce: is told each file's name below `out` before it is written.
+    """
+    above = above_threshold(anomaly_map, threshold, photograph.size) if above is None else above
+    suffix, options = (".jpg", dict(quality=90)) if above.size > LARGE else (".png", dict(compress_level=4))
+    heat = heat_map(anomaly_map, brightest(threshold)).resize(photograph.size, Image.Resampling.BILINEAR)
+    for folder, drawn, ending in (("heat_maps", heat, suffix), ("overlays", tinted(photograph, above), suffix),
+                                  ("masks", Image.fromarray(above.astype(np.uint8) * 255), ".png")):
+        announce(f"{folder}/{stem}{ending}")
+        with whole_file(out / folder / f"{stem}{ending}") as part:
+            drawn.save(part, **(options if ending == suffix else {}))
+    if raw:
+        announce(f"maps/{stem}.npy")
+        with whole_file(out / "maps" / f"{stem}.npy") as part, part.open("wb") as stream:
+            np.save(stream, anomaly_map.numpy())
+
+
+def brightest(threshold: float) -> float:
+    """The map value that is brightest in all pictures, so that they can be compared; it hangs on the threshold alone."""
+    return BRIGHTEST * threshold if threshold > 0 else 1.0
+
+
+def above_threshold(anomaly_map: Tensor, threshold: float, size: tuple[int, int]) -> np.ndarray:
+    """Where a map (H, W) exceeds the threshold, in a photograph of size (width, height): (height, width) bool.
+
+    Something is marked wherever a value of the map exceeds it, however the sizes differ.
+    """
+    width, height = size
+    rows, columns = anomaly_map.shape
+    if (height, width) == (rows, columns):
+        return (anomaly_map > threshold).numpy()
+    grid = anomaly_map[None, None].float()
+    if height <= rows and width <= columns:
+        resized = F.adaptive_max_pool2d(grid, (height, width))
+    else:
+        resized = F.interpolate(grid, (height, width), mode="bilinear", align_corners=False)
+    above = (resized[0, 0] > threshold).numpy()
+    if not above.any() and anomaly_map.max() > threshold:
+        row, column = divmod(int(anomaly_map.argmax()), columns)
+        above[row * height // rows:max((row + 1) * height // rows, row * height // rows + 1),
+              column * width // columns:max((column + 1) * width // columns, column * width // columns + 1)] = True
+    return above
+
+
+def boxes(above: np.ndarray, anomaly_map: Tensor) -> list[list[float]]:
+    """Each 8-connected region of a mask (height, width): x, y, width, height and area in its pixels, and the map's highest value.
+
+    The map (H, W) may be of another size.
+    """
+    regions, count = ndimage.label(above, np.ones((3, 3), int))
+    found, (height, width), (rows, columns) = [], above.shape, anomaly_map.shape
+    values = anomaly_map.numpy()
+    for number, (down, across) in enumerate(ndimage.find_objects(regions, count), 1):
+        area = int((regions[down, across] == number).sum())
+        part = values[down.start * rows // height:-(-down.stop * rows // height), across.start * columns // width:-(-across.stop * columns // width)]
+        found.append([across.start, down.start, across.stop - across.start, down.stop - down.start, area, round(float(part.max()), 6)])
+    return found
 
 
 def heat_map(anomaly_map: Tensor, high: float) -> Image.Image:
@@ -53,12 +121,17 @@ def heat_map(anomaly_map: Tensor, high: float) -> Image.Image:
 
 def overlay(image: Tensor, above: np.ndarray) -> Image.Image:
     """The image (3, H, W), tinted red where `above` (H, W) is True."""
-    pixels = _pixels(image).astype(np.float32)
-    pixels[above] = 0.35 * pixels[above] + 0.65 * RED
-    return Image.fromarray(pixels.round().astype(np.uint8))
+    return tinted(Image.fromarray(_pixels(image)), above)
 
 
-def write_page(file: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str, most: int = 500) -> None:
+def tinted(photograph: Image.Image, above: np.ndarray) -> Image.Image:
+    """A photograph in RGB, tinted red where `above` (height, width) is True."""
+    pixels = np.array(photograph)
+    pixels[above] = (0.35 * pixels[above].astype(np.float32) + 0.65 * RED).round().astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def write_page(file: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str, most: int = MOST) -> None:
     """Write the HTML report: sortable table, histogram of scores, each image with its maps, a slider for the threshold.
 
     most: so many of the highest scores are shown with pictures, the others in the table only.
@@ -66,28 +139,66 @@ def write_page(file: Path, names: list[str], images: Tensor, prediction: Predict
     """
     if not len(names) == len(images) == len(prediction):
         raise ValueError(f"{len(names)} names, {len(images)} images and {len(prediction)} predictions don't belong together")
-    shown, high = set(prediction.score.argsort(descending=True)[:most].tolist()), _map_high(prediction)
-    items = []
-    for i, name in enumerate(names):
-        item = dict(path=name, score=float(prediction.score[i]), t_hat=int(prediction.t_hat[i]))
-        if i in shown:
-            grey = (prediction.anomaly_map[i] / high).clamp(0, 1).mul(255).round().byte().numpy()
-            item |= dict(image=_data_url(Image.fromarray(_pixels(images[i])), "jpeg"),
-                         reconstruction=_data_url(Image.fromarray(_pixels(prediction.reconstruction[i])), "jpeg"),
-                         map=_data_url(Image.fromarray(grey), "png"))
-        items.append(item)
-    scores = [*prediction.score.tolist(), prediction.threshold]
-    margin = 0.05 * (max(scores) - min(scores)) or 1.0
-    flagged, left_out = int(prediction.is_anomalous.sum()), f" Pictures of the {most} highest scores." if len(names) > most else ""
-    data = dict(items=items, threshold=prediction.threshold, map_high=high, low=min(scores) - margin, high=max(scores) + margin,
-                guarantee=guarantee, summary=f"{flagged} of {len(names)} images are anomalous at the calibrated threshold.{left_out}")
-    text = json.dumps(data).replace("<", "\\u003c")  # no file's name can end the script that holds it
-    write_whole(file, TEMPLATE.read_text(encoding="utf-8").replace("$data", text))
+    shown = set(heapq.nlargest(most, range(len(names)), key=lambda i: (float(prediction.score[i]), -i)))
+    rows = [dict(path=name, score=float(prediction.score[i]), t_hat=int(prediction.t_hat[i])) for i, name in enumerate(names)]
+
+    def items():
+        for i, row in enumerate(rows):
+            yield row | (item_of(Image.fromarray(_pixels(images[i])), prediction.anomaly_map[i], prediction.reconstruction[i],
+                                 prediction.threshold) if i in shown else {})
+
+    compose_page(file, items(), [row["score"] for row in rows], prediction.threshold, guarantee, min(most, len(names)))
 
 
-def _map_high(prediction: Prediction) -> float:
-    """The map value that is brightest in all pictures, so that they can be compared: above the threshold in any case."""
-    return max(float(prediction.anomaly_map.max()), 1.5 * prediction.threshold, 1e-9)
+def item_of(photograph: Image.Image, anomaly_map: Tensor, reconstruction: Tensor, threshold: float) -> dict:
+    """What the page holds of one image: input and reconstruction (JPEG), the map to look at (PNG) and its values.
+
+    The photograph is made as large as the map along its longer side.  Values are 16-bit steps over the map's own range, the
+    highest of each cell; rounding moves none past the threshold.
+    """
+    side, (rows, columns) = max(anomaly_map.shape), anomaly_map.shape
+    scale = side / max(photograph.size)
+    size = tuple(max(1, round(length * scale)) for length in photograph.size)
+    high, low = float(anomaly_map.max()), float(anomaly_map.min())
+    grey = (anomaly_map / brightest(threshold)).clamp(0, 1).mul(255).round().numpy()
+    if threshold > 0:
+        level = round(255 / BRIGHTEST)
+        grey = np.where((anomaly_map > threshold).numpy(), np.maximum(grey, level + 1), np.minimum(grey, level))
+    grid = F.adaptive_max_pool2d(anomaly_map[None].double(), (min(rows, FINEST), min(columns, FINEST)))[0].numpy()
+    steps = (grid - low) / ((high - low) or 1.0) * 65535
+    steps = np.where(grid > threshold, np.ceil(steps), np.floor(steps)).clip(0, 65535).astype("<u2")
+    return dict(image=_data_url(photograph.resize(size, Image.Resampling.BILINEAR), "jpeg"),
+                reconstruction=_data_url(Image.fromarray(_pixels(reconstruction)).resize(size, Image.Resampling.BILINEAR), "jpeg"),
+                map=_data_url(Image.fromarray(grey.astype(np.uint8)), "png"), values=base64.b64encode(steps.tobytes()).decode(),
+                values_shape=list(steps.shape), values_range=[low, high])
+
+
+def compose_page(file: Path, items: Iterable[dict], scores: list[float], threshold: float, guarantee: str, num_shown: int,
+                 left_out: list[dict] | tuple = ()) -> None:
+    """Write the page piece by piece: one item after the other, so that their pictures are never all in memory.
+
+    items: rows of the table, in order, those that are shown with what `item_of` gives.  left_out: path and state of each file
+    that was not judged.
+    """
+    values = [*scores, threshold]
+    margin = 0.05 * (max(values) - min(values)) or 1.0
+    flagged = sum(score > threshold for score in scores)
+    more = f" Pictures of the {num_shown} highest scores." if len(scores) > num_shown else ""
+    lost = f" {len(left_out)} files were not judged: see below." if left_out else ""
+    data = dict(threshold=threshold, map_high=brightest(threshold), low=min(values) - margin, high=max(values) + margin, guarantee=guarantee,
+                left_out=list(left_out),
+                summary=f"{flagged} of {len(scores)} images are anomalous at the calibrated threshold.{more}{lost}")
+    before, after = TEMPLATE.read_text(encoding="utf-8").split("$data")
+    with whole_file(file) as part, part.open("w", encoding="utf-8") as page:
+        page.write(before + _as_json(data)[:-1] + ', "items": [')
+        for i, item in enumerate(items):
+            page.write(("," if i else "") + _as_json(item))
+        page.write("]}" + after)
+
+
+def _as_json(value) -> str:
+    """JSON in which no file's name can end the script that holds it."""
+    return json.dumps(value).replace("<", "\\u003c")
 
 
 def _pixels(image: Tensor) -> np.ndarray:

@@ -3,26 +3,29 @@ import hashlib
 import os
 import random
 import re
+import shutil
+import tempfile
 import unicodedata
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+from .pixels import SUFFIXES, DataError, load_image, load_mask, mask_files, mask_remark, picture, read_mask, white_of
 
-
-class DataError(ValueError):
-    """Files that cannot be used: every problem on a line of its own, with the file and what to do."""
+ROOM = 2 ** 31  # bytes of images from which on they are kept in a file, mapped into memory, which the system can page out
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: ``label`` 0 normal, 1 anomalous; ``defect`` "good" or the name of the defect's class."""
+    """One image: ``label`` 0 normal, 1 anomalous; ``defect`` "good" or the name of the defect's class.
+
+    ``mask`` may be a folder, where an image has several.
+    """
     image: Path
     label: int
     mask: Path | None
@@ -30,8 +33,22 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A file that is not used, and why; ``lost`` where it may be somebody's photograph."""
+    path: Path
+    reason: str
+    lost: bool
+
+    def __str__(self):
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """One category. A mask value above ``mask_threshold`` is anomalous; ``notes`` say what is unusual."""
+    """One category. A mask value above ``mask_threshold`` is anomalous; ``notes`` say what is unusual.
+
+    ``left_out`` has the files below ``root`` that are not used, where the loader looks at all of them ("folder").
+    """
     name: str
     category: str
     root: Path
@@ -39,23 +56,35 @@ class Dataset:
     test: tuple[Sample, ...]
     notes: tuple[str, ...]
     mask_threshold: int = 0
+    left_out: tuple[LeftOut, ...] = ()
 
     def __str__(self):
         found = ", ".join(f"{count} {what}" for what, count in _counts(self.train, self.test).items())
         return f"{self.name}/{self.category}: {found} images"
 
-    def images(self, split, size) -> Tensor:
+    def images(self, split, size, white=None) -> Tensor:
         """Images of "train" or "test", (N, 3, size, size) float32 in [-1, 1].
 
-        RGB, resized straight to a square (bilinear, antialiased). Raises `DataError` naming every
-        image that cannot be read.
+        RGB, resized straight to a square (bilinear, antialiased). ``white``: the value of 16-bit grey that becomes 1;
+        None: `self.white`. Many images lie in a file that is mapped into memory, so that the system can page them out.
+        Raises `DataError` naming every image that cannot be read.
         """
-        out = torch.empty(len(self._samples(split)), 3, size, size)
-        return _fill(out, self._samples(split), lambda sample: load_image(sample.image, size))
+        samples, white = self._samples(split), self.white if white is None else white
+        return _fill(roomy(len(samples), 3, size, size), samples, lambda sample: load_image(sample.image, size, white, strict=True))
 
-    def masks(self, split, size) -> Tensor:
+    @cached_property
+    def white(self) -> int | None:
+        """The value of 16-bit grey that is white, from all images: 4095 where they hold 12 bits; None without such images."""
+        return white_of(sample.image for sample in self.train + self.test)
+
+    def good(self) -> "Dataset":
+        """This dataset with the good ones among its test images only."""
+        return replace(self, test=tuple(sample for sample in self.test if sample.label == 0))
+
+    def masks(self, split, size, keep_small=True) -> Tensor:
         """Ground truth of "train" or "test", (N, size, size) bool, all False where the image is normal.
 
+        keep_small: regions too small for ``size`` keep at least one pixel; False: they vanish, as in the authors' code.
         Raises `DataError` naming every anomalous image without a mask, or with one that cannot be read.
         """
         def mask_of(sample):
@@ -63,7 +92,7 @@ class Dataset:
                 return torch.zeros(size, size, dtype=torch.bool)
             if sample.mask is None:
                 raise DataError(f"{sample.image}: anomalous but without a mask; add one, or use scores only")
-            return load_mask(sample.mask, size, self.mask_threshold)
+            return load_mask(sample.mask, size, self.mask_threshold, keep_small)
 
         out = torch.empty(len(self._samples(split)), size, size, dtype=torch.bool)
         return _fill(out, self._samples(split), mask_of)
@@ -78,29 +107,42 @@ class Dataset:
         for split in ("train", "test"):
             for sample in self._samples(split):
                 for path in filter(None, (sample.image, sample.mask)):
-                    name = path.relative_to(self.root).as_posix()
-                    content = hashlib.sha256(path.read_bytes()).hexdigest()
-                    digest.update(f"{split}\0{sample.label}\0{name}\0{content}\n".encode())
+                    for file in mask_files(path) if path.is_dir() else [path]:
+                        name = file.relative_to(self.root).as_posix()
+                        content = hashlib.sha256(file.read_bytes()).hexdigest()
+                        digest.update(f"{split}\0{sample.label}\0{name}\0{content}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
     def check(self) -> list[str]:
         """Decode every image and mask in full; return the problems found, [] where there are none.
 
-        Beyond unreadable files: masks of another size than their image, and empty masks of anomalous
-        images unless a note already names them.
+        Beyond unreadable files: masks of another size than their image, empty masks of anomalous
+        images unless a note already names them, masks without a normal pixel, and photographs that are left out.
         """
-        problems = []
+        problems = [f"{left}; convert, mend or remove it" for left in self.left_out if left.lost]
         for sample in self.train + self.test:
-            image = _attempt(problems, _decode, sample.image, _to_rgb)
-            mask = None if sample.mask is None else _attempt(problems, _decode, sample.mask, _to_values)
+            image = _attempt(problems, picture, sample.image)
+            mask = None if sample.mask is None else _attempt(problems, read_mask, sample.mask, self.mask_threshold)
             if mask is None:
                 continue
-            if image and image.size != mask.shape[::-1]:
+            same_size = image is not None and image.size == mask.shape[::-1]
+            if image and not same_size:
                 problems.append(f"{sample.mask}: {mask.shape[::-1]} pixels, image {image.size}; replace it")
             known = any(f"mask of {sample.mask.stem} is empty" in note for note in self.notes)
-            if not known and not (mask > self.mask_threshold).any():
+            if not known and not mask.any():
                 problems.append(f"{sample.mask}: empty mask of an anomalous image; draw it or drop the image")
+            if mask.all() and same_size:
+                problems.append(f"{sample.mask}: every pixel is anomalous; black must be what is normal")
         return problems
+
+    def remarks(self) -> list[str]:
+        """What is no problem but worth a look: the depth of 16-bit images, and how masks had to be understood."""
+        found = []
+        if self.white not in (None, 65535):
+            found.append(f"16-bit images hold {self.white.bit_length()} bits: {self.white} is read as white")
+        for sample in self.train + self.test:
+            found.append(_attempt([], mask_remark, sample.mask) if sample.mask else "")
+        return [remark for remark in found if remark]
 
     def duplicates(self) -> list[str]:
         """A line for each test image whose file is, byte for byte, that of a training image."""
@@ -124,74 +166,33 @@ def _attempt(problems, function, *arguments):
 
 
 def _fill(out, samples, load):
-    """Write ``load(sample)`` into the rows of ``out``; one DataError for all samples that fail."""
-    problems = []
-    for row, sample in zip(out, samples):
+    """Write ``load(sample)`` into the rows of ``out``, by a few threads; one DataError for all samples that fail, in their order."""
+    def fill(row, sample):
+        problems = []
         value = _attempt(problems, load, sample)
         if value is not None:
             row.copy_(value)
+        return problems
+
+    if len(samples) < 8:
+        problems = [problem for row, sample in zip(out, samples) for problem in fill(row, sample)]
+    else:
+        with ThreadPoolExecutor(min(4, torch.get_num_threads())) as pool:  # decoders let go of the interpreter
+            problems = [problem for found in pool.map(fill, out, samples) for problem in found]
     if problems:
         raise DataError("\n".join(problems))
     return out
 
 
-# Pixels
-
-def load_image(path, size) -> Tensor:
-    """Read any image file as RGB, (3, size, size) float32 in [-1, 1].
-
-    Grey is repeated over the channels, 16-bit grey keeps its precision, transparency is laid over white,
-    and a photograph is turned the way its EXIF tag says. Raises `DataError` naming an unreadable file.
-    """
-    image = _decode(path, _to_rgb)
-    white = 65535 if image.mode == "F" else 255
-    pixels = torch.from_numpy(np.array(image.resize((size, size), Image.Resampling.BILINEAR), np.float32))
-    if pixels.ndim == 2:
-        pixels = pixels[..., None].expand(-1, -1, 3)
-    return (pixels.permute(2, 0, 1) / (white / 2) - 1).contiguous()
-
-
-def load_mask(path, size, threshold=0) -> Tensor:
-    """Read a mask, (size, size) bool: values above ``threshold`` are anomalous.
-
-    Binarised first, then resized (bilinear) and cut at one half, so that label values are never mixed.
-    Raises `DataError` naming an unreadable file.
-    """
-    anomalous = Image.fromarray((_decode(path, _to_values) > threshold).astype(np.float32))
-    return torch.from_numpy(np.array(anomalous.resize((size, size), Image.Resampling.BILINEAR)) > 0.5)
-
-
-def _decode(path, convert):
-    """Open, decode in full, turn upright and convert; any failure becomes a DataError naming the file."""
-    try:
-        with Image.open(path) as image:
-            return convert(ImageOps.exif_transpose(image))
-    except Exception as error:  # damaged files make decoders raise nearly anything
-        raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error
-
-
-def _to_rgb(image):
-    """Mode "RGB", or for grey of 16 bits mode "F" with values up to 65535 (Pillow would clip it to 255)."""
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float32)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("values outside 0..65535: convert it to 8 or 16 bits")
-        return Image.fromarray(values)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known white: convert it to 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _to_values(image):
-    """A mask's values (H, W): palette indices as they are, the largest of several colours, no alpha."""
-    if image.mode == "1":
-        image = image.convert("L")  # False, True -> 0, 255
-    colours = [i for i, band in enumerate(image.getbands()) if band != "A"]
-    values = np.asarray(image)
-    return values if values.ndim == 2 else values[..., colours].max(-1)
+def roomy(*shape) -> Tensor:
+    """An empty float32 Tensor; a large one lies in a temporary file that goes when the Tensor does."""
+    numel = 1
+    for side in shape:
+        numel *= side
+    if numel * 4 < ROOM or shutil.disk_usage(tempfile.gettempdir()).free < 5 * numel:
+        return torch.empty(shape)
+    with tempfile.NamedTemporaryFile(prefix="d3ad-images-") as file:  # mapped, so it can lose its name
+        return torch.from_file(file.name, shared=True, size=numel).view(shape)
 
 
 # Files. What is wrong is added to ``problems``, so that all of it can be reported at once.
@@ -258,7 +259,10 @@ def normal_samples(images):
 
 def anomalous_samples(images, mask_folder, defect, problems, suffixes=SUFFIXES):
     """Samples of anomalous images, each paired with the mask ``<stem>.*`` or ``<stem>_mask.*``."""
-    masks = {path.stem: path for path in list_images(mask_folder, problems, suffixes)}
+    if subfolders(mask_folder) and not image_files(mask_folder, suffixes):  # MVTec LOCO: a folder of masks for each image
+        masks = {path.name: path for path in subfolders(mask_folder)}
+    else:
+        masks = {path.stem: path for path in list_images(mask_folder, problems, suffixes)}
     if not images or not masks:  # one problem says so already, rather than one for every file
         return []
     samples = []
@@ -279,7 +283,10 @@ def find_root(root, names, holds, name, expected):
     root = Path(os.path.abspath(Path(root).expanduser()))
     if not root.is_dir():
         raise DataError(f"{root}: not a folder; give the one that holds {name} ({expected})")
-    below = [path for path in subfolders(root) if any(fnmatch(path.name.lower(), usual) for usual in names)]
+    def rank(path):
+        return next((i for i, usual in enumerate(names) if fnmatch(path.name.lower(), usual)), None)
+
+    below = sorted((path for path in subfolders(root) if rank(path) is not None), key=rank)  # the most usual name first
     for folder in (root, *below, *(path for parent in below for path in subfolders(parent))):
         if holds(folder):
             return folder
@@ -292,7 +299,8 @@ class FolderLayout:
     """``<category>/{train/<normal>, test/<normal>, test/<defect>, ground_truth/<defect>}``.
 
     ``defects`` must be there, others are read where found; ``published`` has the counts of each category:
-    train normal, test normal, test anomalous.
+    train normal, test normal, test anomalous. MVTec LOCO's masks, a folder for each image, and MVTec AD 2's ``test_public``,
+    which holds its ``ground_truth``, are read too; a note names what is not used.
     """
     name: str
     names: tuple[str, ...]
@@ -312,16 +320,26 @@ class FolderLayout:
     def read(self, root, category, problems):
         """One category."""
         folder = root / category
+        tested, truth = folder / "test", folder / "ground_truth"
+        if (folder / "test_public").is_dir() and not tested.is_dir():
+            tested, truth = folder / "test_public", folder / "test_public" / "ground_truth"
         train = normal_samples(list_images(folder / "train" / self.normal, problems))
-        test = normal_samples(list_images(folder / "test" / self.normal, problems))
-        found = {path.name for place in ("test", "ground_truth") for path in subfolders(folder / place)}
+        if not tested.is_dir() and not truth.is_dir():
+            problems.append(f"{tested}: folder not found; restore it from the dataset, or, to fit without a test, give "
+                            f"{folder / 'train' / self.normal} as a folder")
+            return Dataset(self.name, category, root, tuple(train), (), ())
+        test = normal_samples(list_images(tested / self.normal, problems))
+        found = {path.name for place in (tested, truth) for path in subfolders(place)} - {"ground_truth"}
         defects = sorted((found | set(self.defects)) - {self.normal})
         if not defects:
-            problems.append(f"{folder / 'test'}: no folder of anomalous images; restore it from the dataset")
+            problems.append(f"{tested}: no folder of anomalous images; restore it from the dataset")
         for defect in defects:
-            images = list_images(folder / "test" / defect, problems)
-            test += anomalous_samples(images, folder / "ground_truth" / defect, defect, problems)
+            images = list_images(tested / defect, problems)
+            test += anomalous_samples(images, truth / defect, defect, problems)
         notes = count_notes(self.name, category, train, test, self.published)
+        unused = [path.name for path in subfolders(folder) if path.name not in ("train", tested.name, truth.name)]
+        if unused:
+            notes.append(f"{self.name}/{category}: not used: {', '.join(unused)}")
         return Dataset(self.name, category, root, tuple(train), tuple(test), tuple(notes))
 
 

@@ -2,6 +2,7 @@
 
 From https://www.mvtec.com/company/research/datasets/mvtec-ad, laid out as ``<category>/train/good``,
 ``test/<type>/NNN.png``, ``ground_truth/<type>/NNN_mask.png``. Some categories are single-channel.
+MVTec LOCO AD and MVTec AD 2 are read in their own layouts; of AD 2 the public test.
 """
 from .base import FolderLayout
 
@@ -11,4 +12,4 @@ PUBLISHED = {
     "pill": (267, 26, 141), "screw": (320, 41, 119), "tile": (230, 33, 84), "toothbrush": (60, 12, 30),
     "transistor": (213, 60, 40), "wood": (247, 19, 60), "zipper": (240, 32, 119),
 }
-READER = FolderLayout("mvtec", ("mvtec*",), PUBLISHED)
+READER = FolderLayout("mvtec", ("mvtec_anomaly*", "mvtec", "mvtec_ad", "mvtec*"), PUBLISHED)

@@ -8,7 +8,8 @@ with the defect called "bad". Any mask value other than 0 is anomalous.
 import csv
 from pathlib import PureWindowsPath
 
-from .base import DataError, Dataset, FolderLayout, Sample, check_file, count_notes, find_root, fits_a_line, natural, subfolders
+from .base import Dataset, FolderLayout, Sample, check_file, count_notes, find_root, fits_a_line, natural, subfolders
+from .pixels import DataError
 
 OPTIONS = ()
 PUBLISHED = {
@@ -52,9 +53,9 @@ def read(root, category, problems):
         if (row["split"], row["label"]) not in ALLOWED:
             problems.append(f"{where}: split and label are not one of {ALLOWED}; correct the row")
             continue
-        if row["image"] in seen:
+        if _posix(row["image"]) in seen:
             problems.append(f"{where}: {row['image']} is listed twice; remove one of the rows")
-        seen.add(row["image"])
+        seen.add(_posix(row["image"]))
         image, label, mask, defect = _inside(root, row["image"], where, problems), 0, None, "good"
         if row["label"] == "anomaly":
             label, mask, defect = 1, _inside(root, row["mask"], where, problems), "bad"
@@ -86,5 +87,10 @@ def _inside(root, name, where, problems):
     if not name or path.anchor or ".." in path.parts or not fits_a_line(name):
         problems.append(f"{where}: {name!r} is not a path inside {root}; correct the row")
     else:
-        check_file(root / name, problems)
-    return root / name
+        check_file(root / _posix(name), problems)
+    return root / _posix(name)
+
+
+def _posix(name):
+    """A listed path with forward slashes: lists made on Windows have the others."""
+    return PureWindowsPath(name).as_posix() if name else name

@@ -91,10 +91,13 @@ def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: 
 
     tiny: the tiny autoencoder, for a preset that takes it; None: its weights from the hub.
     compiled: the UNet through torch.compile, for a GPU: on a CPU it gives less than Winograd's way, whose place it takes.
-    A threshold that `set_threshold` made belongs to the preset under which it was made: set it again.
+    A threshold that `set_threshold` made belongs to the preset under which it was made: set it again under another.
+    The preset that the detector bears already changes nothing.
     Raises ValueError for an unknown preset, FileNotFoundError where the tiny autoencoder's weights can't be had.
     """
     chosen, other = preset(name), copy.copy(detector)
+    if name == detector.preset and tiny is None and not compiled:
+        return speed_up(other)
     if chosen.tiny and detector.codec.kind == "kl":
         other.codec = (tiny or load_autoencoder("tiny", HUB["tiny"])).to(detector.device).eval()
     other.preset = name

@@ -40,12 +40,15 @@ class Outcome:
         return cls(Prediction(threshold=about["threshold"], **tensors), about["metrics"])
 
 
-def evaluate(prediction, labels: Tensor, masks: Tensor) -> dict[str, float | None]:
+def evaluate(prediction, labels: Tensor, masks: Tensor | None) -> dict[str, float | None]:
     """I-AUROC, P-AUROC and PRO of a prediction, as fractions.
 
     prediction: its `score` (N,) and `anomaly_map` (N, H, W) count.  labels: (N,) 1 = anomalous.  masks: (N, H, W) bool.
     Also PRO of each size of region (None where there is none), and PRO as commonly computed with 200 thresholds.
+    Without masks (None) all but I-AUROC are None.
     """
+    if masks is None:
+        return dict(i_auroc=metrics.image_auroc(prediction.score, labels)) | dict.fromkeys(("p_auroc", *AREAS, "pro_200"))
     return (dict(i_auroc=metrics.image_auroc(prediction.score, labels), p_auroc=metrics.pixel_auroc(prediction.anomaly_map, masks))
             | metrics.pro_by_area(prediction.anomaly_map, masks, AREAS) | {"pro_200": metrics.pro_200(prediction.anomaly_map, masks)})
 

@@ -1,0 +1,65 @@
+"""Photographs judged as they arrive in a folder: a line of JSON each, and a row of scores.csv."""
+import json
+import time
+from pathlib import Path
+
+from d3ad.app.judging import COLUMNS, JUDGED, Out, judged, row_of
+from d3ad.data.tree import collect, walk
+from d3ad.infra.files import alone
+
+
+def arrivals(folder: Path, known: set, seen: dict):
+    """Entries below a folder that are new and whole: their size and time are as they were at the last look.
+
+    known: names that are done, which grows.  seen: (size, time) of the others at the last look, changed in place.
+    """
+    for entry in walk(folder):
+        if entry.name in known or entry.kind == "mask":
+            continue
+        try:
+            stat = entry.path.stat()
+            now = (stat.st_size, stat.st_mtime_ns)
+        except OSError:
+            now = None
+        if seen.get(entry.name, 0) == now:  # a writer has let go of it
+            known.add(entry.name)
+            yield entry
+        seen[entry.name] = now
+
+
+def watch(detector, folder: str, out: Path, threshold: float, interval: float = 1.0, raw: bool = False, pictures: str = "all",
+          key: str = "", say=print, rounds: int | None = None) -> int:
+    """Judge what arrives in `folder` until Ctrl-C (KeyboardInterrupt); what an earlier watch of the same key judged is not judged again.
+
+    Each judged photograph is a line of JSON through `say`: path, state, score, is_anomalous, threshold, t_hat, width, height, boxes
+    and picture; so is what can't be read.  A photograph counts as whole once two looks, `interval` seconds apart, find it the same.
+    rounds: so many looks, for tests.  Returns the number of photographs that could not be judged.
+    Raises DataError where there is no such folder.
+    """
+    collect([folder])  # says so where it doesn't exist
+    place, lost, seen = Out(out, threshold, raw, pictures), 0, {}
+    place.hidden.mkdir(parents=True, exist_ok=True)
+    with alone(place.hidden / "lock", f"writes to {out}"):
+        number, key = place.begin(f"watch {key} {threshold!r}"), f"watch {key} {threshold!r}"
+        known = {row["path"] for row in place.rows()}
+        while rounds is None or rounds > 0:
+            for entry in arrivals(Path(folder), known, seen):
+                found, prediction, i, size = next(judged(detector, [entry], getattr(detector, "white", None)))
+                row = place.one(number, found, prediction, i, size, getattr(detector, "white", None), 6) if prediction else row_of(found)
+                place.append([row])
+                number += 1
+                place.reached(key, number)
+                lost += found.lost
+                say(json.dumps(as_line(row)))
+            rounds = rounds and rounds - 1
+            if rounds != 0:
+                time.sleep(interval)
+    return lost
+
+
+def as_line(row: dict) -> dict:
+    """A row of scores.csv with its numbers as numbers; what was not judged has path and state only."""
+    if row["state"] != JUDGED:
+        return dict(path=row["path"], state=row["state"])
+    line = {name: row[name] for name in COLUMNS}
+    return line | dict(score=float(row["score"]), threshold=float(row["threshold"]), boxes=json.loads(row["boxes"]))
