@@ -23,7 +23,7 @@ from tqdm import tqdm
 from d3ad import inspection, ranks
 from d3ad.data.pixels import DataError, load_with_size, picture, white_of
 from d3ad.data.tree import Entry
-from d3ad.files import alone, write_whole
+from d3ad.files import alone, tidy, write_whole
 from d3ad.images import RangeWarning
 
 COLUMNS = ("path", "score", "t_hat", "is_anomalous", "threshold", "state", "width", "height", "boxes", "picture")
@@ -124,6 +124,7 @@ class Out:
 
     def begin(self, key: str) -> int:
         """How many entries an unfinished run of the same key has done; where there is none, 0, and what an earlier run wrote goes."""
+        tidy(self.folder)  # of a killed process
         self.page.mkdir(parents=True, exist_ok=True)
         try:
             state = json.loads(self.run.read_text(encoding="utf-8"))
