@@ -24,7 +24,7 @@ from d3ad.conditioning import DynamicConditioning
 from d3ad.diffusion import alpha_bar, reconstruct
 from d3ad.maps import anomaly_map
 from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200
-from d3ad.speed.timing import presets
+from d3ad.speed import presets
 from d3ad.study import runner
 from d3ad.study.settings import Study
 from d3ad.study.workspace import open_workspace, train

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
@@ -95,7 +96,8 @@ def test_it_can_be_cloned_piped_and_cross_validated(settings, images):
 def test_exported_networks_say_the_same(fitted, images, tmp_path, capsys):
     fitted.save(tmp_path / "model")
     assert main(["export", str(tmp_path / "model"), "--out", str(tmp_path / "out")]) == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["decoder.pt2", "encoder.pt2", "export.json", "features.pt2", "unet.pt2"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "decoder.pt2", "encoder.pt2", "export.json", "features.pt2", "unet.pt2", "verdict.py", "verdict.safetensors"]
     latents = fitted.codec.encode(images[:3])[0]
     inputs = dict(encoder=(images[:3],), decoder=(latents,), unet=(latents, torch.tensor([0, 19, 79])), features=(images[:1],))
     for name, (network, _) in export.networks(fitted).items():
@@ -104,7 +106,23 @@ def test_exported_networks_say_the_same(fitted, images, tmp_path, capsys):
             ours, theirs = network(*inputs[name]), program(*inputs[name])
         for a, b in zip(*((x if isinstance(x, tuple) else (x,)) for x in (ours, theirs)), strict=True):
             assert a.shape == b.shape and torch.allclose(a, b, atol=1e-4), name
-    assert json.loads((tmp_path / "out" / "export.json").read_text())["image_size"] == 64
+    settings = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert settings["image_size"] == 64 and settings["threshold"] == float(fitted.calibration.threshold)
+
+
+def test_an_export_gives_predicts_scores_without_this_package(fitted, images, tmp_path):
+    files = []
+    for i, image in enumerate(images[:4]):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(files[-1])
+    export.export(fitted, tmp_path / "out")
+    code = "import runpy, sys; runpy.run_path(sys.argv[0], run_name='__main__'); assert not any(n.split('.')[0] == 'd3ad' for n in sys.modules)"
+    command = [sys.executable, "-c", f"import sys; sys.argv = sys.argv[1:]; {code}", tmp_path / "out" / "verdict.py", tmp_path / "out", *files]
+    said = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, check=True).stdout
+    found = [json.loads(line) for line in said.splitlines()]
+    expected = fitted.predict(torch.stack([data.load_image(file, 64) for file in files]))
+    assert [line["score"] for line in found] == pytest.approx(expected.score.tolist(), abs=1e-4)
+    assert [line["is_anomalous"] for line in found] == expected.is_anomalous.tolist()
 
 
 # ---- anomalib ----

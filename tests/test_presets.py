@@ -3,13 +3,13 @@ import json
 
 import pytest
 import torch
-from d3ad.speed.timing.benchmark import inference, machine, metrics, networks, reference
-from d3ad.speed.timing.presets import PRESETS, FastNetworks, low_precision_pays
 
 from d3ad import training
 from d3ad.app import cli
 from d3ad.autoencoders import LatentCodec
-from d3ad.speed.timing import benchmark, presets
+from d3ad.speed import benchmark, presets
+from d3ad.speed.benchmark import inference, machine, metrics, networks, reference
+from d3ad.speed.presets import PRESETS, FastNetworks, low_precision_pays
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,14 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from d3ad.speed.timing.benchmark.networks import STABLE_DIFFUSION
-from d3ad.speed.timing.presets import FastNetworks
-from d3ad.speed.timing.winograd import WinogradConv2d, matrices, pays
 from diffusers import UNet2DModel
 
 from d3ad.autoencoders import AutoencoderKL, LatentCodec, load_autoencoder
 from d3ad.features import FeatureExtractor
-from d3ad.speed.timing import winograd
+from d3ad.speed import winograd
+from d3ad.speed.benchmark.networks import STABLE_DIFFUSION
+from d3ad.speed.presets import FastNetworks
+from d3ad.speed.winograd import WinogradConv2d, matrices, pays
 
 
 def conv(inputs: int, outputs: int, seed: int = 0, **settings) -> nn.Conv2d:

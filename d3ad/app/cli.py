@@ -74,9 +74,9 @@ def parser() -> argparse.ArgumentParser:
     _judging_options(watch)
     watch.set_defaults(run=run_watch)
 
-    export = commands.add_parser("export", help="the networks of a model as torch.export programs, which run without this package")
+    export = commands.add_parser("export", help="a model as torch.export programs with all that a verdict needs, to run without this package")
     export.add_argument("model", type=Path)
-    export.add_argument("--out", required=True, type=Path, help="gets encoder.pt2, decoder.pt2, unet.pt2, features.pt2 and export.json")
+    export.add_argument("--out", required=True, type=Path, help="gets four programs (.pt2), export.json, verdict.safetensors, and verdict.py, which uses them")
     export.set_defaults(run=run_export)
 
     evaluate = commands.add_parser("evaluate", help="I-AUROC, P-AUROC and PRO on a dataset's test images, as JSON")
@@ -346,10 +346,10 @@ def run_predict(options) -> int:
 
     from d3ad import data
     from d3ad.app import judging
+    detector, threshold, guarantee, key = _model(options)
     entries = _given_images(options)
     if not any(entry.kind == "image" or entry.lost for entry in entries):
         raise data.DataError(f"{options.images[0]}: images not found in it or below; give the folder that holds them")
-    detector, threshold, guarantee, key = _model(options)
     if threshold is None:  # a detector that keeps its threshold elsewhere says it with a prediction
         threshold = next((float(found.threshold) for entry in entries if entry.kind == "image"
                           for _, found, _, _ in judging.judged(detector, [entry], None) if found is not None), 0.0)
@@ -388,7 +388,7 @@ def run_watch(options) -> int:
 
 
 def run_export(options) -> None:
-    """Write the networks as torch.export programs."""
+    """Write the networks as torch.export programs, and what makes verdicts of them."""
     from d3ad import D3AD
     from d3ad.app import export
     print(*export.export(D3AD.load(options.model, device="cpu"), options.out), sep="\n")

@@ -8,9 +8,9 @@ import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from d3ad.app.part import split_off
 from d3ad.config import Config
 from d3ad.detector import D3AD
-from d3ad.thresholds import split_off
 
 
 class D3ADEstimator(OutlierMixin, BaseEstimator):

@@ -1,9 +1,13 @@
-"""The networks of a trained detector as `torch.export` programs (.pt2): they run in PyTorch without this package.
+"""All that a verdict needs, to run without this package: the networks as `torch.export` programs (.pt2), and what they lack.
 
-encoder.pt2   images (B, 3, H, W) in [-1, 1]                     -> mean of z_0, (B, C, H/8, W/8)
+encoder.pt2   images (B, 3, H, W) in [-1, 1]                     -> mean and standard deviation of z_0, (B, C, H/8, W/8) each
 decoder.pt2   latents (B, C, H/8, W/8)                           -> images (B, 3, H, W) in [-1, 1]
 unet.pt2      latents (B, C, H/8, W/8), t (B,) int64 from 0      -> eps, as the latents
 features.pt2  images (B, 3, H, W) in [-1, 1]                     -> blocks 1, 2, 3 of phi
+
+export.json   all settings of the detector, its threshold, where that comes from, and the white of 16-bit images
+verdict.safetensors  alpha_bar (T+1,); reference (N, D) and edges (|B|+1,) of Algorithm 2; the Gaussian of Eq. 9; the calibration
+verdict.py    a program that gives `predict`'s scores from these files alone
 
 B may be 1 to 63; H and W are the detector's.  `torch.export.load(file).module()` gives the network back.
 """
@@ -16,8 +20,10 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from d3ad import maps
+from d3ad.app import verdict
 from d3ad.detector import D3AD
-from d3ad.infra.files import write_whole
+from d3ad.infra.files import save_tensors, write_whole
 
 MOST = 63  # images in one batch of an exported network: from 64 on diffusers takes another path through the UNet
 
@@ -27,8 +33,8 @@ class _Encoder(nn.Module):
         super().__init__()
         self.codec = codec
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.codec.encode(images)[0]
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.codec.encode(images)
 
 
 class _Decoder(nn.Module):
@@ -69,7 +75,10 @@ def networks(detector: D3AD) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
 
 
 def export(detector: D3AD, out: Path | str) -> list[Path]:
-    """Write every network of the detector, and export.json with the settings that belong to them; returns the files."""
+    """Write every network of the detector, and what makes a score and a verdict of their outputs; returns the files.
+
+    The networks compute in float32, whatever the detector's preset.
+    """
     out, batch, files = Path(out), torch.export.Dim("batch", min=1, max=MOST), []
     for name, (network, example) in networks(detector).items():
         with torch.no_grad(), warnings.catch_warnings():
@@ -78,5 +87,12 @@ def export(detector: D3AD, out: Path | str) -> list[Path]:
             torch.export.save(program, content)
         write_whole(out / f"{name}.pt2", content.getvalue())
         files.append(out / f"{name}.pt2")
-    write_whole(out / "export.json", json.dumps(detector.config.to_dict(), indent=1) + "\n")
-    return [*files, out / "export.json"]
+    sigma = detector.config.sigma * detector.config.image_size / 256
+    tensors = vars(detector.calibration) | dict(reference=detector.conditioning.reference, edges=detector.conditioning.edges,
+                                                alpha_bar=detector.alpha_bar.float(), kernel=maps.gaussian_kernel(sigma) if sigma else torch.ones(1))
+    about = dict(threshold=float(detector.calibration.threshold), threshold_from=str(detector.guarantee or "a quantile of training images"),
+                 white=detector.white)
+    save_tensors(out / "verdict.safetensors", tensors, about)
+    write_whole(out / "export.json", json.dumps(detector.config.to_dict() | about, indent=1) + "\n")
+    write_whole(out / "verdict.py", Path(verdict.__file__).read_text(encoding="utf-8"))
+    return [*files, *(out / name for name in ("export.json", "verdict.safetensors", "verdict.py"))]

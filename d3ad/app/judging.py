@@ -24,7 +24,7 @@ from d3ad.app import report
 from d3ad.data.pixels import DataError, load_with_size, picture, white_of
 from d3ad.data.tree import Entry
 from d3ad.images import RangeWarning
-from d3ad.infra.files import alone, write_whole
+from d3ad.infra.files import alone, tidy, write_whole
 from d3ad.training import ALONE, Alone
 
 COLUMNS = ("path", "score", "t_hat", "is_anomalous", "threshold", "state", "width", "height", "boxes", "picture")
@@ -126,6 +126,7 @@ class Out:
 
     def begin(self, key: str) -> int:
         """How many entries an unfinished run of the same key has done; where there is none, 0, and what an earlier run wrote goes."""
+        tidy(self.folder)  # of a killed process
         self.page.mkdir(parents=True, exist_ok=True)
         try:
             state = json.loads(self.run.read_text(encoding="utf-8"))

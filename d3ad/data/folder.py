@@ -183,6 +183,7 @@ def understood(root, places, roles, num_masks, left_out) -> str:
         counts = [(sum(e.kind == kind for e in found), word) for kind, word in (("image", said[roles[place]]), ("mask", "masks"))]
         where = "the folder itself" if place == "." else place
         parts += [f"{count} {word} from {where}" for count, word in counts if count]
-    unused = list(dict.fromkeys(left.path.relative_to(root).parts[0] for left in left_out))
+    below = [left.path.relative_to(root) for left in left_out]
+    unused = list(dict.fromkeys(path.as_posix() if path.parts[0] in places else path.parts[0] for path in below))
     more = f"; not used: {', '.join(unused[:10])}" + (f" and {len(unused) - 10} more" if len(unused) > 10 else "") if unused else ""
     return ", ".join(parts) + more
