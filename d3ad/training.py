@@ -186,7 +186,8 @@ def perceptual_distance(config: Config, device: torch.device) -> Callable[[Tenso
         with torch.no_grad():
             wanted = phi(images)
         found = phi(decoded)
-        return config.autoencoder_perceptual * adaptation_loss([wanted[j] for j in config.adapt_blocks], [found[j] for j in config.adapt_blocks])
+        both = ([features[j] for j in config.adapt_blocks] for features in (wanted, found))
+        return config.autoencoder_perceptual * adaptation_loss(*both)
 
     return distance
 

@@ -4,13 +4,15 @@
 
 DIR holds the datasets (MVTec AD, magnetic tiles) under their usual names; no test image is ever read.  A fifth of the training
 images (of the tiles: whole tiles) is held out.  Defects are of two kinds, so that nothing is tuned to one drawing: "patch"
-(`training.corrupt`) and "drawn" (scratches, spots, missing parts, bent parts; below).  Three measurements:
+(`training.corrupt`) and "drawn" (scratches, spots, missing parts, bent parts; below).  Four measurements:
 
 ideal     the autoencoder alone: phi of the defective image against phi of its decoded flawless original, what a perfect
           diffusion model would give.  Takes no UNet, so many autoencoders can be compared.
 detector  all of D3AD, with many settings of the maps read off one trained detector.
 distance  Algorithm 2's distance alone, per block: does it tell defective from good held-out images, and what do a darker, a dimmer
           or an unevenly lit good image do to it.  Trains nothing.
+confirm   the setting chosen (`RECOMMENDED`), through `D3AD.fit` and `predict` as a user calls them; "confirm:screw:near8" takes up
+          the training of that job, whose autoencoder and UNet it shares.
 
 Appends rows to the CSV, skips jobs that stand there, and goes on with trainings that were stopped.  docs/settings.md is made
 from the CSV at the end.
@@ -19,6 +21,7 @@ import argparse
 import csv
 import itertools
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -200,13 +203,15 @@ def look(found: D3AD, images: Tensor, step: int | None = None) -> dict[str, Tens
     return dict(latent=torch.cat(latent), t_hat=torch.cat(t_hat), distance=torch.cat(distance), blocks=torch.cat(blocks, 1))
 
 
-def fused(raw: dict, levels: list[dict], steps: Tensor, blocks: tuple[int, ...], weight: float, standardise: bool, sigma: float) -> Tensor:
-    """Eq. 9 as `D3AD._fuse` does it, ranges of training images.  levels: what training images give at each of `steps`."""
+def fused(raw: dict, levels: list[dict], own: Tensor, steps: Tensor, blocks: tuple[int, ...], weight: float, standardise: bool, sigma: float) -> Tensor:
+    """Eq. 9 as `D3AD._fuse` does it, ranges of training images.
+
+    levels: what training images give at each of `steps`; own: which of these is each training image's own."""
     index = [j - 1 for j in blocks]
     both = []
     for pick in (lambda r: r["latent"], lambda r: r["blocks"][index].sum(0)):
         mean, std = level_statistics([pick(r) for r in levels]) if standardise else (torch.zeros(len(steps), 1, 1), torch.ones(len(steps), 1, 1))
-        usual = torch.cat([(pick(r) - mean[i]) / std[i] for i, r in enumerate(levels)])
+        usual = torch.stack([(pick(r) - mean[i]) / std[i] for i, r in enumerate(levels)])[own, torch.arange(len(own))]
         mine = (pick(raw) - at_step(steps, mean, raw["t_hat"])) / at_step(steps, std, raw["t_hat"])
         both.append(maps.min_max(mine, usual.min(), usual.max()))
     return maps.anomaly_map(*both, weight, sigma)
@@ -223,14 +228,31 @@ def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, ada
         for step in (None, 80) if epochs == "0" else (None,):
             steps = LEVELS if step is None else torch.tensor([step])
             levels = [look(found, few, int(level)) for level in steps]
+            t_hat = torch.cat([found._look(batch)["t_hat"] for batch in few.split(16)])
+            own = (steps - t_hat.unsqueeze(1)).abs().argmin(1)
             good, bad = look(found, held, step), {kind: look(found, images, step) for kind, (images, _) in kinds.items()}
             choices = itertools.product(BLOCKS if step is None else ((2, 3),), WEIGHTS, (False, True), bad)
             for blocks, weight, standardise, kind in choices:
                 if weight == 1 and blocks != (2, 3):  # the latent map alone knows no blocks
                     continue
-                shown = [fused(raw, levels, steps, blocks, weight, standardise, sigma) for raw in (good, bad[kind])]
+                shown = [fused(raw, levels, own, steps, blocks, weight, standardise, sigma) for raw in (good, bad[kind])]
                 rows.append(dict(measurement="detector", adaptation=adaptation, step=step or "dynamic", blocks=blocks, weight=weight, standardise=standardise,
                                  defects=kind, distance_auroc=auroc(good["distance"], bad[kind]["distance"]), **scores(*shown, kinds[kind][1])))
+    return rows
+
+
+def confirm(config: Config, codec, train: Tensor, held: Tensor, folder: Path) -> list[dict]:
+    """Rows of the measurement "confirm"."""
+    found, kinds, rows = D3AD(config).fit(train, folder, codec), validation(held), []
+    images, good = torch.cat([held, *(bad for bad, _ in kinds.values())]), len(held)
+    prediction = found.predict(images)
+    for weight, standardise in itertools.product((0.0, 0.3, 0.5, 0.7, 0.85), (False, True)):
+        shown = found.variant(weight=weight, standardise=standardise).renormalised(prediction, "train").anomaly_map
+        for i, (kind, (_, masks)) in enumerate(kinds.items()):
+            start = good * (i + 1)
+            rows.append(dict(measurement="confirm", adaptation="0", step="dynamic", blocks=config.map_blocks, weight=weight, standardise=standardise, defects=kind,
+                             distance_auroc=auroc(prediction.distance[:good], prediction.distance[start:start + good]),
+                             **scores(shown[:good], shown[start:start + good], masks)))
     return rows
 
 
@@ -264,12 +286,15 @@ def run(job: str, measurement: str, root: Path, work: Path, adaptations: list[st
     started = time.perf_counter()
     category, _, setting = job.split("@")[0].partition(":")
     size = int(job.partition("@")[2] or 128)
-    config = Config(**{**BASE, **SETTINGS[setting or "plain8"], "image_size": size})
+    chosen = tomllib.loads(RECOMMENDED) if measurement == "confirm" else {**BASE, **SETTINGS[setting or "plain8"]}
+    config = Config(**{**chosen, "image_size": size, "device": "cpu"})
     train, held = split(category, root, size)
     folder = work / job.replace(":", "-").replace("@", "-")
     if measurement == "distance":
         return _named(separability(config, train, held), job, measurement, category, "", size, started)
     codec = detector.fit_codec(train, config, folder / "autoencoder", torch.device("cpu"), {})
+    if measurement == "confirm":
+        return _named(confirm(config, codec, train, held, folder), job, measurement, category, setting, size, started)
     found = ideal(config, codec, train, held) if measurement == "ideal" else detect(config, codec, train, held, folder, adaptations)
     return _named(found, job, measurement, category, setting, size, started)
 
@@ -330,6 +355,10 @@ def write_tables(source: Path) -> None:
              "AUROC of the mean distance to the 20 nearest training images, per block: defective against good images; good images under another",
              "light against good ones (50 is best).  *Seen*: images as they are, brought to one brightness (`dic_normalise`), or each channel of",
              "the features without its mean.", "", _distance_table(mean), "",
+             "## The setting chosen, confirmed", "", "Through `D3AD.fit` and `predict`, with all fields as above but for lambda and `standardise`.", "",
+             _table(_confirmed(mean), ["weight", "standardise", "i_auroc", "p_auroc", "pro", "distance_auroc", "categories"]), "",
+             _table(mean[(mean.measurement == "confirm") & mean.weight.isin([0.3, 0.5, 0.7])],
+                    ["category", "image_size", "weight", "standardise", "i_auroc", "p_auroc", "pro", "distance_auroc", "minutes"]), "",
              "## The whole detector", "", "Mean over the categories measured, all choices of the maps, the best twelve by the sum of the three metrics:", "",
              _table(_best(mean), [*REFERENCE, "i_auroc", "p_auroc", "pro", "categories"]), "", f"From the reference ({', '.join(f'{k} {v}' for k, v in REFERENCE.items())}), one choice changed at a time.", ""]
     found = mean[mean.measurement == "detector"]
@@ -348,6 +377,12 @@ def _best(mean: pd.DataFrame) -> pd.DataFrame:
     over["categories"] = found.groupby(list(REFERENCE), sort=False)["category"].nunique()
     over = over[over.categories == over.categories.max()].reset_index()
     return over.loc[over[["i_auroc", "p_auroc", "pro"]].sum(axis=1).sort_values(ascending=False, kind="stable").index[:12]]
+
+
+def _confirmed(mean: pd.DataFrame) -> pd.DataFrame:
+    found = mean[(mean.measurement == "confirm") & (mean.image_size == 128)]
+    over = found.groupby(["weight", "standardise"], sort=False)
+    return over[["i_auroc", "p_auroc", "pro", "distance_auroc"]].mean().assign(categories=over["category"].nunique()).reset_index()
 
 
 def _distance_table(mean: pd.DataFrame) -> str:
@@ -374,14 +409,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="where trainings are kept")
-    parser.add_argument("--jobs", default="", help="category:setting[@pixels], with commas; 'ideal:' or 'distance:' in front for these")
+    parser.add_argument("--jobs", default="", help="category:setting[@pixels], with commas; 'ideal:', 'distance:' or 'confirm:' in front for these")
     parser.add_argument("--adaptations", default="0,1 batch,1 running")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "settings.csv")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for job in filter(None, args.jobs.split(",")):
-        measurement = next((m for m in ("ideal", "distance") if job.startswith(f"{m}:")), "detector")
+        measurement = next((m for m in ("ideal", "distance", "confirm") if job.startswith(f"{m}:")), "detector")
         job = job.removeprefix(f"{measurement}:")
         old = list(csv.DictReader(args.out.open(encoding="utf-8"))) if args.out.exists() else []
         if any(row["job"] == f"{measurement} {job}" for row in old):
