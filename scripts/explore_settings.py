@@ -54,7 +54,7 @@ SETTINGS = {
 CATEGORIES = {"bottle": "mvtec", "pill": "mvtec", "screw": "mvtec", "transistor": "mvtec", "tiles": "mtd"}
 COLUMNS = ["job", "measurement", "category", "setting", "image_size", "adaptation", "step", "blocks", "weight", "standardise", "defects",
            "i_auroc", "p_auroc", "pro", "distance_auroc", "normal_l1", "normal_distance", "minutes", "light", "seen", "light_auroc", "defect_in_light_auroc"]
-REFERENCE = dict(adaptation="0", step="dynamic", blocks="1+2+3", weight=0.5, standardise=True)  # what the tables change one by one
+REFERENCE = dict(adaptation="0", step="dynamic", blocks="2+3", weight=0.5, standardise=True)  # what the tables change one by one
 BLOCKS = ((2,), (3,), (2, 3), (1, 2, 3))
 WEIGHTS = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
 MOST = 64  # held-out images, which is all that four of the five have
@@ -326,7 +326,7 @@ backbone_weights = "pip"
 adapt_epochs = 0                   # features that know the world lose by it
 dic_block = 3                      # tells defects better than block 2 in every category
 dic_normalise = true               # another light is no defect
-map_blocks = [1, 2, 3]
+map_blocks = [2, 3]                # the paper's; with block 1 a little better on screws, worse on tiles
 weight = 0.5                       # lambda
 num_steps = 2
 calibration_images = 40
@@ -363,8 +363,7 @@ def write_tables(source: Path) -> None:
              _table(_best(mean), [*REFERENCE, "i_auroc", "p_auroc", "pro", "categories"]), "", f"From the reference ({', '.join(f'{k} {v}' for k, v in REFERENCE.items())}), one choice changed at a time.", ""]
     found = mean[mean.measurement == "detector"]
     for key in REFERENCE:
-        fixed = REFERENCE | ({"blocks": "2+3"} if key == "step" else {})  # fixed steps were measured with the paper's blocks
-        others = (found[k].astype(str) == str(v) for k, v in fixed.items() if k != key)
+        others = (found[k].astype(str) == str(v) for k, v in REFERENCE.items() if k != key)
         chosen = found[pd.concat(list(others), axis=1).all(axis=1)]
         text += [f"### {key}", "", _table(chosen, ["category", "setting", "image_size", key, "i_auroc", "p_auroc", "pro", "distance_auroc"]), ""]
     source.with_suffix(".md").write_text("\n".join(text), encoding="utf-8")
