@@ -21,6 +21,7 @@ from PIL import Image
 from d3ad import data
 from d3ad.app import cli, judging, report, watch
 from d3ad.data import names, tree
+from d3ad.speed import presets
 
 
 def photograph(path: Path, size=(20, 10), value=None, **options) -> Path:

@@ -1,0 +1,61 @@
+"""scripts/explore_settings.py: what it calls validation data is that, and it fuses maps as the detector does."""
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from d3ad import D3AD, data, maps
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+import explore_settings as explore  # noqa: E402
+
+
+def test_drawn_defects_change_the_image_where_they_say(images):
+    changed, where = explore.draw_defects(images, torch.Generator().manual_seed(0))
+    again, _ = explore.draw_defects(images, torch.Generator().manual_seed(0))
+    assert torch.equal(changed, again) and changed.abs().max() <= 1 and set(where.unique().tolist()) == {0.0, 1.0}
+    inside = (changed - images).abs().mean(1)
+    for difference, mask in zip(inside, where):
+        assert mask.sum() > 0 and difference[mask > 0].mean() > 3 * difference[mask == 0].mean()
+
+
+@pytest.mark.parametrize("category", ["bottle", "tiles"])
+def test_held_out_images_are_training_images_that_are_not_trained_on(category, monkeypatch, tmp_path):
+    from d3ad.data import Dataset, Sample
+    shown = []
+    train = tuple(Sample(Path(f"exp{i % 5 + 1}_num_{1000 * (i // 5) + i}.jpg"), 0, None, "good") for i in range(40))
+
+    class Stub(Dataset):
+        def images(self, split, size):
+            shown.append(split)
+            return torch.arange(40.0).view(-1, 1, 1, 1).expand(-1, 3, size, size)
+
+    stub = Stub("x", category, tmp_path, train, (), ())
+    monkeypatch.setattr(data, "load", lambda *args, **options: stub)
+    trained, held = (x[:, 0, 0, 0].long().tolist() for x in explore.split(category, tmp_path, 8))
+    assert sorted(trained + held) == list(range(40)) and len(held) >= 8 and shown == ["train"]
+    if category == "tiles":  # five exposures of a tile stay together
+        assert not {i // 5 for i in trained} & {i // 5 for i in held}
+
+
+def test_maps_are_fused_as_the_detector_fuses_them(tiny, images):
+    found = D3AD(tiny.replace(calibration_images=10, calibration_levels=3, standardise=True, num_steps=2, weight=0.3)).fit(images)
+    steps = found.calibration.levels
+    with torch.no_grad():
+        raw, levels = explore.look(found, images), [explore.look(found, images, int(step)) for step in steps]
+    own = (steps - raw["t_hat"].unsqueeze(1)).abs().argmin(1)
+    fused = explore.fused(raw, levels, own, steps, found.config.map_blocks, 0.3, True, found.config.sigma * 64 / 256)
+    torch.testing.assert_close(fused, found.predict(images).anomaly_map, rtol=1e-3, atol=1e-4)
+    assert torch.isfinite(maps.image_score(fused)).all()
+
+
+def test_the_setting_chosen_is_a_config_and_stands_in_the_table(tmp_path):
+    import tomllib
+
+    from d3ad import Config
+    assert Config(**tomllib.loads(explore.RECOMMENDED)).backbone_weights == "pip"
+    committed = Path(explore.ROOT / "docs" / "settings.csv")
+    (tmp_path / "settings.csv").write_bytes(committed.read_bytes())
+    explore.write_tables(tmp_path / "settings.csv")
+    assert (tmp_path / "settings.md").read_bytes() == committed.with_suffix(".md").read_bytes()
