@@ -95,7 +95,7 @@ def summary(workspace: Workspace, variants: dict[str, dict], runs: list[Run] | N
 
 def row(run: Run, method: str, numbers: dict, columns: tuple[str, ...] = METRICS) -> dict:
     """One row of `summary`: whose numbers these are, and the numbers in percent."""
-    percent = {f"measured_{name}": None if numbers[name] is None else 100 * numbers[name] for name in columns}
+    percent = {f"measured_{name}": float("nan") if numbers[name] is None else 100 * numbers[name] for name in columns}
     return dict(dataset=run.workspace.title(run.name), category=run.category, split=run.split, seed=run.config.seed,
                 method=method, **percent)
 

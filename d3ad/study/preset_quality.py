@@ -20,7 +20,7 @@ def _file(run: Run, name: str):
 
 def _measure(run: Run, name: str) -> None:
     prediction = presets.apply(run.detector, name).predict(run.images, normalisation=run.config.normalisation)
-    write_whole(_file(run, name), json.dumps(evaluate(prediction, run.labels, run.masks)))
+    write_whole(_file(run, name), json.dumps(evaluate(prediction, run.labels, run.masks if run.has_masks else None)))
 
 
 def summary(workspace: Workspace, runs: list[Run] | None = None) -> pd.DataFrame:

@@ -192,7 +192,7 @@ def check_data(profile: str, study: Study, root: Path | None) -> None:
     """Raise UsageError where the profile needs a real dataset and the folder does not hold it."""
     if study.source == "synthetic":
         return  # nothing on disk is needed
-    if root is None:
+    if root is None and study.source == "disk":
         raise UsageError(f"the {profile} profile needs the real dataset {', '.join(study.datasets)}: "
                          "put it into a folder as published, and name that folder with --data-root DIR")
     from d3ad import data

@@ -17,7 +17,7 @@ from d3ad.infra.settings import MACHINE, Settings, setting
 class Study(Settings):
     """Settings of a study; immutable.  Raises ValueError, naming the field, for a value that is not allowed."""
 
-    source: str = setting("disk", allowed=("synthetic", "disk"))  # "synthetic": datasets are drawn and written to disk first
+    source: str = setting("disk", allowed=("synthetic", "disk", "package"))  # drawn and written to disk first; under a data root; from pip
     datasets: tuple[str, ...] = setting(())                   # of d3ad.data.NAMES
     categories: tuple[str, ...] = setting((), MACHINE)        # empty: every category that is found
     counts: tuple[int, ...] = setting((0, 0, 0), allowed=(0, 100_000))  # normal for training, normal and anomalous for test, where drawn

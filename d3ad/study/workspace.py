@@ -31,7 +31,7 @@ from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of
 
 VERSION = 4  # raised when the model code computes something else, so that older caches are not used
 SYNTHETIC = {"visa": "VisA-like", "btad": "BTAD-like", "mvtec": "MVTec-like"}
-PUBLISHED = {"visa": "VisA", "btad": "BTAD", "mvtec": "MVTec AD", "mtd": "Magnetic tiles"}
+PUBLISHED = {"visa": "VisA", "btad": "BTAD", "mvtec": "MVTec AD", "mtd": "Magnetic tiles", "elpv": "ELPV"}
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,8 @@ class Run:
         if self.workspace.study.source == "synthetic":
             root = synthetic_root(self.workspace, self.config)
             synthetic.write(root, self.name, self.category, *self.workspace.study.counts, seed=self.config.seed)
-        options = dict(split=self.split, seed=self.config.seed) if self.name == "mtd" else {}
+        seed = dict(seed=self.config.seed)
+        options = {"mtd": dict(split=self.split) | seed, "elpv": seed}.get(self.name, {})
         return data.load(self.name, root, self.category, **options)
 
     @cached_property
@@ -144,9 +145,16 @@ class Run:
         """(N,) 1 = anomalous."""
         return self.dataset.labels("test")
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether the dataset says where its defects are."""
+        return any(sample.mask for sample in self.dataset.test)
+
     @cached_property
     def masks(self) -> Tensor:
-        """(N, H, W) bool."""
+        """(N, H, W) bool; all False in a dataset that has no masks."""
+        if not self.has_masks:
+            return torch.zeros(len(self.labels), self.config.image_size, self.config.image_size, dtype=torch.bool)
         return self.dataset.masks("test", self.config.image_size)
 
     @cached_property
@@ -215,7 +223,7 @@ class Run:
         prediction = variant.predict(self.images)
         seconds = (time.perf_counter() - started) / len(prediction)
         for_tables = prediction if variant.config.normalisation == "train" else variant.renormalised(prediction, "test")
-        numbers = (evaluate(for_tables, self.labels, self.masks) | mean_bins(variant, prediction, self.labels)
+        numbers = (evaluate(for_tables, self.labels, self.masks if self.has_masks else None) | mean_bins(variant, prediction, self.labels)
                    | {"seconds": seconds})
         file = self._file(changes)
         if keep_maps:
@@ -336,7 +344,7 @@ def _in_parallel(title: str, function, jobs: list[tuple]) -> None:
 def train(runs: list[Run]) -> None:
     """Train the detectors that the cache lacks, in parallel."""
     missing = [bare(run) for run in runs if not (run.folder / "detector").exists()]
-    check_readable([run for run in missing if run.workspace.study.source == "disk"])
+    check_readable([run for run in missing if run.workspace.study.source != "synthetic"])
     folders = {_shared(run)[1]: run for run in missing}  # by the way, everything that will be read is drawn
     parts = [(run, part, {}) for run in folders.values() for part in (shared_codec, shared_backbone)]
     _in_parallel("train autoencoder and features", _call, parts)  # finished ones are only read again
@@ -355,7 +363,8 @@ def check_readable(runs: list[Run]) -> None:
     """Read every image and mask of these runs' datasets, before hours of training; one DataError with all problems."""
     problems = {}
     for dataset in {str(run.dataset): run.dataset for run in runs}.values():
-        for read, split in ((dataset.images, "train"), (dataset.images, "test"), (dataset.masks, "test")):
+        masks = [(dataset.masks, "test")] if any(sample.mask for sample in dataset.test) else []
+        for read, split in ((dataset.images, "train"), (dataset.images, "test"), *masks):
             try:
                 read(split, 8)
             except data.DataError as error:
