@@ -1,4 +1,6 @@
-"""Images as D3AD takes them: whatever a caller has becomes one Tensor; which few of many; the seed that an image carries."""
+"""Images as D3AD takes them: whatever a caller has becomes one Tensor; which few of many; the seed that an image
+carries.
+"""
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,10 +13,11 @@ from d3ad.config import Config
 
 
 def as_images(images, size: int, split: str) -> Tensor:
-    """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W) in [-1, 1], or a DataLoader, as a Tensor (N, 3, size, size).
+    """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W) in [-1, 1], or a DataLoader, as a Tensor (N, 3, size,
+    size).
 
-    A DataLoader, or any iterable of batches, gives such Tensors, tuples that begin with one, or dicts with one as "image".
-    Raises ValueError for another shape, values that aren't finite or lie outside [-1, 1], or no image.
+    A DataLoader, or any iterable of batches, gives such Tensors, tuples that begin with one, or dicts with one as
+    "image".  Raises ValueError for another shape, values that aren't finite or lie outside [-1, 1], or no image.
     """
     if isinstance(images, Tensor):
         return _checked(images, size)
@@ -26,7 +29,8 @@ def as_images(images, size: int, split: str) -> Tensor:
         return images.images(split, size)
     if isinstance(images, Iterable):
         batches = [_images_of(batch) for batch in images]
-        images = torch.cat(batches) if batches and all(isinstance(b, Tensor) and b.ndim == 4 for b in batches) else images
+        images = torch.cat(batches) if batches and all(isinstance(b, Tensor) and b.ndim == 4
+                                                       for b in batches) else images
     return _checked(images, size)
 
 
@@ -60,8 +64,8 @@ def check_training_images(images: Tensor, config: Config) -> None:
     """Raise ValueError where there are too few images for Algorithm 2."""
     needed = config.k + (not config.include_self)
     if len(images) < needed:
-        raise ValueError(f"{len(images)} training images are too few for k = {config.k} neighbours: give at least {needed}, "
-                         "or lower k")
+        raise ValueError(f"{len(images)} training images are too few for k = {config.k} neighbours: give at least "
+                         f"{needed}, or lower k")
 
 
 def every_nth(images: Tensor, count: int) -> Tensor:

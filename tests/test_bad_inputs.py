@@ -1,6 +1,8 @@
-"""Tables of bad inputs, each with what is said about it: files, layouts, settings, commands, tensors, arguments of metrics.
+"""Tables of bad inputs, each with what is said about it: files, layouts, settings, commands, tensors, arguments of
+metrics.
 
-What a saved detector's folder may do wrong is in test_hostile_models.py; see also test_data_problems.py and test_config.py.
+What a saved detector's folder may do wrong is in test_hostile_models.py; see also test_data_problems.py and
+test_config.py.
 """
 import io
 import os
@@ -59,7 +61,8 @@ def png_of(width: int, height: int) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND",
+                                                                                                              b"")
 
 
 TABLES["test_a_bad_image_file_is_named"] = [
@@ -93,14 +96,16 @@ def test_a_bad_image_file_is_named(tmp_path, bad, message):
     file.write_bytes(bad)
     with pytest.raises(data.DataError, match=message) as error:
         data.load_image(file, 8)
-    assert str(error.value).startswith(f"{file}: cannot be read as an image") and "replace or remove it" in str(error.value)
+    assert str(error.value).startswith(f"{file}: cannot be read as an "
+                                       "image") and "replace or remove it" in str(error.value)
 
 
 @pytest.mark.parametrize("content",
-                         [encoded("jpeg"), encoded("jpeg", "CMYK"), encoded("png", "P"), encoded("png", "LA"), encoded("png", "1"),
-                                     encoded("tiff", "RGBA"), encoded("gif", "P"), encoded("bmp", "L"),
+                         [encoded("jpeg"), encoded("jpeg", "CMYK"), encoded("png", "P"), encoded("png", "LA"),
+                          encoded("png", "1"), encoded("tiff", "RGBA"), encoded("gif", "P"), encoded("bmp", "L"),
                                      tiff(np.full((3, 3), 900, np.uint16))],
-                         ids=["jpeg", "cmyk", "palette", "grey with alpha", "bits", "rgba tiff", "gif", "grey bmp", "16-bit tiff"])
+                         ids=["jpeg", "cmyk", "palette", "grey with alpha", "bits", "rgba tiff", "gif", "grey bmp",
+                              "16-bit tiff"])
 def test_a_whole_image_is_read_whatever_its_suffix_says(tmp_path, content):
     (tmp_path / "image.png").write_bytes(content)
     assert data.load_image(tmp_path / "image.png", 8).abs().max() <= 1
@@ -142,8 +147,10 @@ TABLES["test_a_bad_layout_is_refused_with_names"] = [
     ("escape in a name", beside(TRAIN, "\x1b[2J.png"), r"train/good: '\\x1b\[2J\.png' has characters"),
     ("name that is no text", beside(TRAIN, b"\xff.png"), r"train/good: '\\udcff\.png' has characters"),
     ("line break in a mask's name", beside(MASK, "a\rb.png"), r"ground_truth/hole: 'a\\rb\.png' has characters"),
-    ("link to nowhere", lambda root: (root / "bottle/test/good/9.png").symlink_to("gone.png"), r"test/good/9\.png: file not found"),
-    ("link to itself", lambda root: (root / "bottle/test/good/9.png").symlink_to("9.png"), r"test/good/9\.png: file not found"),
+    ("link to nowhere", lambda root: (root / "bottle/test/good/9.png").symlink_to("gone.png"),
+     r"test/good/9\.png: file not found"),
+    ("link to itself", lambda root: (root / "bottle/test/good/9.png").symlink_to("9.png"),
+     r"test/good/9\.png: file not found"),
     ("masks elsewhere", moved("bottle/ground_truth", "bottle/truth"), "ground_truth/hole: folder not found"),
     ("masks without images", moved("bottle/test/hole", "elsewhere/hole"), "test/hole: folder not found"),
     ("no normal test images", moved("bottle/test/good", "elsewhere/good"), "test/good: folder not found"),
@@ -154,7 +161,8 @@ TABLES["test_a_bad_layout_is_refused_with_names"] = [
      "train/good: no images in it"),
     ("no training folder", moved("bottle/train", "bottle/training"), "mvtec not found: no <category>/train/good"),
     ("folder called as an image",
-     lambda root: [(root / TRAIN).unlink(), (root / TRAIN).mkdir(), *map(os.unlink, (root / "bottle/train/good").glob("*[12].png"))],
+     lambda root: [(root / TRAIN).unlink(), (root / TRAIN).mkdir(),
+                   *map(os.unlink, (root / "bottle/train/good").glob("*[12].png"))],
      "train/good: no images in it"),
 ]
 
@@ -173,9 +181,11 @@ TABLES["test_what_only_decoding_shows_is_found_by_check"] = [
     ("empty mask", lambda root: draw_mask(root / MASK, 0), r"000\.png: empty mask of an anomalous image"),
     ("image cut off", replaced(TRAIN, encoded(size=(24, 24))[:99]), r"000\.png: cannot be read"),
     ("mask that is text", replaced(MASK, b"mask"), r"000\.png: cannot be read"),
-    ("mask of floats is empty", lambda root: Image.fromarray(np.full((SIZE, SIZE), np.nan, np.float32)).save(root / MASK, "tiff"),
+    ("mask of floats is empty", lambda root: Image.fromarray(np.full((SIZE, SIZE), np.nan,
+                                                                     np.float32)).save(root / MASK, "tiff"),
      "empty mask"),
-    ("tested with what is trained on", lambda root: (root / "bottle/test/good/000.png").write_bytes((root / TRAIN).read_bytes()),
+    ("tested with what is trained on",
+     lambda root: (root / "bottle/test/good/000.png").write_bytes((root / TRAIN).read_bytes()),
      r"test/good/000\.png: the same image as .*train/good/000\.png"),
 ]
 
@@ -209,7 +219,8 @@ TABLES["test_a_bad_list_of_visa_is_refused"] = [
     ("image that isn't there", visa_list(HEADER + b"pcb1,train,normal,gone.JPG,\n"), "gone.JPG: file not found"),
     ("path that leaves", visa_list(HEADER + b"pcb1,train,normal,../x.JPG,\n"), "is not a path inside"),
     ("path with a line break", visa_list(HEADER + b'pcb1,train,normal,"a\nb.JPG",\n'), "is not a path inside"),
-    ("path with a zero", visa_list(HEADER + b"pcb1,train,normal,a\0b.JPG,\n"), "is not a path inside|line contains NUL"),
+    ("path with a zero", visa_list(HEADER + b"pcb1,train,normal,a\0b.JPG,\n"),
+     "is not a path inside|line contains NUL"),
 ]
 
 
@@ -222,8 +233,8 @@ def test_a_bad_list_of_visa_is_refused(tmp_path, bad, message):
 
 def test_names_of_any_script_and_with_quotes_are_read(tmp_path):
     root = draw_folders(tmp_path / "bottle", "good", ["hole"])
-    for name in ("two words.png", "it's \"quoted\".png", "<b>&amp;.png", "部品.png", "قطعة.png", "деталь №1.png", "🔩.png", "a;b,c.png",
-                 "%s {x}.png", "-rf.png"):
+    for name in ("two words.png", "it's \"quoted\".png", "<b>&amp;.png", "部品.png", "قطعة.png", "деталь №1.png",
+                 "🔩.png", "a;b,c.png", "%s {x}.png", "-rf.png"):
         beside("train/good/000.png", name)(root)
     assert len(data.load("mvtec", tmp_path).train) == 13
 
@@ -242,7 +253,8 @@ TABLES["test_a_bad_setting_is_named"] = [
     (f"{name} = {value!r}", {name: value}, message) for name, value, message in [
         ("k", 0, "k must lie in"), ("k", -3, "k must lie in"), ("k", 1.5, "k must be of type int"),
         ("k", None, "k must be of type int"),
-        ("k", 10 ** 30, "k must lie in"), ("k", [20], "k must be of type int"), ("k", {"a": 1}, "k must be of type int"),
+        ("k", 10 ** 30, "k must lie in"), ("k", [20], "k must be of type int"),
+        ("k", {"a": 1}, "k must be of type int"),
         ("omega", -0.1, "omega must lie"), ("omega", float("inf"), "omega must lie"),
         ("omega", "half", "omega must be of type float"),
         ("dynamic", 1, "dynamic must be of type bool"), ("dynamic", "yes", "dynamic must be of type bool"),
@@ -253,7 +265,8 @@ TABLES["test_a_bad_setting_is_named"] = [
         ("image_size", 72, "halved often enough"), ("crop_size", 12, "multiples of 8"), ("crop_size", 264, "crop_size"),
         ("t_max", 1001, r"t_max \(1001\) and train_t_max"), ("num_timesteps", 50, "can't exceed num_timesteps"),
         ("train_t_max", 79, "wouldn't know it"),
-        ("beta_start", 0.5, "exceeds beta_end"), ("beta_start", 0.0, "beta_start must lie"), ("beta_end", 1.0, "beta_end must lie"),
+        ("beta_start", 0.5, "exceeds beta_end"), ("beta_start", 0.0, "beta_start must lie"),
+        ("beta_end", 1.0, "beta_end must lie"),
         ("num_bins", 1, "min_bin"), ("min_bin", 99, "exceeds num_bins"), ("num_steps", 0, "num_steps must lie"),
         ("map_blocks", [0], "map_blocks must lie"), ("map_blocks", "23", "must be a list of int"),
         ("map_blocks", [True], "must be a list of int"),
@@ -276,7 +289,8 @@ TABLES["test_a_bad_setting_of_a_study_is_named"] = [
     (f"{name} = {value!r}", {name: value}, message) for name, value, message in [
         ("source", "web", "source must be one of"), ("split", "by_day", "split must be one of"),
         ("datasets", "visa", "must be a list of str"), ("datasets", [1], "must be a list of str"),
-        ("counts", [1, 2, 3, 4], "three numbers"), ("seeds", 0, "seeds must lie"), ("Seeds", 1, "unknown setting 'Seeds'")]]
+        ("counts", [1, 2, 3, 4], "three numbers"), ("seeds", 0, "seeds must lie"),
+        ("Seeds", 1, "unknown setting 'Seeds'")]]
 
 
 @table
@@ -299,7 +313,8 @@ TABLES["test_a_bad_command_is_one_line"] = [
     ("setting out of range", "fit good --out m --set k=0", "k must lie"),
     ("settings that exclude each other", "fit good --out m --set t_max=5000", "can't exceed num_timesteps"),
     ("size that can't be divided", "fit good --out m --set image_size=100", "multiples of 8"),
-    ("k beyond the training set", "fit good --out m --profile smoke --set k=3", "2 training images are too few for k = 3"),
+    ("k beyond the training set", "fit good --out m --profile smoke --set k=3",
+     "2 training images are too few for k = 3"),
     ("one image", "fit one --out m --profile smoke", "1 good image can't be divided"),
     ("out is not a detector", "fit good --out good", "is not a saved detector, so it is not replaced"),
     ("out is a file", "fit good --out file.txt", "is not a saved detector, so it is not replaced"),
@@ -347,8 +362,10 @@ def test_a_bad_command_is_one_line(tmp_path, monkeypatch, capsys, bad, message):
 
 NOTEBOOK = 'profile: str = "demo"\ndata_root: str = ""\nout: str = ""'
 TABLES["test_a_bad_run_is_one_line"] = [
-    ("unknown option", "--fast", "--fast"), ("abbreviated option", "--prof demo", "--prof"), ("no value", "--out", "--out"),
-    ("unknown profile", "--profile tiny", "unknown profile 'tiny'"), ("empty profile", "--profile=", "unknown profile ''"),
+    ("unknown option", "--fast", "--fast"), ("abbreviated option", "--prof demo", "--prof"),
+    ("no value", "--out", "--out"),
+    ("unknown profile", "--profile tiny", "unknown profile 'tiny'"),
+    ("empty profile", "--profile=", "unknown profile ''"),
     ("unknown notebook", "--only 42", "no notebook 42"), ("no number", "--only first", "no notebook first"),
     ("empty list", "--only=", "no notebook 00"),
     ("hole in a list", "--only 01,,08", "no notebook 00"), ("out is a file", "--out file.txt", "is not a folder"),
@@ -358,7 +375,8 @@ TABLES["test_a_bad_run_is_one_line"] = [
     ("root without the dataset", "--profile btad --data-root empty", "btad not found"),
     ("clean what is no notebook", "--normalise file.txt", "is not a notebook"),
     ("clean what isn't there", "--normalise gone.ipynb", "gone.ipynb"),
-    ("notebooks of another profile", "--update-notebooks --profile smoke", "--update-notebooks goes with the demo profile"),
+    ("notebooks of another profile", "--update-notebooks --profile smoke",
+     "--update-notebooks goes with the demo profile"),
 ]
 
 
@@ -391,14 +409,16 @@ def test_unreadable_test_images_are_said_before_the_training(tmp_path):
     workspace = open_workspace("btad", str(tmp_path), str(tmp_path / "out"))
     with pytest.raises(data.DataError) as error:
         train([workspace.run("btad", category) for category in ("01", "02")])
-    assert [line.split(": ")[0] for line in str(error.value).splitlines()] == [f"{tmp_path}/0{i}/test/ko/001.png" for i in (1, 2)]
+    assert [line.split(": ")[0] for line in str(error.value).splitlines()] == [f"{tmp_path}/0{i}/test/ko/001.png"
+                                                                               for i in (1, 2)]
 
 
 @pytest.mark.parametrize("lacking, message", [("data_root", "no data_root"), ("profile", "no profile")])
 def test_a_notebook_without_a_parameter_is_refused(tmp_path, lacking, message):
     lines = [line for line in NOTEBOOK.splitlines() if not line.startswith(lacking)]
     cell = nbformat.v4.new_code_cell("\n".join(lines), metadata={"tags": ["parameters"]})
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": runner.KERNELSPEC}), tmp_path / "01_made.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": runner.KERNELSPEC}),
+                   tmp_path / "01_made.ipynb")
     with pytest.raises(runner.UsageError, match=message):
         runner.check_parameters(tmp_path / "01_made.ipynb", dict(profile="", data_root="", out=""))
 
@@ -420,9 +440,10 @@ TABLES["test_bad_images_are_refused_by_fit_and_predict"] = [
     ("no image", torch.zeros(0, 3, 64, 64), r"got a Tensor \(0, 3"),
     ("grey", torch.zeros(2, 1, 64, 64), r"got a Tensor \(2, 1"),
     ("channels last", torch.zeros(2, 64, 64, 3), r"got a Tensor \(2, 64"),
-    ("no pixels", torch.zeros(2, 3, 0, 0), r"got a Tensor \(2, 3, 0, 0\)"), ("video", torch.zeros(1, 2, 3, 8, 8), "got a Tensor"),
-    ("array", np.zeros((2, 3, 8, 8), np.float32), "got ndarray"), ("list", [GOOD[0]], "got list"), ("None", None, "got NoneType"),
-    ("NaN", torch.full((1, 3, 8, 8), float("nan")), "must be finite"),
+    ("no pixels", torch.zeros(2, 3, 0, 0), r"got a Tensor \(2, 3, 0, 0\)"),
+    ("video", torch.zeros(1, 2, 3, 8, 8), "got a Tensor"),
+    ("array", np.zeros((2, 3, 8, 8), np.float32), "got ndarray"), ("list", [GOOD[0]], "got list"),
+    ("None", None, "got NoneType"), ("NaN", torch.full((1, 3, 8, 8), float("nan")), "must be finite"),
     ("infinite", torch.full((1, 3, 8, 8), float("inf")), "must be finite"),
     ("bytes", torch.full((1, 3, 8, 8), 255, dtype=torch.uint8), r"lie in \[-1, 1\]"),
     ("complex", torch.zeros(1, 3, 8, 8, dtype=torch.complex64), "real"),
@@ -437,7 +458,8 @@ def test_bad_images_are_refused_by_fit_and_predict(fitted, tiny, bad, message):
 
 
 def test_k_must_not_exceed_the_training_set(tiny, images):
-    with pytest.raises(ValueError, match="10 training images are too few for k = 11 neighbours: give at least 11, or lower k"):
+    with pytest.raises(ValueError,
+                       match="10 training images are too few for k = 11 neighbours: give at least 11, or lower k"):
         D3AD(tiny.replace(k=11)).fit(images)
     with pytest.raises(ValueError, match="give at least 11"):
         D3AD(tiny.replace(k=10, include_self=False)).fit(images)
@@ -453,7 +475,8 @@ TABLES["test_bad_arguments_are_refused"] = [
     ("steps of other images", lambda: reconstruct(lambda z, t: z, GOOD, torch.full((3,), 10), ABAR),
      r"a Tensor \(4,\), one for each image"),
     ("no steps", lambda: reconstruct(lambda z, t: z, GOOD, torch.full((4,), 10), ABAR, num_steps=0), "num_steps"),
-    ("unknown spacing", lambda: reconstruct(lambda z, t: z, GOOD, torch.full((4,), 10), ABAR, spacing="even"), "spacing"),
+    ("unknown spacing", lambda: reconstruct(lambda z, t: z, GOOD, torch.full((4,), 10), ABAR, spacing="even"),
+     "spacing"),
     ("k of zero", lambda: DynamicConditioning(k=0), "k must be at least 1"),
     ("min_bin beyond the bins", lambda: DynamicConditioning(min_bin=11), "min_bin"),
     ("too few features", lambda: DynamicConditioning(k=7).fit(FEATURES), "k = 7 neighbours need"),
@@ -482,7 +505,8 @@ TABLES["test_metrics_refuse_what_has_no_answer"] = [
     ("NaN score", (MAPS * np.nan, MASKS), "8 (image|pixel) scores are NaN or infinite"),
     ("infinite score", (np.where(MAPS == 3, np.inf, MAPS), MASKS), "1 (image|pixel) scores"),
     ("all normal", (MAPS, MASKS * 0), "all are normal"), ("all anomalous", (MAPS, MASKS * 0 + 1), "all are anomalous"),
-    ("other shape", (MAPS, MASKS[:1]), "differ in shape"), ("nothing", (MAPS[:0], MASKS[:0]), "both normal and anomalous"),
+    ("other shape", (MAPS, MASKS[:1]), "differ in shape"),
+    ("nothing", (MAPS[:0], MASKS[:0]), "both normal and anomalous"),
     ("NaN label", (MAPS, MASKS * np.nan), "labels must be"), ("negative label", (MAPS, MASKS - 1), "labels must be"),
     ("torch, NaN score", (torch.full((2, 2, 2), float("nan")), torch.tensor(MASKS)), "8 (image|pixel) scores"),
 ]

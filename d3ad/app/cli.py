@@ -30,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
                   epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    check = commands.add_parser("check", help="decode every image and mask of a folder or dataset, and list all that is wrong")
+    check = commands.add_parser("check",
+                                help="decode every image and mask of a folder or dataset, and list all that is wrong")
     check.add_argument("folder", nargs="?", help="folder of images (instead of --dataset)")
     _dataset_options(check)
     check.set_defaults(run=run_check)
@@ -42,24 +43,32 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--profile", default="demo", choices=profiles(), metavar="P",
                      help=f"settings: {', '.join(profiles())}; paper: pretrained weights, the paper's sizes, a GPU")
     fit.add_argument("--held-out", type=_share, default=0.2, metavar="SHARE",
-                     help="share of the good images that is not trained on and sets the threshold; by default %(default)s")
+                     help="share of the good images that is not trained on and sets the threshold; by default "
+                          "%(default)s")
     fit.add_argument("--false-alarms", type=_share, default=0.01, metavar="RATE",
                      help="share of good parts that may be flagged; by default %(default)s")
-    fit.add_argument("--preset", default="faithful", metavar="NAME", help="how it will predict: faithful, fast, or \"3 steps\" (d3ad/speed/presets.py)")
+    fit.add_argument("--preset", default="faithful", metavar="NAME",
+                     help="how it will predict: faithful, fast, or \"3 steps\" (d3ad/speed/presets.py)")
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting, as in TOML")
     fit.set_defaults(run=run_fit)
 
     predict = commands.add_parser("predict", help="scores and heat maps of a folder of images")
     predict.add_argument("model", type=Path)
     predict.add_argument("folder", help="folder of images")
-    predict.add_argument("--out", required=True, type=Path, help="gets report.html, scores.csv, and a heat map, an overlay and a mask per image")
-    predict.add_argument("--preset", metavar="NAME", help="how to compute: faithful, fast, or \"3 steps\" (d3ad/speed/presets.py); by default as it was fitted")
+    predict.add_argument("--out", required=True, type=Path,
+                         help="gets report.html, scores.csv, and a heat map, an overlay and a mask per image")
+    predict.add_argument("--preset", metavar="NAME",
+                         help="how to compute: faithful, fast, or \"3 steps\" (d3ad/speed/presets.py); by default as "
+                              "it was fitted")
     predict.add_argument("--raw", action="store_true", help="write each anomaly map as NPY, too")
     predict.set_defaults(run=run_predict)
 
-    export = commands.add_parser("export", help="the networks of a model as torch.export programs, which run without this package")
+    export = commands.add_parser("export",
+                                 help="the networks of a model as torch.export programs, which run without this "
+                                      "package")
     export.add_argument("model", type=Path)
-    export.add_argument("--out", required=True, type=Path, help="gets encoder.pt2, decoder.pt2, unet.pt2, features.pt2 and export.json")
+    export.add_argument("--out", required=True, type=Path,
+                        help="gets encoder.pt2, decoder.pt2, unet.pt2, features.pt2 and export.json")
     export.set_defaults(run=run_export)
 
     evaluate = commands.add_parser("evaluate", help="I-AUROC, P-AUROC and PRO on a dataset's test images, as JSON")
@@ -72,15 +81,20 @@ def parser() -> argparse.ArgumentParser:
     synthesize.add_argument("out", type=Path)
     for name, default in (("train", 80), ("good", 20), ("bad", 40), ("seed", 0), ("size", 256)):
         synthesize.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"by default {default}")
-    synthesize.add_argument("--only", metavar="NAME", help="one drawing, such as board, weave, or button, which no profile trains on")
+    synthesize.add_argument("--only", metavar="NAME",
+                            help="one drawing, such as board, weave, or button, which no profile trains on")
     synthesize.set_defaults(run=run_synthesize)
 
-    benchmark = commands.add_parser("benchmark", help="images per second, share of the machine's limit, training, metrics; as JSON")
+    benchmark = commands.add_parser("benchmark",
+                                    help="images per second, share of the machine's limit, training, metrics; as JSON")
     benchmark.add_argument("--only", choices=("inference", "training", "metrics"), help="one of the three")
-    benchmark.add_argument("--size", choices=("paper", "demo", "tiny"), default="paper", help="of networks and images; by default %(default)s")
-    benchmark.add_argument("--batch", type=int, default=16, metavar="N", help="images predicted at once; by default %(default)s")
+    benchmark.add_argument("--size", choices=("paper", "demo", "tiny"), default="paper",
+                           help="of networks and images; by default %(default)s")
+    benchmark.add_argument("--batch", type=int, default=16, metavar="N",
+                           help="images predicted at once; by default %(default)s")
     benchmark.add_argument("--out", type=Path, default=ROOT / "results" / "benchmark",
-                           help="folder for inference.json, training.json and metrics.json; by default results/benchmark")
+                           help="folder for inference.json, training.json and metrics.json; by default "
+                                "results/benchmark")
     benchmark.set_defaults(run=run_benchmark)
     return top
 
@@ -103,7 +117,8 @@ def _dataset_options(command: argparse.ArgumentParser) -> None:
 
 def _need_dataset(options) -> None:
     if not options.dataset or not options.data_root:
-        raise ValueError("give --dataset and --data-root" + (", or a folder" if options.command in ("check", "fit") else ""))
+        raise ValueError("give --dataset and --data-root" + (", or a folder" if options.command in ("check", "fit")
+                                                             else ""))
 
 
 def _dataset(options):
@@ -167,7 +182,8 @@ def run_fit(options) -> None:
     with alone(training / "lock", f"trains {options.out}") if is_first else contextlib.nullcontext():
         if is_first:
             tidy(training)
-        detector, num_trained = part.fit_part(images, config, options.held_out, options.false_alarms, training, options.preset)
+        detector, num_trained = part.fit_part(images, config, options.held_out, options.false_alarms, training,
+                                              options.preset)
         if is_first:
             detector.save(options.out, model_card(detector, dataset, num_trained))
             shutil.rmtree(training)
@@ -183,8 +199,10 @@ def model_card(detector, dataset, num_trained: int) -> str:
         "# A D3AD anomaly detector", "",
         f"Trained on {num_trained} good images of {dataset} (fingerprint {dataset.fingerprint()}).", "",
         f"{str(detector.guarantee).capitalize()}.", "",
-        "Use: `python -m d3ad predict THIS_FOLDER NEW_IMAGES --out OUT`, or `from d3ad import D3AD; D3AD.load(folder)`.", "",
-        "Versions: " + ", ".join(f"{name} {versions.version(name)}" for name in versions.PACKAGES) + f"; d3ad commit {versions.commit()}.", "",
+        "Use: `python -m d3ad predict THIS_FOLDER NEW_IMAGES --out OUT`, or `from d3ad import D3AD; "
+        "D3AD.load(folder)`.", "",
+        "Versions: " + ", ".join(f"{name} {versions.version(name)}"
+                                 for name in versions.PACKAGES) + f"; d3ad commit {versions.commit()}.", "",
         "Settings that differ from the paper's:", "",
         *(f"- `{name}` = {json.dumps(value)}" for name, value in settings.items()), ""])
 
@@ -208,10 +226,14 @@ def run_predict(options) -> None:
     prediction = detector.predict(images, progress=True)
     rate = len(images) / (time.monotonic() - started)
     names = [sample.image.relative_to(dataset.root).as_posix() for sample in samples]
-    guarantee = str(detector.guarantee or f"threshold {prediction.threshold:.4g}, a quantile of training images: new good images exceed it more often")
+    guarantee = str(detector.guarantee
+                    or f"threshold {prediction.threshold:.4g}, a quantile of training images: new good images exceed "
+                       "it more often")
     if detector.team.is_first:
-        report.write_results(options.out, names, images, prediction, guarantee[0].upper() + guarantee[1:] + ".", options.raw)
-    print(f"{int(prediction.is_anomalous.sum())} of {len(samples)} images flagged, {rate:.1f} images a second; {options.out / 'report.html'}")
+        report.write_results(options.out, names, images, prediction, guarantee[0].upper() + guarantee[1:] + ".",
+                             options.raw)
+    print(f"{int(prediction.is_anomalous.sum())} of {len(samples)} images flagged, {rate:.1f} images a second; "
+          f"{options.out / 'report.html'}")
 
 
 def run_export(options) -> None:
@@ -241,24 +263,27 @@ def run_synthesize(options) -> None:
     if options.only:
         layout = next((layout for layout, names in categories.items() if options.only in names), "mvtec")
         categories = {layout: (options.only,)}
-    folders = synthetic.write_all(options.out, options.train, options.good, options.bad, options.seed, options.size, categories)
+    folders = synthetic.write_all(options.out, options.train, options.good, options.bad, options.seed, options.size,
+                                  categories)
     print(*folders.values(), sep="\n")
 
 
 def run_benchmark(options) -> None:
     """Measure, print a line per row, and keep the rows of other machines and sizes that the files hold."""
     from d3ad.speed import benchmark
-    
+
     for part in (options.only,) if options.only else benchmark.PARTS:
         file = options.out / f"{part}.json"
-        print(benchmark.as_text(benchmark.measured(part, options.size, options.batch, file)), f"written: {file}", sep="\n")
+        print(benchmark.as_text(benchmark.measured(part, options.size, options.batch, file)), f"written: {file}",
+              sep="\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command.  Exit code 0, 2 for what the user can mend, 130 for Ctrl-C."""
     options = parser().parse_args(arguments)
     if os.environ.get("RANK", "0") != "0":  # of several processes (`ranks`) the first one speaks
-        os.environ["TQDM_DISABLE"], sys.stdout = "1", open(os.devnull, "w", encoding="utf-8")
+        os.environ["TQDM_DISABLE"] = "1"
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  open until the process ends
     try:
         options.run(options)
     except (ValueError, OSError, FloatingPointError) as error:

@@ -1,4 +1,5 @@
-"""What an inspector gets of a prediction: scores.csv, a heat map, an overlay and a mask per image, and one HTML file for all.
+"""What an inspector gets of a prediction: scores.csv, a heat map, an overlay and a mask per image, and one HTML file
+for all.
 
 The HTML file needs no network and no other file.
 """
@@ -21,8 +22,10 @@ TEMPLATE = Path(__file__).with_name("report.html")
 RED = np.array([255, 45, 45])
 
 
-def write_results(out: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str, raw: bool = False) -> None:
-    """Write scores.csv, report.html and the folders heat_maps, overlays and masks (PNG), with `raw` also maps (NPY, float32).
+def write_results(out: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str,
+                  raw: bool = False) -> None:
+    """Write scores.csv, report.html and the folders heat_maps, overlays and masks (PNG), with `raw` also maps (NPY,
+    float32).
 
     names: what to call each image, such as its path below the folder.  images: (N, 3, H, W) in [-1, 1].
     guarantee: one sentence on where the threshold comes from.
@@ -58,14 +61,16 @@ def overlay(image: Tensor, above: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels.round().astype(np.uint8))
 
 
-def write_page(file: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str, most: int = 500) -> None:
+def write_page(file: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str,
+               most: int = 500) -> None:
     """Write the HTML report: sortable table, histogram of scores, each image with its maps, a slider for the threshold.
 
     most: so many of the highest scores are shown with pictures, the others in the table only.
     Raises ValueError where the numbers of names, images and predictions differ.
     """
     if not len(names) == len(images) == len(prediction):
-        raise ValueError(f"{len(names)} names, {len(images)} images and {len(prediction)} predictions don't belong together")
+        raise ValueError(f"{len(names)} names, {len(images)} images and {len(prediction)} predictions don't belong "
+                         "together")
     shown, high = set(prediction.score.argsort(descending=True)[:most].tolist()), _map_high(prediction)
     items = []
     for i, name in enumerate(names):
@@ -78,15 +83,19 @@ def write_page(file: Path, names: list[str], images: Tensor, prediction: Predict
         items.append(item)
     scores = [*prediction.score.tolist(), prediction.threshold]
     margin = 0.05 * (max(scores) - min(scores)) or 1.0
-    flagged, left_out = int(prediction.is_anomalous.sum()), f" Pictures of the {most} highest scores." if len(names) > most else ""
-    data = dict(items=items, threshold=prediction.threshold, map_high=high, low=min(scores) - margin, high=max(scores) + margin,
-                guarantee=guarantee, summary=f"{flagged} of {len(names)} images are anomalous at the calibrated threshold.{left_out}")
+    flagged = int(prediction.is_anomalous.sum())
+    left_out = f" Pictures of the {most} highest scores." if len(names) > most else ""
+    data = dict(items=items, threshold=prediction.threshold, map_high=high, low=min(scores) - margin,
+                high=max(scores) + margin,
+                guarantee=guarantee,
+                summary=f"{flagged} of {len(names)} images are anomalous at the calibrated threshold.{left_out}")
     text = json.dumps(data).replace("<", "\\u003c")  # no file's name can end the script that holds it
     write_whole(file, TEMPLATE.read_text(encoding="utf-8").replace("$data", text))
 
 
 def _map_high(prediction: Prediction) -> float:
-    """The map value that is brightest in all pictures, so that they can be compared: above the threshold in any case."""
+    """The map value that is brightest in all pictures, so that they can be compared: above the threshold in any case.
+    """
     return max(float(prediction.anomaly_map.max()), 1.5 * prediction.threshold, 1e-9)
 
 

@@ -17,7 +17,8 @@ def train_in_turn(name: str, generator: nn.Module, discriminator: nn.Module, num
     forward(images): whatever the generator gives, the fake images first.  generator_loss(images, forward(images)).
     discriminate(images): the probability (B,) of being real.
     """
-    of_generator, of_discriminator = (torch.optim.Adam(m.parameters(), lr=LEARNING_RATE, betas=BETAS, fused=True) for m in (generator, discriminator))
+    of_generator, of_discriminator = (torch.optim.Adam(m.parameters(), lr=LEARNING_RATE, betas=BETAS, fused=True)
+                                      for m in (generator, discriminator))
     bce, losses = nn.BCELoss(), []
     generator.train()
     discriminator.train()

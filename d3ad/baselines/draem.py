@@ -1,11 +1,14 @@
-"""DRAEM (Zavrtanik, Kristan and Skocaj 2021, arXiv 2108.07610): repair pasted textures, then segment what was repaired; anomalib's parts.
+"""DRAEM (Zavrtanik, Kristan and Skocaj 2021, arXiv 2108.07610): repair pasted textures, then segment what was repaired;
+anomalib's parts.
 
 Kept: the reconstructive and the discriminative network side by side, trained with squared error, SSIM and focal loss on
 synthetic anomalies; the smoothed map's maximum as image score.
-Simplified: textures come from other training images instead of DTD (not at hand); `baseline_width` narrows both networks;
-the profile's budget at a rate of 1e-3 instead of 700 epochs at 1e-4; convolutions see crops where the profile has a `crop_size`.
-Why it is near chance in the demo profile: 200 steps of 7,000 and more.  With 240 steps of eight images instead of 200 of four,
-I-AUROC rose from 57 to 73 on weave and from 54 to 81 on plank; the reconstructive network has hardly begun to copy its input.
+Simplified: textures come from other training images instead of DTD (not at hand); `baseline_width` narrows both
+networks; the profile's budget at a rate of 1e-3 instead of 700 epochs at 1e-4; convolutions see crops where the profile
+has a `crop_size`.
+Why it is near chance in the demo profile: 200 steps of 7,000 and more.  With 240 steps of eight images instead of 200
+of four, I-AUROC rose from 57 to 73 on weave and from 54 to 81 on plank; the reconstructive network has hardly begun to
+copy its input.
 Reported there: I-AUROC 98.0, P-AUROC 97.3 on MVTec AD.
 """
 import torch

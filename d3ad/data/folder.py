@@ -8,7 +8,17 @@
 
 A folder with ``train/good`` and ``test/<defect>`` is in the layout of MVTec AD: load it as "mvtec".
 """
-from .base import Dataset, Sample, anomalous_samples, find_root, hold_out, image_files, list_images, normal_samples, subfolders
+from .base import (
+    Dataset,
+    Sample,
+    anomalous_samples,
+    find_root,
+    hold_out,
+    image_files,
+    list_images,
+    normal_samples,
+    subfolders,
+)
 
 OPTIONS = ("seed",)
 NORMAL = ("good", "normal", "ok", "train")
@@ -51,6 +61,6 @@ def _normal_folder(root):
 def _anomalous(root, folder, problems):
     images = list_images(folder, problems)
     for masks in (*(root / name / folder.name for name in MASKS), *(root / name for name in MASKS)):
-        if image_files(masks) or masks.is_dir() and masks.parent != root:
+        if image_files(masks) or (masks.is_dir() and masks.parent != root):
             return anomalous_samples(images, masks, folder.name, problems)
     return [Sample(path, 1, None, folder.name) for path in images]

@@ -8,7 +8,18 @@ with the defect called "bad". Any mask value other than 0 is anomalous.
 import csv
 from pathlib import PureWindowsPath
 
-from .base import DataError, Dataset, FolderLayout, Sample, check_file, count_notes, find_root, fits_a_line, natural, subfolders
+from .base import (
+    DataError,
+    Dataset,
+    FolderLayout,
+    Sample,
+    check_file,
+    count_notes,
+    find_root,
+    fits_a_line,
+    natural,
+    subfolders,
+)
 
 OPTIONS = ()
 PUBLISHED = {

@@ -84,14 +84,15 @@ def save_tensors(file: Path, tensors: "dict[str, Tensor]", about: dict) -> None:
     """Write tensors as safetensors, on the CPU, with `about` as JSON in the file's header."""
     from safetensors.torch import save_file  # takes torch with it, a second that the runner need not wait
     with whole_file(file) as part:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata={"about": json.dumps(about)})
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part,
+                  metadata={"about": json.dumps(about)})
 
 
 def load_tensors(file: Path) -> "tuple[dict[str, Tensor], dict]":
     """What `save_tensors` wrote: (tensors, about).  Raises ValueError naming the file where it is something else."""
     try:
         with safe_open(file, "pt") as stored:
-            return {key: stored.get_tensor(key) for key in stored.keys()}, json.loads(stored.metadata()["about"])
+            return {key: stored.get_tensor(key) for key in stored}, json.loads(stored.metadata()["about"])
     except (SafetensorError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({type(error).__name__}); remove it, and it is computed anew") from error
 
@@ -110,7 +111,8 @@ def _part_of(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """A new folder to write into, which takes its name only once all is written; another process may have been first."""
+    """A new folder to write into, which takes its name only once all is written; another process may have been first.
+    """
     with _part_of(folder) as part:
         with _naming(folder):
             yield part
@@ -122,8 +124,8 @@ def appearing(folder: Path) -> Iterator[Path]:
 def replacing(folder: Path) -> Iterator[Path]:
     """As `appearing`, but an older folder of that name makes way; it is removed only when the new one has its name.
 
-    Between the two renames there is no `folder`: a process killed just there leaves the old one beside it, to which `tidy` gives
-    its name back.
+    Between the two renames there is no `folder`: a process killed just there leaves the old one beside it, to which
+    `tidy` gives its name back.
     """
     tidy(folder.parent, folder.name)
     old = _beside(folder, "old")
@@ -133,7 +135,8 @@ def replacing(folder: Path) -> Iterator[Path]:
                 yield part
             with contextlib.suppress(FileNotFoundError):
                 folder.rename(old)
-            with contextlib.suppress(FileExistsError):  # another process saved just now: as if it had been the later one
+            # another process saved just now: as if it had been the later one
+            with contextlib.suppress(FileExistsError):
                 _name(part, folder)
         finally:
             if old.exists() and not folder.exists():
@@ -215,14 +218,16 @@ def _take(stream, what: str) -> None:
     except BlockingIOError:
         stream.seek(0)
         number = stream.read().strip()
-        raise Busy(f"another process{number and f' ({number})'} {what}; wait until it ends, or give another --out") from None
+        raise Busy(f"another process{number and f' ({number})'} {what}; wait until it ends, or give another "
+                   "--out") from None
     except OSError:
         pass
 
 
 @contextlib.contextmanager
 def in_turn(lock: Path) -> Iterator[None]:
-    """Hold `lock` during a short block, after waiting for whoever holds it: for reading a file and writing it changed."""
+    """Hold `lock` during a short block, after waiting for whoever holds it: for reading a file and writing it changed.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "a") as stream:
         with contextlib.suppress(OSError):  # a file system without locks

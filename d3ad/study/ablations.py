@@ -23,7 +23,8 @@ METRICS = ("i_auroc", "p_auroc", "pro")
 SEPARABILITY = "dic-separability.json"
 BENCHMARK = {"D3AD": {}, "D3AD, fully noised": dict(omega=1.0)}
 # Table 5: DS, the input is only scaled (downscaling); DA, the features are adapted (domain adaptation).
-TABLE5 = {"no DS, no DA": dict(omega=1.0, adapt_epochs=0), "DS": dict(adapt_epochs=0), "DA": dict(omega=1.0), "DS + DA": {}}
+TABLE5 = {"no DS, no DA": dict(omega=1.0, adapt_epochs=0), "DS": dict(adapt_epochs=0), "DA": dict(omega=1.0),
+          "DS + DA": {}}
 OMEGAS = tuple(round(0.1 * i, 1) for i in range(11))  # Eq. 11, Figure 14
 
 
@@ -35,7 +36,8 @@ def table4(config: Config) -> dict[str, dict]:
 
 def seeded(config: Config) -> dict[str, dict]:
     """What is measured with several seeds, for the ledger of claims."""
-    fixed = {name: changes for name, changes in table4(config).items() if changes.get("t_max") in (config.t_max // 4, config.t_max)}
+    fixed = {name: changes for name, changes in table4(config).items() if changes.get("t_max") in (config.t_max // 4,
+                                                                                                   config.t_max)}
     return {**BENCHMARK, "no DA": TABLE5["DS"], "no DS, no DA": TABLE5["no DS, no DA"], **fixed}
 
 
@@ -56,18 +58,19 @@ class Switch:
 
 
 SWITCHES = (
-    Switch("spacing of the steps", "t = T-hat, ..., 1", "one step lower: 0.9 T-hat, ..., 0", "the paper's", "the code's grid",
-           dict(spacing="leading")),
+    Switch("spacing of the steps", "t = T-hat, ..., 1", "one step lower: 0.9 T-hat, ..., 0", "the paper's",
+           "the code's grid", dict(spacing="leading")),
     Switch("a training image among its own neighbours", "not said", "yes, at distance 0", "the code's", "left out",
            dict(include_self=False)),
-    Switch("latent at test", "E(x)", "a sample of the posterior", "the posterior's mean", "a sample", dict(latent_sample=True)),
+    Switch("latent at test", "E(x)", "a sample of the posterior", "the posterior's mean", "a sample",
+           dict(latent_sample=True)),
     Switch("guidance eta", "0, or 7-10", "4", "0", "eta = 4", dict(guidance=4.0)),
     Switch("guidance eta", "0, or 7-10", "4", "0", "eta = 7", dict(guidance=7.0)),
     Switch("guidance eta", "0, or 7-10", "4", "0", "eta = 10", dict(guidance=10.0)),
-    Switch("loss of the domain adaptation", "Eq. 10, at each location", "cosine of whole flattened blocks", "the paper's",
-           "flattened", dict(adapt_loss="flattened")),
-    Switch("batch normalisation in the adaptation", "not said", "statistics of each batch", "the code's", "the running statistics, fixed",
-           dict(adapt_batch_norm="running")),
+    Switch("loss of the domain adaptation", "Eq. 10, at each location", "cosine of whole flattened blocks",
+           "the paper's", "flattened", dict(adapt_loss="flattened")),
+    Switch("batch normalisation in the adaptation", "not said", "statistics of each batch", "the code's",
+           "the running statistics, fixed", dict(adapt_batch_norm="running")),
     Switch("epochs of the domain adaptation", "0-3", "1", "1", "3 epochs", dict(adapt_epochs=3)),
     Switch("normalisation of the maps", "\"normalized\"", "min-max over the test set", "per profile",
            "min-max over the test set", dict(normalisation="test")),
@@ -123,7 +126,8 @@ def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def benchmark_runs(workspace: Workspace) -> list[Run]:
-    """The runs of the large comparisons: of the magnetic tiles every seed under both splits, else the profile's seed."""
+    """The runs of the large comparisons: of the magnetic tiles every seed under both splits, else the profile's seed.
+    """
     if "mtd" not in workspace.study.datasets:
         return workspace.runs()
     seeds = range(workspace.config.seed, workspace.config.seed + workspace.study.seeds)
@@ -136,7 +140,8 @@ def against_noise(workspace: Workspace) -> pd.DataFrame:
 
 
 def seeds(workspace: Workspace) -> pd.DataFrame:
-    """The variants of `seeded` on the runs that spreads are taken over, with the bins of Algorithm 2 and PRO by size."""
+    """The variants of `seeded` on the runs that spreads are taken over, with the bins of Algorithm 2 and PRO by size.
+    """
     columns = (*METRICS, "pro_small", "pro_medium", "pro_large", "distance_auroc")
     return summary(workspace, seeded(workspace.config), workspace.seed_runs(), columns=columns)
 
@@ -175,9 +180,12 @@ def switch_effects(workspace: Workspace) -> pd.DataFrame:
     for s in switches:
         found = means.loc[f"{s.name}: {s.setting}"]
         effects = {f"effect_{m}": found[f"measured_{m}"] - base[f"measured_{m}"] for m in METRICS}
-        rows.append(dict(difference=s.name, paper=s.paper, authors_code=s.code, here=s.default, changed_to=s.setting, **effects))
-    rows.append(dict(difference="definition of PRO", paper="Bergmann et al. 2019", authors_code="200 thresholds, divided by their largest FPR",
-                     here="exact, official", changed_to="200 thresholds", effect_pro=base["measured_pro_200"] - base["measured_pro"]))
+        rows.append(dict(difference=s.name, paper=s.paper, authors_code=s.code, here=s.default, changed_to=s.setting,
+                         **effects))
+    rows.append(dict(difference="definition of PRO", paper="Bergmann et al. 2019",
+                     authors_code="200 thresholds, divided by their largest FPR",
+                     here="exact, official", changed_to="200 thresholds",
+                     effect_pro=base["measured_pro_200"] - base["measured_pro"]))
     return pd.DataFrame(rows)
 
 
@@ -188,7 +196,8 @@ def method_means(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list[dict[str, Tensor]]:
-    """Images reconstructed from several fixed levels: a dict of reconstruction, latent_map and disturbed per level (Figure 15).
+    """Images reconstructed from several fixed levels: a dict of reconstruction, latent_map and disturbed per level
+    (Figure 15).
 
     images: (N, 3, H, W).  `disturbed` is Eq. 11 on the image itself, for the eye; the method disturbs latents.
     """
@@ -200,7 +209,8 @@ def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list
         z0, _ = found.codec.encode(images.to(found.device))
         for level in levels:
             generators = [torch.Generator().manual_seed(image_seed(image, run.config.seed)) for image in images]
-            z_hat = diffusion.reconstruct(training.eps_model(found.unet), z0, level, found.alpha_bar, run.config.num_steps,
+            z_hat = diffusion.reconstruct(training.eps_model(found.unet), z0, level, found.alpha_bar,
+                                          run.config.num_steps,
                                           run.config.guidance, run.config.spacing, omega, generators)
             rows.append(dict(disturbed=diffusion.perturb(images, level, found.alpha_bar, omega, noise),
                              reconstruction=found.codec.decode(z_hat).cpu(),
@@ -224,7 +234,8 @@ def separability(workspace: Workspace) -> pd.DataFrame:
 
 
 def dic_separability(run: Run) -> list[dict]:
-    """How well the distance of Algorithm 2 alone tells anomalous images, with each stage of the features: rows of I-AUROC; cached.
+    """How well the distance of Algorithm 2 alone tells anomalous images, with each stage of the features: rows of
+    I-AUROC; cached.
 
     `block` is the ResNet's; `pooling` "mean" is the authors' 16 x 16 average, "maximum" one maximum per channel.
     """
@@ -253,7 +264,9 @@ def dic_separability(run: Run) -> list[dict]:
 
 
 def mean_bins(workspace: Workspace) -> pd.DataFrame:
-    """Mean bin of training, good, anomalous and all test images of `seed_runs`: bin_train, bin_good, bin_anomalous, bin_test."""
+    """Mean bin of training, good, anomalous and all test images of `seed_runs`: bin_train, bin_good, bin_anomalous,
+    bin_test.
+    """
     runs = workspace.seed_runs()
     prepare(runs, [{}])
     rows = []
@@ -274,7 +287,9 @@ CHANGE = "change-of-good-images.json"
 
 
 def change_of_good_images(run: Run) -> list[dict]:
-    """Mean |x_hat - x_0| in % of the grey scale over good test images, scaled and noised, at the two highest levels; cached."""
+    """Mean |x_hat - x_0| in % of the grey scale over good test images, scaled and noised, at the two highest levels;
+    cached.
+    """
     file = run.folder / CHANGE
     if not file.exists():
         good = run.images[run.labels == 0][:run.config.predict_batch]
@@ -282,7 +297,8 @@ def change_of_good_images(run: Run) -> list[dict]:
         for method, omega in (("scaled", 0.0), ("noised", 1.0)):
             for level, found in zip(levels, perturbed(run, good, levels, omega)):
                 change = 50 * float((found["reconstruction"] - good).abs().mean())
-                rows.append(dict(category=run.category, seed=run.config.seed, method=method, level=level, change=change))
+                rows.append(dict(category=run.category, seed=run.config.seed, method=method, level=level,
+                                 change=change))
         write_whole(file, json.dumps(rows))
     return json.loads(file.read_text(encoding="utf-8"))
 
@@ -293,7 +309,9 @@ def changes_of_good_images(workspace: Workspace) -> pd.DataFrame:
 
 
 def _each(runs: list[Run], title: str, function, file: str) -> pd.DataFrame:
-    """The rows that function(run), which caches them as `file`, gives for each run; what is missing is computed in parallel."""
+    """The rows that function(run), which caches them as `file`, gives for each run; what is missing is computed in
+    parallel.
+    """
     on_trained(title, function, [(run,) for run in runs if not (run.folder / file).exists()])
     return pd.DataFrame([row for run in runs for row in function(run)])
 
