@@ -76,8 +76,8 @@ def fuse(latent: Tensor, feature: Tensor, t_hat: Tensor, calibration: Calibratio
         raise ValueError(f'normalisation must be "train" or "test"; got {normalisation!r}')
     latent, feature = calibration.standardised(latent, feature, t_hat)
     if normalisation == "train":
-        latent, feature = maps.min_max(latent, *calibration.latent_range), maps.min_max(feature,
-                                                                                        *calibration.feature_range)
+        latent = maps.min_max(latent, *calibration.latent_range)
+        feature = maps.min_max(feature, *calibration.feature_range)
     else:
         latent, feature = maps.min_max(latent), maps.min_max(feature)
     fused = maps.anomaly_map(latent, feature, weight, sigma)

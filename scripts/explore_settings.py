@@ -112,15 +112,14 @@ def _draw_one(image: Tensor, kind: int, generator: torch.Generator) -> tuple[Ten
             changed = image + contrast * colours * alpha
         elif kind == 2:
             alpha = _ellipse(size, cy, cx, uniform(0.03, 0.12), uniform(0.03, 0.12), uniform(0, 3.14))
-            border = torch.cat([image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]], 1).median(1).values.view(3,
-                                                                                                                      1,
-                                                                                                                      1)
+            border = torch.cat([image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]], 1)
+            border = border.median(1).values.view(3, 1, 1)
             changed = torch.lerp(image, border + 0.02 * torch.randn(image.shape, generator=generator), alpha)
         else:
             alpha = _ellipse(size, cy, cx, uniform(0.06, 0.14), uniform(0.06, 0.14), uniform(0, 3.14))
             shift = torch.tensor([uniform(-0.12, 0.12), uniform(-0.12, 0.12)])
-            grid = F.affine_grid(torch.eye(2, 3)[None], (1, 3, size, size), align_corners=False) + alpha[None, ...,
-                                                                                                         None] * shift
+            grid = F.affine_grid(torch.eye(2, 3)[None], (1, 3, size, size), align_corners=False)
+            grid = grid + alpha[None, ..., None] * shift
             changed = F.grid_sample(image[None], grid, padding_mode="reflection", align_corners=False)[0]
         changed = changed.clamp(-1, 1)
         where = (alpha > 0.3) & ((changed - image).abs().amax(0) > 0.04)
@@ -228,8 +227,9 @@ def fused(raw: dict, levels: list[dict], steps: Tensor, blocks: tuple[int, ...],
     index = [j - 1 for j in blocks]
     both = []
     for pick in (lambda r: r["latent"], lambda r: r["blocks"][index].sum(0)):
-        mean, std = level_statistics([pick(r) for r in levels]) if standardise else (torch.zeros(len(steps), 1, 1),
-                                                                                     torch.ones(len(steps), 1, 1))
+        mean, std = torch.zeros(len(steps), 1, 1), torch.ones(len(steps), 1, 1)
+        if standardise:
+            mean, std = level_statistics([pick(r) for r in levels])
         usual = torch.cat([(pick(r) - mean[i]) / std[i] for i, r in enumerate(levels)])
         mine = (pick(raw) - at_step(steps, mean, raw["t_hat"])) / at_step(steps, std, raw["t_hat"])
         both.append(maps.min_max(mine, usual.min(), usual.max()))
@@ -249,8 +249,8 @@ def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, ada
         for step in (None, 80, 160) if epochs == "0" else (None,):
             steps = LEVELS if step is None else torch.tensor([step])
             levels = [look(found, few, int(level)) for level in steps]
-            good, bad = look(found, held, step), {kind: look(found, images, step) for kind,
-                                                  (images, _) in kinds.items()}
+            good, bad = look(found, held, step), {kind: look(found, images, step)
+                                                  for kind, (images, _) in kinds.items()}
             choices = itertools.product(BLOCKS if step is None else ((2, 3),), WEIGHTS, (False, True), bad)
             for blocks, weight, standardise, kind in choices:
                 if weight == 1 and blocks != (2, 3):  # the latent map alone knows no blocks
@@ -272,8 +272,10 @@ def run(job: str, measurement: str, root: Path, work: Path, adaptations: list[st
     train, held = split(category, root, size)
     folder = work / job.replace(":", "-").replace("@", "-")
     codec = detector.fit_codec(train, config, folder / "autoencoder", torch.device("cpu"), {})
-    found = ideal(config, codec, train, held) if measurement == "ideal" else detect(config, codec, train, held, folder,
-                                                                                    adaptations)
+    if measurement == "ideal":
+        found = ideal(config, codec, train, held)
+    else:
+        found = detect(config, codec, train, held, folder, adaptations)
     minutes = round((time.perf_counter() - started) / 60, 2)
     return [dict(job=f"{measurement} {job}", category=category, setting=setting, image_size=size, minutes=minutes,
                  **{k: "+".join(map(str, v)) if k == "blocks" else v for k, v in row.items()}) for row in found]

@@ -61,8 +61,8 @@ def png_of(width: int, height: int) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND",
-                                                                                                              b"")
+    chunks = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(1000))), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 TABLES["test_a_bad_image_file_is_named"] = [
@@ -409,8 +409,8 @@ def test_unreadable_test_images_are_said_before_the_training(tmp_path):
     workspace = open_workspace("btad", str(tmp_path), str(tmp_path / "out"))
     with pytest.raises(data.DataError) as error:
         train([workspace.run("btad", category) for category in ("01", "02")])
-    assert [line.split(": ")[0] for line in str(error.value).splitlines()] == [f"{tmp_path}/0{i}/test/ko/001.png"
-                                                                               for i in (1, 2)]
+    named = [line.split(": ")[0] for line in str(error.value).splitlines()]
+    assert named == [f"{tmp_path}/0{i}/test/ko/001.png" for i in (1, 2)]
 
 
 @pytest.mark.parametrize("lacking, message", [("data_root", "no data_root"), ("profile", "no profile")])

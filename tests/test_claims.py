@@ -18,8 +18,8 @@ def evidence(lead: float, num_seeds: int = 3, slope: float = -10.0) -> claims.Ev
     omega = pd.DataFrame([dict(category="x", seed=s, omega=o, measured_i_auroc=90 + slope * o,
                                measured_pro=80 + slope * o)
                           for s in range(num_seeds) for o in (0, 0.5, 1)])
-    change = pd.DataFrame([dict(seed=s, method=m, change=v + jitter[s]) for s in range(num_seeds) for m,
-                           v in (("scaled", 2.0), ("noised", 3.0))])
+    change = pd.DataFrame([dict(seed=s, method=m, change=v + jitter[s]) for s in range(num_seeds)
+                           for m, v in (("scaled", 2.0), ("noised", 3.0))])
     bins = pd.DataFrame([dict(seed=s, bin_train=3.0, bin_good=4.0, bin_anomalous=6.0, bin_test=5.0)
                          for s in range(num_seeds)])
     return claims.Evidence(seeds, omega, change, bins)

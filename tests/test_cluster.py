@@ -94,8 +94,8 @@ def test_ray_does_the_job_of_a_killed_worker_again(tmp_path, monkeypatch):
         ray.shutdown()
     found = {path.name: path.read_text() for path in tmp_path.glob("result-*")}
     assert found == {f"result-{number}.json": str(number ** 2) for number in range(5)}
-    assert {path.name[-1]: path.read_text() for path in tmp_path.glob("tries-*")} == {"0": "x", "1": "x", "2": "xx",
-                                                                                      "3": "x", "4": "x"}
+    tries = {path.name[-1]: path.read_text() for path in tmp_path.glob("tries-*")}
+    assert tries == {"0": "x", "1": "x", "2": "xx", "3": "x", "4": "x"}
 
 
 def test_the_runner_says_what_ray_takes(monkeypatch, capsys):

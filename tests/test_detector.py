@@ -106,8 +106,8 @@ def test_default_config_is_the_papers():
 def test_statistics_between_two_levels_are_interpolated_by_hand():
     from d3ad.calibration import at_step
     levels, statistics = torch.tensor([20, 50, 80]), torch.tensor([1.0, 4.0, 10.0]).view(3, 1, 1)
-    assert at_step(levels, statistics, torch.tensor([20, 30, 50, 60, 80])).flatten().tolist() == pytest.approx([1, 2, 4,
-                                                                                                                6, 10])
+    interpolated = at_step(levels, statistics, torch.tensor([20, 30, 50, 60, 80])).flatten().tolist()
+    assert interpolated == pytest.approx([1, 2, 4, 6, 10])
     assert at_step(levels[:1], statistics[:1], torch.tensor([20, 70])).flatten().tolist() == [1, 1]
 
 

@@ -104,8 +104,8 @@ def test_left_over_parts_are_removed_and_those_of_living_processes_stay(tmp_path
     for path in own:
         path.write_text("a person's")
     files.tidy(tmp_path)
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted([*(path.name for path in own),
-                                                                                          "x"])
+    kept = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert kept == sorted([*(path.name for path in own), "x"])
 
 
 def test_killed_between_two_renames_the_old_model_comes_back(fitted, tmp_path):
@@ -193,8 +193,8 @@ def test_a_second_fit_of_one_model_is_refused_in_one_line(tmp_path, capsys, imag
         Image.fromarray(((image + 1) * 127.5).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"good/{i}.png")
     with files.alone(tmp_path / "m.training" / "lock", "trains"):
         code = cli.main(["fit", str(tmp_path / "good"), "--out", str(tmp_path / "m"), "--profile", "smoke"])
-    assert code == 2 and f"another process ({os.getpid()}) trains" in capsys.readouterr().err and not (tmp_path
-                                                                                                       / "m").exists()
+    assert code == 2 and not (tmp_path / "m").exists()
+    assert f"another process ({os.getpid()}) trains" in capsys.readouterr().err
 
 
 def add(note: Path, lock: Path, name: str) -> None:

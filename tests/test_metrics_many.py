@@ -28,8 +28,8 @@ def by_thresholds(maps, masks, limit) -> float:
     """PRO as it is defined: at each threshold, the mean share of each region that is found and the share of normal
     pixels.
     """
-    regions = [(i, number == r) for i, mask in enumerate(masks) for number,
-               count in [ndimage.label(mask, np.ones((3, 3)))] for r in range(1, count + 1)]
+    regions = [(i, number == r) for i, mask in enumerate(masks)
+               for number, count in [ndimage.label(mask, np.ones((3, 3)))] for r in range(1, count + 1)]
     found = maps[None] >= np.unique(maps)[::-1, None, None, None]                     # (thresholds, N, H, W)
     fpr = np.append(0, found[:, ~masks].mean(1))
     overlap = np.append(0, np.mean([found[:, i][:, region].mean(1) for i, region in regions], axis=0))

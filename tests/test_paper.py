@@ -107,8 +107,8 @@ def test_what_was_read_from_run_together_digits_is_marked():
     notes = paper.cells(6)["note"]
     # 6 of the 26 are SimpleNet's, without PRO
     assert notes.str.startswith("recovered: printed (100.").sum() == 20 * 3 + 6 * 2
-    assert paper.cells(1).query("note != ''")[["category", "method", "metric"]].values.tolist() == [["Average", "RD4AD",
-                                                                                                     "pro"]]
+    noted = paper.cells(1).query("note != ''")[["category", "method", "metric"]]
+    assert noted.values.tolist() == [["Average", "RD4AD", "pro"]]
 
 
 def test_frames_per_second_agree_with_seconds():

@@ -114,8 +114,8 @@ def test_the_command_writes_all_parts_and_keeps_other_machines(tmp_path, capsys)
     faithful = rows[2]
     assert faithful["images_per_second"] == pytest.approx(1 / faithful["seconds_per_image"])
     assert faithful["speedup"] == pytest.approx(rows[1]["seconds_per_image"] / faithful["seconds_per_image"])
-    assert {part["part"]: part["calls"] for part in faithful["parts"]} == dict(features=2, encode=1, conditioning=1,
-                                                                               eps=10, decode=1, maps=1)
+    calls = {part["part"]: part["calls"] for part in faithful["parts"]}
+    assert calls == dict(features=2, encode=1, conditioning=1, eps=10, decode=1, maps=1)
     assert max(faithful["largest_difference"].values()) < 1e-3
     training_rows = json.loads((tmp_path / "training.json").read_text())
     assert len(training_rows) == 3 and all(0 < row["share_of_limit"] < 2 for row in training_rows)

@@ -49,8 +49,8 @@ def test_the_order_and_names_of_files_change_nothing(fitted, thirty, tmp_path):
     for folder, names in (("a", range(6)), ("b", range(105, 99, -1))):
         (tmp_path / folder).mkdir()
         for image, name in zip(thirty, names):
-            Image.fromarray(((image + 1) * 127.5).byte().permute(1, 2, 0).numpy()).save(tmp_path / folder
-                                                                                        / f"{name}.png")
+            pixels = ((image + 1) * 127.5).byte().permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
         scores.append(fitted.predict(tmp_path / folder).score)
     assert torch.allclose(scores[0], scores[1].flip(0), atol=1e-5)
 

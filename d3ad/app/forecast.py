@@ -70,8 +70,8 @@ def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: boo
             features=lambda n: from_scratch.pretrain(tried.backbone, few, short.replace(pretrain_steps=n)),
             adaptation=lambda n: training.adapt(tried.backbone, tried.codec, tried.unet, few[:config.batch_size],
                                                 mean[:config.batch_size], short.replace(adapt_epochs=n)))
-        seconds = {name: steps * _pace(tried, train[name]) if steps else 0.0 for name,
-                   steps in num_steps(config, len(images)).items()}
+        seconds = {name: steps * _pace(tried, train[name]) if steps else 0.0
+                   for name, steps in num_steps(config, len(images)).items()}
         batch = few[:config.predict_batch]
         levels = (config.calibration_levels
                   or len(tried.conditioning.levels())) if config.standardise and config.dynamic else 1

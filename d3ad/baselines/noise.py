@@ -34,8 +34,8 @@ def pasted(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     level = 0.8 + torch.rand(batch, 1, 1, generator=generator)
     chosen = torch.rand(batch, 1, 1, generator=generator) < 0.5
     where = ((coarse > level) & chosen).to(images)
-    other = images[torch.randperm(batch, generator=generator)].rot90(int(torch.randint(1, 4, (1,),
-                                                                                       generator=generator)), (2, 3))
+    shuffled = images[torch.randperm(batch, generator=generator)]
+    other = shuffled.rot90(int(torch.randint(1, 4, (1,), generator=generator)), (2, 3))
     tint = (torch.rand(batch, 3, 1, 1, generator=generator) - 0.5).to(images)
     opacity = (0.2 + 0.8 * torch.rand(batch, 1, 1, 1, generator=generator)).to(images) * where.unsqueeze(1)
     return torch.lerp(images, (1.5 * other + tint).clamp(-1, 1), opacity), where

@@ -44,8 +44,8 @@ def _blob(height: int, width: int, generator: torch.Generator) -> Tensor:
     long = 0.03 + 0.25 * size ** 2
     short = max(long * (0.1 + 0.9 * aspect), 0.012)
     distance = ((turn.cos() * x + turn.sin() * y) / long) ** 2 + ((turn.cos() * y - turn.sin() * x) / short) ** 2
-    rough = F.interpolate(torch.randn(1, 1, 8, 8, generator=generator), (height, width), mode="bicubic").view(height,
-                                                                                                              width)
+    grain = torch.randn(1, 1, 8, 8, generator=generator)
+    rough = F.interpolate(grain, (height, width), mode="bicubic").view(height, width)
     return (distance * (1 + 0.4 * rough) < 1).float()
 
 

@@ -134,11 +134,12 @@ def check_size(file: Path, make: Callable[[], nn.Module]) -> None:
         expected = sum(parameter.numel() for parameter in make().parameters())
     try:
         with safe_open(file, "pt") as stored:
-            found = sum(torch.Size(stored.get_slice(key).get_shape()).numel() for key in stored)
+            names = stored.keys()  # it can't be walked through itself
+            held = sum(torch.Size(stored.get_slice(name).get_shape()).numel() for name in names)
     except SafetensorError as error:
         raise ValueError(f"{file} is not a safetensors file, or damaged ({error})") from None
-    if expected > 1.1 * found:
-        raise ValueError(f"{file} holds {found:,} values, and config.json describes a network of {expected:,}")
+    if expected > 1.1 * held:
+        raise ValueError(f"{file} holds {held:,} values, and config.json describes a network of {expected:,}")
 
 
 def check_network(folder: Path, kind: type) -> None:
@@ -174,8 +175,8 @@ def keep_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in (average or {}).items()}
-    tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.state_dict()["state"].items() for k,
-                v in state.items()}
+    tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.state_dict()["state"].items()
+                for k, v in state.items()}
     save_tensors(folder / "training.safetensors", tensors, {"losses": losses})
 
 
@@ -200,8 +201,8 @@ def restore_training(folder: Path, model: nn.Module, optimizer: torch.optim.Opti
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     # fused steps walk memory: moments must lie as their parameter does
     for parameter, moments in optimizer.state.items():
-        moments.update({k: torch.empty_like(parameter).copy_(v) for k,
-                        v in moments.items() if v.shape == parameter.shape})
+        moments.update({k: torch.empty_like(parameter).copy_(v)
+                        for k, v in moments.items() if v.shape == parameter.shape})
     return about["losses"]
 
 

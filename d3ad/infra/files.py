@@ -13,13 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import filelock
 import psutil
 from safetensors import SafetensorError, safe_open
-
-try:
-    import fcntl
-except ImportError:  # not a Unix: then runs are not kept from each other, and files still appear whole
-    fcntl = None
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +88,8 @@ def load_tensors(file: Path) -> "tuple[dict[str, Tensor], dict]":
     """What `save_tensors` wrote: (tensors, about).  Raises ValueError naming the file where it is something else."""
     try:
         with safe_open(file, "pt") as stored:
-            return {key: stored.get_tensor(key) for key in stored}, json.loads(stored.metadata()["about"])
+            names = stored.keys()  # it can't be walked through itself
+            return {name: stored.get_tensor(name) for name in names}, json.loads(stored.metadata()["about"])
     except (SafetensorError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({type(error).__name__}); remove it, and it is computed anew") from error
 
@@ -188,52 +185,43 @@ def alone(lock: Path, what: str) -> Iterator[None]:
     what: what only one process may do, for the message.
     Raises Busy, naming the other process, where another holds it.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with open(lock, "a+", encoding="utf-8") as stream:
-            _take(stream, what)
-            try:
-                same = os.path.samestat(os.fstat(stream.fileno()), os.stat(lock))
-            except FileNotFoundError:
-                same = False
-            if not same:  # its last holder removed it just now
-                continue
-            stream.truncate(0)
-            stream.write(str(os.getpid()))
-            stream.flush()
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    lock.parent.rmdir()  # where nothing else was written there
-            return
-
-
-def _take(stream, what: str) -> None:
-    """Lock an open file, or raise Busy; where the file system knows no locks, go on without."""
-    try:
-        if fcntl:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.seek(0)
-        number = stream.read().strip()
-        raise Busy(f"another process{number and f' ({number})'} {what}; wait until it ends, or give another "
-                   "--out") from None
-    except OSError:
-        pass
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(_locked(lock, timeout=0))
+        except filelock.Timeout:
+            holder = lock.read_text(encoding="utf-8").strip() if lock.exists() else ""
+            raise Busy(f"another process{holder and f' ({holder})'} {what}; wait until it ends, or give another --out"
+                       ) from None
+        lock.write_text(str(os.getpid()), encoding="utf-8")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                lock.parent.rmdir()  # where nothing else was written there
 
 
 @contextlib.contextmanager
 def in_turn(lock: Path) -> Iterator[None]:
-    """Hold `lock` during a short block, after waiting for whoever holds it: for reading a file and writing it changed.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "a") as stream:
-        with contextlib.suppress(OSError):  # a file system without locks
-            if fcntl:
-                fcntl.flock(stream, fcntl.LOCK_EX)
+    """Hold `lock` during a short block, after waiting for whoever holds it: to read a file and write it changed."""
+    with _locked(lock, timeout=-1):
         yield
+
+
+@contextlib.contextmanager
+def _locked(lock: Path, timeout: float) -> Iterator[None]:
+    """filelock's lock, waited for `timeout` seconds (-1: for ever); where the file system knows no locks, none."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = filelock.FileLock(lock)
+    try:
+        held.acquire(timeout=timeout, poll_interval=0.01)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def explain(error: OSError) -> str:

@@ -72,8 +72,8 @@ def _alone(function, job: tuple, device: torch.device):
     with contextlib.ExitStack() as stack:
         if multiprocessing.parent_process() is not None:
             # several processes' bars would be drawn over each other
-            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w",
-                                                                                    encoding="utf-8"))))
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
         return function(_loaded(job[0]), *job[1:])
 
 

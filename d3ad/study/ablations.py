@@ -36,8 +36,8 @@ def table4(config: Config) -> dict[str, dict]:
 
 def seeded(config: Config) -> dict[str, dict]:
     """What is measured with several seeds, for the ledger of claims."""
-    fixed = {name: changes for name, changes in table4(config).items() if changes.get("t_max") in (config.t_max // 4,
-                                                                                                   config.t_max)}
+    fixed = {name: changes for name, changes in table4(config).items()
+             if changes.get("t_max") in (config.t_max // 4, config.t_max)}
     return {**BENCHMARK, "no DA": TABLE5["DS"], "no DS, no DA": TABLE5["no DS, no DA"], **fixed}
 
 

@@ -131,8 +131,8 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     single = seeds[seeds["category"] != "Average"]
     columns = [f"measured_{metric}" for metric in ablations.METRICS]
     per_seed = single.groupby(["method", "seed"], sort=False)[columns].mean().groupby("method", sort=False)
-    return per_seed.mean().join(per_seed.std().rename(columns=lambda c: c.replace("measured_",
-                                                                                  "spread_"))).reset_index()
+    spread = per_seed.std().rename(columns=lambda name: name.replace("measured_", "spread_"))
+    return per_seed.mean().join(spread).reset_index()
 
 
 def as_text(frame: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
@@ -197,8 +197,8 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
         about, rows = dict(batch_size=len(batch), threads=torch.get_num_threads()), []
         for name in tqdm(methods, "time per image"):
             cost = timed(builders[name], batch)
-            rows += [dict(method=name, round=i, seconds=s, megabytes=cost["megabytes"], **about) for i,
-                     s in enumerate(cost["seconds"])]
+            rows += [dict(method=name, round=i, seconds=s, megabytes=cost["megabytes"], **about)
+                     for i, s in enumerate(cost["seconds"])]
         write_whole(file, json.dumps(rows))
     return pd.DataFrame(json.loads(file.read_text(encoding="utf-8")))
 

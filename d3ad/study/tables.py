@@ -54,8 +54,8 @@ def layout(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
         here = here.set_index("method")
         for method, prefix in columns:
             kind_of_value = prefix or ("measured" if measured else "reported")
-            values = here.filter(regex=f"^{kind_of_value}_(i_auroc|p_auroc|pro|fps|seconds|megabytes)$").dropna(axis=1,
-                                                                                                                how="all")
+            values = here.filter(regex=f"^{kind_of_value}_(i_auroc|p_auroc|pro|fps|seconds|megabytes)$")
+            values = values.dropna(axis=1, how="all")
             text = " / ".join([] if method not in here.index else [_cell(values[c], method, kind) for c in values])
             row[method + (", measured" if prefix == "measured" else "")] = text if text.strip("— /") else ""
         rows.append(row)

@@ -43,8 +43,8 @@ def as_text(rows: list[dict]) -> str:
         name = row.get("preset") or row.get("way") or f"{row['metric']}, {row['method']}"
         numbers = {"images_per_second": "images/s", "seconds_per_image": "s per image", "seconds": "s",
                    "speedup": "times the reference", "times_ours": "times ours", "megabytes": "MB"}
-        return f"{name}: " + ", ".join(f"{row[key]:.4g} {unit}" for key,
-                                       unit in numbers.items() if row.get(key) is not None)
+        return f"{name}: " + ", ".join(f"{row[key]:.4g} {unit}"
+                                       for key, unit in numbers.items() if row.get(key) is not None)
 
     return "\n".join(map(one, rows))
 

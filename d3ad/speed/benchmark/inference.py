@@ -75,8 +75,8 @@ def difference(detector: D3AD, images: Tensor, reference: dict[str, Tensor]) -> 
     assert torch.equal(prediction.t_hat[:count], reference["t_hat"])
     found = dict(latent=prediction.latent_map[:count], feature=prediction.feature_map[:count])
     found["anomaly_map"] = fused(found["latent"], found["feature"], detector.config)
-    return {name: float((value - reference[name]).abs().max() / reference[name].abs().max()) for name,
-            value in found.items()}
+    return {name: float((value - reference[name]).abs().max() / reference[name].abs().max())
+            for name, value in found.items()}
 
 
 def parts(detector: D3AD, countable: D3AD, images: Tensor, rate: float) -> list[dict]:
