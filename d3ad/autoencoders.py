@@ -99,11 +99,11 @@ def load_autoencoder(kind: str, weights: str, latent_channels: int = 4) -> Laten
     try:  # safetensors only: a pickle would run what its maker likes
         if is_local:
             check_network(Path(weights), classes[kind])
-        model, found = classes[kind].from_pretrained(weights, low_cpu_mem_usage=False, use_safetensors=True,
-                                                     local_files_only=is_local, output_loading_info=True)
-        if found["missing_keys"] or found["mismatched_keys"]:  # diffusers only warns, and leaves them at random
+        model, report = classes[kind].from_pretrained(weights, low_cpu_mem_usage=False, use_safetensors=True,
+                                                      local_files_only=is_local, output_loading_info=True)
+        if report["missing_keys"] or report["mismatched_keys"]:  # diffusers only warns, and leaves them at random
             raise ValueError("its weights lack "
-                             f"{', '.join(sorted(map(str, found['missing_keys'] or found['mismatched_keys']))[:3])}")
+                             f"{', '.join(sorted(map(str, report['missing_keys'] or report['mismatched_keys']))[:3])}")
         if not all(value.isfinite().all() for value in model.state_dict().values()):
             raise ValueError("its weights are NaN or infinite")
         return LatentCodec(model, kind)

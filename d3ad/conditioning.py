@@ -60,8 +60,8 @@ def assign_bins(distances: Tensor, edges: Tensor) -> Tensor:
 
 def step_of_bin(bins: Tensor, num_bins: int, t_max: int, min_bin: int, round_to: int) -> Tensor:
     """T-hat = b / |B| T_max of Algorithm 2's line 8, b at least `min_bin`, to the nearest `round_to`, half up."""
-    raw = bins.clamp_min(min_bin) * t_max  # times |B|, so that all stays in whole numbers
-    return (2 * raw + num_bins * round_to) // (2 * num_bins * round_to) * round_to
+    scaled = bins.clamp_min(min_bin) * t_max  # times |B|, so that all stays in whole numbers
+    return (2 * scaled + num_bins * round_to) // (2 * num_bins * round_to) * round_to
 
 
 class DynamicConditioning:

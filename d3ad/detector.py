@@ -153,13 +153,13 @@ class D3AD:
         parts = []
         for batch in tqdm(batches, "predict", disable=not progress):
             seen = self._look(batch)
-            found = self._compare(seen, seen["t_hat"])
-            parts.append(found | {key: seen[key].cpu() for key in ("t_hat", "distance")})
+            compared = self._compare(seen, seen["t_hat"])
+            parts.append(compared | {key: seen[key].cpu() for key in ("t_hat", "distance")})
         parts = self.team.gather(parts)
-        raw = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        anomaly_map, score = self._fuse(raw["latent_map"], raw["feature_map"], raw["t_hat"],
+        values = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        anomaly_map, score = self._fuse(values["latent_map"], values["feature_map"], values["t_hat"],
                                         normalisation=normalisation)
-        return Prediction(score, anomaly_map, threshold=float(self.calibration.threshold), **raw)
+        return Prediction(score, anomaly_map, threshold=float(self.calibration.threshold), **values)
 
     def renormalised(self, prediction: Prediction, normalisation: str) -> Prediction:
         """The same prediction with its maps fused under another normalisation, without predicting anew."""
@@ -205,7 +205,7 @@ class D3AD:
         if not self.config.dynamic:
             t_hat = torch.full_like(t_hat, self.config.t_max)
         if self.config.latent_sample:
-            z0 = z0 + std * diffusion.image_noise(z0, [torch.Generator().manual_seed(s + 1) for s in seeds])
+            z0 = z0 + std * diffusion.image_noise(z0, [torch.Generator().manual_seed(seed + 1) for seed in seeds])
         return dict(features=features, distance=distance, t_hat=t_hat, z0=z0, seeds=seeds, size=images.shape[-2:])
 
     @torch.no_grad()
@@ -219,9 +219,9 @@ class D3AD:
         features, features_hat = seen["features"], self.networks.features(x_hat)
         feature_map = maps.feature_map([features[j] for j in config.map_blocks],
                                        [features_hat[j] for j in config.map_blocks], seen["size"])
-        found = dict(reconstruction=x_hat, latent_map=maps.latent_map(seen["z0"], z_hat, seen["size"]),
-                     feature_map=feature_map)
-        return {key: value.cpu() for key, value in found.items()}
+        compared = dict(reconstruction=x_hat, latent_map=maps.latent_map(seen["z0"], z_hat, seen["size"]),
+                        feature_map=feature_map)
+        return {key: value.cpu() for key, value in compared.items()}
 
     def _fuse(self, latent: Tensor, feature: Tensor, t_hat: Tensor, calibrated: Calibration | None = None,
               normalisation: str = "train") -> tuple[Tensor, Tensor]:
@@ -244,12 +244,13 @@ class D3AD:
             return tuple(torch.cat([part[key] for part in parts]) for key in ("latent_map", "feature_map"))
 
         t_hat = torch.cat([seen["t_hat"] for seen in batches]).cpu()
-        return calibration.calibrate(maps_at, t_hat, levels, config.t_max, lambda *found: self._fuse(*found)[1],
-                                     config.threshold_quantile)
+        return calibration.calibrate(maps_at, t_hat, levels, config.t_max,
+                                     lambda *maps_and_step: self._fuse(*maps_and_step)[1], config.threshold_quantile)
 
     def _conditioning(self) -> DynamicConditioning:
-        c = self.config
-        return DynamicConditioning(c.k, c.num_bins, c.t_max, c.min_bin, c.round_to, c.include_self)
+        config = self.config
+        return DynamicConditioning(config.k, config.num_bins, config.t_max, config.min_bin, config.round_to,
+                                   config.include_self)
 
     @torch.no_grad()
     def _knn_features(self, images: Tensor) -> Tensor:

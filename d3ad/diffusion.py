@@ -28,8 +28,8 @@ def betas(beta_start: float = 0.0015, beta_end: float = 0.0195, num_timesteps: i
 def alpha_bar(beta_start: float = 0.0015, beta_end: float = 0.0195, num_timesteps: int = 1000) -> Tensor:
     """alpha-bar_t = prod_{s<=t} (1 - beta_s) below Eq. 3: float32 (T + 1,), falling from alpha_bar[0] = 1."""
     alphas = 1 - betas(beta_start, beta_end, num_timesteps)
-    products = torch.cat([torch.ones(1, dtype=torch.float64), alphas.cumprod(0)])
-    return products.float()  # the product is taken in float64: 1000 factors in float32 lose four digits
+    cumulative = torch.cat([torch.ones(1, dtype=torch.float64), alphas.cumprod(0)])
+    return cumulative.float()  # the product is taken in float64: 1000 factors in float32 lose four digits
 
 
 def noise_one_step(x_previous: Tensor, beta: Tensor | float, noise: Tensor) -> Tensor:

@@ -62,13 +62,13 @@ def pro(maps, masks, fpr_limit: float = 0.3, area: tuple[float, float] = (0.0, 1
 
 def pro_by_area(maps, masks, areas: dict[str, tuple[float, float]], fpr_limit: float = 0.3) -> dict[str, float | None]:
     """`pro` for several ranges of area from one sort; None where no region is of that area."""
-    pixels, found = _pixels(maps, masks, fpr_limit), {}
+    pixels, by_area = _pixels(maps, masks, fpr_limit), {}
     for name, area in areas.items():
         try:
-            found[name] = _pro(pixels, fpr_limit, area)
+            by_area[name] = _pro(pixels, fpr_limit, area)
         except NoRegion:
-            found[name] = None
-    return found
+            by_area[name] = None
+    return by_area
 
 
 def _pro(pixels: "_Pixels", limit: float, area: tuple[float, float]) -> float:

@@ -26,7 +26,7 @@ def evidence(lead: float, num_seeds: int = 3, slope: float = -10.0) -> claims.Ev
 
 
 @pytest.mark.parametrize("values, limit, expected", [
-    ([1.0, 1.2, 0.8], 0.0, "reproduced"),        # mean 1.0, deviation 0.2
+    ([1.0, 1.2, 0.8], 0.0, "reproduced"),        # mean 1.0, standard deviation 0.2
     ([1.0, 1.2, 0.8], 0.79, "reproduced"),       # 0.21 above the limit
     ([1.0, 1.2, 0.8], 0.81, "not reproduced"),   # 0.19 above it
     ([1.0, -1.0, 0.5], 0.0, "not reproduced"),

@@ -15,7 +15,7 @@ ABAR = alpha_bar()
 
 
 def eps_net(z, t):
-    """A stand-in network: depends on every latent value and on the step."""
+    """A network for tests: depends on every latent value and on the step."""
     return torch.tanh(z.roll(1, -1)) + t.view(-1, 1, 1, 1).to(z) / 100
 
 

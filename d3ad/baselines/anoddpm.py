@@ -32,7 +32,7 @@ class AnoDDPM(Baseline):
 
     def _fit(self, train: Tensor) -> None:
         self.alpha_bar = diffusion.alpha_bar(1e-4, 0.02, 1000)
-        channels = tuple(self.width(c, 16) for c in (128, 256, 256))
+        channels = tuple(self.width(config, 16) for config in (128, 256, 256))
         self.unet = UNet2DModel(
             in_channels=12, out_channels=12, block_out_channels=channels, layers_per_block=1, norm_num_groups=8,
             attention_head_dim=16,

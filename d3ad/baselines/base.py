@@ -155,8 +155,8 @@ class Blocks(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor] | list[Tensor]:
         with torch.no_grad():
             features = self.backbone(images)
-        found = {f"layer{j}": features[j].contiguous() for j in self.blocks}
-        return list(found.values()) if self.as_list else found
+        named = {f"layer{j}": features[j].contiguous() for j in self.blocks}
+        return list(named.values()) if self.as_list else named
 
 
 def patch_features(features: dict[int, Tensor], blocks: tuple[int, ...] = (2, 3)) -> Tensor:

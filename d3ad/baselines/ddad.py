@@ -31,8 +31,9 @@ class DDAD(Baseline):
         self.ratio = pixel.max() / feature.max()
 
     def _distances(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = self.model.predict(images.cpu())
-        return (images.cpu() - found.reconstruction).abs().mean(1), found.feature_map, found.reconstruction
+        prediction = self.model.predict(images.cpu())
+        pixel = (images.cpu() - prediction.reconstruction).abs().mean(1)
+        return pixel, prediction.feature_map, prediction.reconstruction
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pixel, feature, reconstruction = self._distances(images)

@@ -39,8 +39,8 @@ class DiffusionAD(Baseline):
             generator = step_generator(self.config.seed, step)
             broken, where = pasted(self.batch(train, step), generator)
             broken, repaired, where = self.crop(step, broken, self._repaired(broken, [generator] * len(broken)), where)
-            told = self.segment(torch.cat([broken, repaired], 1))
-            return focal(told, where.long()) + smooth_l1_loss(told.softmax(1)[:, 1], where)
+            logits = self.segment(torch.cat([broken, repaired], 1))
+            return focal(logits, where.long()) + smooth_l1_loss(logits.softmax(1)[:, 1], where)
 
         self.optimise(self.segment, loss_of_step, len(train), learning_rate=1e-3)
 

@@ -30,7 +30,7 @@ class Draem(Baseline):
     def _fit(self, train: Tensor) -> None:
         self.repair = ReconstructiveSubNetwork(base_width=self.width(128))
         self.segment = DiscriminativeSubNetwork(in_channels=6, out_channels=2, base_width=self.width(64))
-        both = nn.ModuleList([self.repair, self.segment]).to(self.device, memory_format=torch.channels_last)
+        networks = nn.ModuleList([self.repair, self.segment]).to(self.device, memory_format=torch.channels_last)
         loss = DraemLoss()
 
         def loss_of_step(step: int) -> Tensor:
@@ -41,7 +41,7 @@ class Draem(Baseline):
             repaired = self.repair(broken)
             return loss(images, repaired, where.unsqueeze(1), self.segment(torch.cat([broken, repaired], 1)))
 
-        self.optimise(both, loss_of_step, len(train), learning_rate=1e-3)
+        self.optimise(networks, loss_of_step, len(train), learning_rate=1e-3)
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         images = (images + 1) / 2

@@ -6,8 +6,8 @@ from torch import Tensor
 
 def octave_noise(count: int, size: int, generator: torch.Generator, octaves: int = 6,
                  persistence: float = 0.8) -> Tensor:
-    """Noise (count, size, size) of mean 0 and deviation 1: lattices from 2 points across upwards, each octave twice as
-    fine.
+    """Noise (count, size, size) of mean 0 and standard deviation 1: lattices from 2 points
+    across upwards, each octave twice as fine.
 
     Stands in for simplex noise (AnoDDPM: 6 octaves, persistence 0.8); a smooth interpolation of random lattices has the
     same spectrum and needs no further package.

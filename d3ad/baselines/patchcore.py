@@ -36,8 +36,8 @@ class PatchCore(Baseline):
         self.model.eval()
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, None]:
-        found = self.model(images)
-        return found.pred_score.flatten(), found.anomaly_map.squeeze(1), None
+        output = self.model(images)
+        return output.pred_score.flatten(), output.anomaly_map.squeeze(1), None
 
 
 def greedy_coreset(points: Tensor, count: int) -> Tensor:

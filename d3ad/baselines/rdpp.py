@@ -32,7 +32,7 @@ class RDPlusPlus(RD4AD):
         self._build()
         features = self.model.encoder(train[:2].to(self.device))
         self.projections = nn.ModuleList(_projection(f.shape[1]) for f in features.values()).to(self.device)
-        both = nn.ModuleDict({"model": self.model, "projections": self.projections})
+        learners = nn.ModuleDict({"model": self.model, "projections": self.projections})
         distillation = ReverseDistillationLoss()
 
         def loss_of_step(step: int) -> Tensor:
@@ -48,7 +48,7 @@ class RDPlusPlus(RD4AD):
                 loss = loss + 0.2 * (transport + 0.1 * _cosine(bad, good) + 0.01 * contrast)
             return loss
 
-        self.optimise(both, loss_of_step, len(train), learning_rate=5e-3)
+        self.optimise(learners, loss_of_step, len(train), learning_rate=5e-3)
 
     def _project(self, features: list[Tensor]) -> list[Tensor]:
         return [project(f) for project, f in zip(self.projections, features)]

@@ -2,9 +2,9 @@
 
 Kept: locally averaged features of blocks 2 and 3, a linear adaptor, Gaussian noise in feature space as the only
 anomaly, a two-layer discriminator, the hinge loss with margin 0.5, its output as map.
-Simplified: features are put to deviation 1 first and the noise behind the adaptor has a deviation of 0.1 (the authors'
-0.015 is tuned to ImageNet's WideResNet-50); one optimizer; the profile's budget instead of 160 epochs.
-Reported there (WideResNet-50): I-AUROC 99.6, P-AUROC 98.1 on MVTec AD.
+Simplified: features are scaled to standard deviation 1 first and the noise behind the adaptor has a standard deviation
+of 0.1 (the authors' 0.015 is tuned to ImageNet's WideResNet-50); one optimizer; the profile's budget instead of 160
+epochs.  Reported there (WideResNet-50): I-AUROC 99.6, P-AUROC 98.1 on MVTec AD.
 """
 import torch
 import torch.nn as nn

@@ -1,11 +1,11 @@
-"""3 x 3 convolutions with a quarter of the products, for a CPU: Winograd's F(4 x 4, 3 x 3).
+"""3 x 3 convolutions with a quarter of the multiplications, for a CPU: Winograd's F(4 x 4, 3 x 3).
 
-Four neighbouring outputs of a row take 4 x 3 = 12 products in the usual way.  Transposed, that is a polynomial of four
-coefficients times one of three, whose six coefficients are determined by its values at six points, each of them one
-product.  In two dimensions 36 products stand against 144.
+Four neighbouring outputs of a row take 4 x 3 = 12 multiplications in the usual way.  Transposed, that is a polynomial
+of four coefficients times one of three, whose six coefficients are determined by its values at six points, each of them
+one multiplication.  In two dimensions 36 multiplications stand against 144.
 (Winograd 1980; for networks: Lavin and Gray 2016, arXiv:1509.09308.)  The result is the same but for rounding.
 
-Around the products lie three linear maps: B of the image's tiles of 6 x 6, G of the weights (once),
+Around the multiplications lie three linear maps: B of the image's tiles of 6 x 6, G of the weights (once),
 A to the output's tiles of 4 x 4.  Where the image is first doubled (nearest neighbour), B takes the tile of the small
 image.
 """
@@ -28,7 +28,7 @@ POINTS = (0.0, 2 ** -0.5, -2 ** -0.5, 2 ** 0.5, -2 ** 0.5)  # and infinity; of t
 STRIP = 96
 # in x out channels: beyond, reading 36 weights instead of 9 costs more than it saves
 MOST_WEIGHTS = 300_000
-LEAST_SIZE, LEAST_CHANNELS = 16, 128                    # below, the maps cost more than the saved products
+LEAST_SIZE, LEAST_CHANNELS = 16, 128                    # below, the maps cost more than the saved multiplications
 
 
 def values_at_points(count: int) -> Tensor:
@@ -63,7 +63,7 @@ class WinogradConv2d(nn.Module):
         a, g, b = matrices()
         if doubled:  # six neighbours of the doubled image are four of the small one
             b = b @ torch.eye(4, dtype=torch.float64)[[0, 1, 1, 2, 2, 3]]
-        self.to_products, self.to_outputs, self.of_weights = (torch.kron(m, m).float() for m in (b, a, g))
+        self.to_points, self.to_outputs, self.of_weights = (torch.kron(m, m).float() for m in (b, a, g))
 
     @cached_property
     def weights(self) -> Tensor:
@@ -101,9 +101,9 @@ class WinogradConv2d(nn.Module):
         image, down, right, _ = x.stride()
         tiles = x.as_strided((size, size, count, rows, across, x.shape[3]),
                              (down, right, image, step * down, step * right, 1))
-        values = self.to_products @ tiles.reshape(size * size, -1)
-        products = torch.bmm(values.view(36, -1, x.shape[3]), self.weights)
-        outputs = (self.to_outputs @ products.view(36, -1)).view(OUT, OUT, count, rows, across, channels)
+        values = self.to_points @ tiles.reshape(size * size, -1)
+        multiplied = torch.bmm(values.view(36, -1, x.shape[3]), self.weights)
+        outputs = (self.to_outputs @ multiplied.view(36, -1)).view(OUT, OUT, count, rows, across, channels)
         torch.add(outputs.permute(2, 3, 0, 4, 1, 5), self.conv.bias, out=result)
 
 

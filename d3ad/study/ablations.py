@@ -109,12 +109,12 @@ def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
     `spread_*` is the standard deviation of the categories' mean over seeds, empty where there is one seed.  Where there
     are several synthetic datasets, "all synthetic" averages over all their categories.
     """
-    values = [c for c in frame if c.startswith("measured_")]
+    values = [column for column in frame if column.startswith("measured_")]
 
     def average(rows: pd.DataFrame, **names) -> pd.DataFrame:
         per_seed = rows.groupby(["method", "seed"], sort=False)[values].mean()
         mean, spread = (getattr(per_seed.groupby("method", sort=False), how)() for how in ("mean", "std"))
-        spread.columns = [c.replace("measured_", "spread_") for c in values]
+        spread.columns = [column.replace("measured_", "spread_") for column in values]
         return mean.join(spread).reset_index().assign(category="Average", **names)
 
     parts = []
@@ -172,16 +172,16 @@ def switch_effects(workspace: Workspace) -> pd.DataFrame:
     """
     runs = [run for run in workspace.seed_runs() if run.config.seed == workspace.config.seed]
     switches = [switch for switch in SWITCHES if switch.applies(workspace.config)]
-    variants = {"default": {}} | {f"{s.name}: {s.setting}": s.changes for s in switches}
+    variants = {"default": {}} | {f"{switch.name}: {switch.setting}": switch.changes for switch in switches}
     frame = summary(workspace, variants, runs, columns=(*METRICS, "pro_200"))
-    means = frame.groupby("method", sort=False)[[c for c in frame if c.startswith("measured_")]].mean()
+    means = method_means(frame)
     base = means.loc["default"]
     rows = []
-    for s in switches:
-        found = means.loc[f"{s.name}: {s.setting}"]
-        effects = {f"effect_{m}": found[f"measured_{m}"] - base[f"measured_{m}"] for m in METRICS}
-        rows.append(dict(difference=s.name, paper=s.paper, authors_code=s.code, here=s.default, changed_to=s.setting,
-                         **effects))
+    for switch in switches:
+        mean = means.loc[f"{switch.name}: {switch.setting}"]
+        effects = {f"effect_{m}": mean[f"measured_{m}"] - base[f"measured_{m}"] for m in METRICS}
+        rows.append(dict(difference=switch.name, paper=switch.paper, authors_code=switch.code, here=switch.default,
+                         changed_to=switch.setting, **effects))
     rows.append(dict(difference="definition of PRO", paper="Bergmann et al. 2019",
                      authors_code="200 thresholds, divided by their largest FPR",
                      here="exact, official", changed_to="200 thresholds",
@@ -192,7 +192,7 @@ def switch_effects(workspace: Workspace) -> pd.DataFrame:
 def method_means(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean over all categories and seeds, a row per method."""
     single = frame[frame["category"] != "Average"]
-    return single.groupby("method", sort=False)[[c for c in frame if c.startswith("measured_")]].mean()
+    return single.groupby("method", sort=False)[[column for column in frame if column.startswith("measured_")]].mean()
 
 
 def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list[dict[str, Tensor]]:
@@ -201,19 +201,19 @@ def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list
 
     images: (N, 3, H, W).  `disturbed` is Eq. 11 on the image itself, for the eye; the method disturbs latents.
     """
-    found = run.detector
+    trained = run.detector
     generators = [torch.Generator().manual_seed(image_seed(image, run.config.seed)) for image in images]
     noise = diffusion.image_noise(images, generators)
     rows = []
     with torch.no_grad():
-        z0, _ = found.codec.encode(images.to(found.device))
+        z0, _ = trained.codec.encode(images.to(trained.device))
         for level in levels:
             generators = [torch.Generator().manual_seed(image_seed(image, run.config.seed)) for image in images]
-            z_hat = diffusion.reconstruct(training.eps_model(found.unet), z0, level, found.alpha_bar,
+            z_hat = diffusion.reconstruct(training.eps_model(trained.unet), z0, level, trained.alpha_bar,
                                           run.config.num_steps,
                                           run.config.guidance, run.config.spacing, omega, generators)
-            rows.append(dict(disturbed=diffusion.perturb(images, level, found.alpha_bar, omega, noise),
-                             reconstruction=found.codec.decode(z_hat).cpu(),
+            rows.append(dict(disturbed=diffusion.perturb(images, level, trained.alpha_bar, omega, noise),
+                             reconstruction=trained.codec.decode(z_hat).cpu(),
                              latent_map=maps.latent_map(z0, z_hat, run.config.image_size).cpu()))
     return rows
 
@@ -221,11 +221,11 @@ def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list
 def backbones(run: Run) -> dict[str, FeatureExtractor]:
     """The feature extractor as it started, as the shared training left it, and as Eq. 10 adapted it."""
     config, shared = run.config, shared_backbone(run, {})
-    found = {"hub weights": shared}
+    extractors = {"hub weights": shared}
     if config.backbone_weights == "none":
         random = detector.fit_backbone(None, config.replace(pretrain_steps=0), None, {})
-        found = {"random weights": random, "trained on normal images": shared}
-    return found | {"adapted (Eq. 10)": run.detector.backbone}
+        extractors = {"random weights": random, "trained on normal images": shared}
+    return extractors | {"adapted (Eq. 10)": run.detector.backbone}
 
 
 def separability(workspace: Workspace) -> pd.DataFrame:
@@ -240,14 +240,14 @@ def dic_separability(run: Run) -> list[dict]:
     `block` is the ResNet's; `pooling` "mean" is the authors' 16 x 16 average, "maximum" one maximum per channel.
     """
     def features(images: Tensor, backbone: FeatureExtractor) -> dict:
-        found: dict = {(block, pooling): [] for block in (2, 3) for pooling in ("mean", "maximum")}
+        pooled: dict = {(block, pooling): [] for block in (2, 3) for pooling in ("mean", "maximum")}
         with torch.no_grad():
             for batch in images.split(run.config.predict_batch):
                 blocks = backbone(batch.to(run.detector.device))
-                for block, pooling in found:
+                for block, pooling in pooled:
                     y = blocks[block]
-                    found[block, pooling].append(pool_features(y).cpu() if pooling == "mean" else y.amax((2, 3)).cpu())
-        return {key: torch.cat(parts) for key, parts in found.items()}
+                    pooled[block, pooling].append(pool_features(y).cpu() if pooling == "mean" else y.amax((2, 3)).cpu())
+        return {key: torch.cat(parts) for key, parts in pooled.items()}
 
     file = run.folder / SEPARABILITY
     if file.exists():
@@ -295,8 +295,8 @@ def change_of_good_images(run: Run) -> list[dict]:
         good = run.images[run.labels == 0][:run.config.predict_batch]
         levels, rows = high_levels(run.config)[-2:], []
         for method, omega in (("scaled", 0.0), ("noised", 1.0)):
-            for level, found in zip(levels, perturbed(run, good, levels, omega)):
-                change = 50 * float((found["reconstruction"] - good).abs().mean())
+            for level, pictures in zip(levels, perturbed(run, good, levels, omega)):
+                change = 50 * float((pictures["reconstruction"] - good).abs().mean())
                 rows.append(dict(category=run.category, seed=run.config.seed, method=method, level=level,
                                  change=change))
         write_whole(file, json.dumps(rows))
@@ -326,12 +326,12 @@ def adaptation_loss_of(run: Run) -> list[dict]:
     """
     file = run.folder / LOSSES
     if not file.exists():
-        config, found = run.config, run.detector
+        config, trained = run.config, run.detector
         good = run.images[run.labels == 0][:config.predict_batch]
-        pair = [x.to(found.device) for x in (good, found.predict(good).reconstruction)]
+        pair = [x.to(trained.device) for x in (good, trained.predict(good).reconstruction)]
         row = dict(category=str(run))
         for how in ("as in training", "as in use"):
-            for when, backbone in (("before", shared_backbone(run, {})), ("after", found.backbone)):
+            for when, backbone in (("before", shared_backbone(run, {})), ("after", trained.backbone)):
                 backbone = copy.deepcopy(backbone).train(how == "as in training")
                 with torch.no_grad():
                     blocks = [[features[j] for j in config.adapt_blocks] for features in map(backbone, pair)]

@@ -101,8 +101,8 @@ def _hallucination(evidence: Evidence) -> pd.Series:
 
 def _average(dataset: str, metric: str, reported: float) -> Callable[[Evidence], pd.Series | None]:
     def measure(evidence: Evidence) -> pd.Series | None:
-        found = evidence.averages.get((dataset, metric))
-        return None if found is None else found - reported
+        averages = evidence.averages.get((dataset, metric))
+        return None if averages is None else averages - reported
     return measure
 
 

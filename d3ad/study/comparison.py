@@ -39,14 +39,14 @@ class BaselineOutcome:
 
 def available(workspace: Workspace) -> list[str]:
     """The baselines of the profile whose packages are installed; prints a line for each one whose aren't."""
-    found = []
+    installed = []
     for name in workspace.study.baselines:
         try:
             check_installed(name)
-            found.append(name)
+            installed.append(name)
         except ImportError as error:
             print(f"{name} is not measured: {error}")
-    return found
+    return installed
 
 
 def _file(run: Run, name: str):
@@ -197,8 +197,8 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
         about, rows = dict(batch_size=len(batch), threads=torch.get_num_threads()), []
         for name in tqdm(methods, "time per image"):
             cost = timed(builders[name], batch)
-            rows += [dict(method=name, round=i, seconds=s, megabytes=cost["megabytes"], **about)
-                     for i, s in enumerate(cost["seconds"])]
+            rows += [dict(method=name, round=i, seconds=seconds, megabytes=cost["megabytes"], **about)
+                     for i, seconds in enumerate(cost["seconds"])]
         write_whole(file, json.dumps(rows))
     return pd.DataFrame(json.loads(file.read_text(encoding="utf-8")))
 

@@ -161,7 +161,7 @@ def architecture(x0: Tensor, z0: Tensor, z_scaled: Tensor, z_hat: Tensor, x_hat:
     return fig
 
 
-def losses(curves: dict[str, list[float]], title: str = ""):
+def losses(curves: dict[str, list[float]]):
     """Training losses over steps, with a running mean; one panel per network."""
     fig, axes = plt.subplots(1, len(curves), figsize=(WIDTH, 2.2), squeeze=False)
     for ax, (name, values) in zip(axes[0], curves.items()):

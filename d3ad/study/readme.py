@@ -96,12 +96,12 @@ def baselines() -> str:
                                            ("demo", "benchmark_seeds", over_seeds, ", washer"),
                                            ("mtd", "benchmark_seeds", over_seeds, "")):
         if (ROOT / f"results/{profile}/{name}.csv").exists():
-            found = summarise(pd.read_csv(ROOT / f"results/{profile}/{name}.csv"))
-            text = as_text(found, METRICS).set_index("method")
+            summary = summarise(pd.read_csv(ROOT / f"results/{profile}/{name}.csv"))
+            text = as_text(summary, METRICS).set_index("method")
             for metric, title in METRICS.items():
                 if note and metric != "pro":
                     continue
-                best = f"{found[f'measured_{metric}'].max():.1f}"
+                best = f"{summary[f'measured_{metric}'].max():.1f}"
                 columns[f"`{profile}`{note}, {title}"] = {method: f"**{cell}**" if cell.split(" ")[0] == best else cell
                                                            for method, cell in text[title].items()}
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
@@ -152,8 +152,8 @@ def with_blocks(readme: str) -> str:
     """The README's text with its blocks made anew."""
     for name, block in BLOCKS.items():
         mark = MARK.format(name)
-        before, rest = readme.split(mark)
-        readme = f"{before}{mark}\n{block()}\n{END}{rest.split(END, 1)[1]}"
+        before, after = readme.split(mark)
+        readme = f"{before}{mark}\n{block()}\n{END}{after.split(END, 1)[1]}"
     return readme
 
 

@@ -205,8 +205,8 @@ def check_data(profile: str, study: Study, root: Path | None) -> None:
             continue
         for category in categories:
             try:
-                found = data.load(name, root, category)  # lists files, opens no image
-                if found.labels("test").unique().tolist() != [0, 1]:
+                dataset = data.load(name, root, category)  # lists files, opens no image
+                if dataset.labels("test").unique().tolist() != [0, 1]:
                     problems.append(f"{name}/{category}: both good and anomalous test images are needed; restore them "
                                     "from the dataset")
             except data.DataError as error:

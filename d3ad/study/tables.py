@@ -25,8 +25,9 @@ def beside_paper(table: int, measured: pd.DataFrame, more: tuple[str, ...] = ())
     lacks.
     """
     known = paper.reported(table)
-    order = [f"measured_{c.removeprefix('reported_')}" for c in known if c.startswith("reported_")]  # the paper's own
-    measured = measured[paper.KEYS + [c for c in (*order, *more) if c in measured]]
+    # the paper's own
+    order = [f"measured_{column.removeprefix('reported_')}" for column in known if column.startswith("reported_")]
+    measured = measured[paper.KEYS + [column for column in (*order, *more) if column in measured]]
     of_paper = pd.MultiIndex.from_frame(measured[paper.KEYS]).isin(pd.MultiIndex.from_frame(known[paper.KEYS]))
     return pd.concat([known.merge(measured, on=paper.KEYS, how="left"), measured[~of_paper]], ignore_index=True)
 
@@ -48,15 +49,16 @@ def layout(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
                 if given[prefix][frame["method"] == method].any()] if side_by_side
                else [(method, None) for method in methods])
     rows = []
-    for (dataset, category), here in frame.groupby(["dataset", "category"], sort=False):
-        measured = given["measured"][here.index].any() and not side_by_side
+    for (dataset, category), group in frame.groupby(["dataset", "category"], sort=False):
+        measured = given["measured"][group.index].any() and not side_by_side
         row = {"dataset": dataset + (", measured" if measured else ""), "category": category.replace("_", " ")}
-        here = here.set_index("method")
+        group = group.set_index("method")
         for method, prefix in columns:
             kind_of_value = prefix or ("measured" if measured else "reported")
-            values = here.filter(regex=f"^{kind_of_value}_(i_auroc|p_auroc|pro|fps|seconds|megabytes)$")
+            values = group.filter(regex=f"^{kind_of_value}_(i_auroc|p_auroc|pro|fps|seconds|megabytes)$")
             values = values.dropna(axis=1, how="all")
-            text = " / ".join([] if method not in here.index else [_cell(values[c], method, kind) for c in values])
+            text = " / ".join([] if method not in group.index
+                              else [_cell(values[column], method, kind) for column in values])
             row[method + (", measured" if prefix == "measured" else "")] = text if text.strip("— /") else ""
         rows.append(row)
     return pd.DataFrame(rows)

@@ -30,9 +30,9 @@ def measured(part: str, size: str, batch: int, file: Path) -> list[dict]:
     else:
         raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
     rows = [row | {"size": size} for row in rows]
-    here = (rows[0]["device"], size)
+    replaced = (rows[0]["device"], size)
     kept = read_json(file) if file.exists() else []
-    kept = [row for row in kept if (row["device"], row["size"]) != here]
+    kept = [row for row in kept if (row["device"], row["size"]) != replaced]
     write_whole(file, json.dumps([*kept, *rows], indent=1) + "\n")
     return rows
 

@@ -39,18 +39,18 @@ def inference(size: str, batch: int = 16, reference_images: int = 2, rounds: int
     keep_freed_memory()
     compiled = size == "paper" and detector.device.type == "cuda"
     for name in tqdm(("faithful", "fast"), "presets"):
-        found = presets.apply(detector, name, tiny_autoencoder())
+        accelerated = presets.apply(detector, name, tiny_autoencoder())
         # after its calibration: each batch size compiles anew
-        found.networks = presets.networks_of(found, name, compiled and name == "faithful")
-        cost = timed(lambda: found.predict, images, rounds)
-        dtype = str(found.networks.dtype)[6:]
-        row = about | dict(preset=name, precision=dtype, num_steps=found.config.num_steps,
+        accelerated.networks = presets.networks_of(accelerated, name, compiled and name == "faithful")
+        cost = timed(lambda: accelerated.predict, images, rounds)
+        dtype = str(accelerated.networks.dtype)[6:]
+        row = about | dict(preset=name, precision=dtype, num_steps=accelerated.config.num_steps,
                                  compiled=compiled and name == "faithful") | _cost(cost, plain)
-        row["parts"] = parts(found, presets.apply(detector, name, found.codec), images, rates[dtype])
+        row["parts"] = parts(accelerated, presets.apply(detector, name, accelerated.codec), images, rates[dtype])
         row["megabytes_one_image"] = round(timed(lambda: untrained(config).predict, images[:1],
                                                  1)["megabytes"]) if name == "faithful" else None
         if name == "faithful":
-            row["largest_difference"] = difference(found, images, reference)
+            row["largest_difference"] = difference(accelerated, images, reference)
         rows.append(row)
     for name, build in BASELINES.items() if config.image_size >= 256 else ():  # EfficientAD can't take less
         with contextlib.suppress(ImportError):
@@ -73,10 +73,10 @@ def difference(detector: D3AD, images: Tensor, reference: dict[str, Tensor]) -> 
     """
     prediction, count = detector.predict(images), len(reference["t_hat"])
     assert torch.equal(prediction.t_hat[:count], reference["t_hat"])
-    found = dict(latent=prediction.latent_map[:count], feature=prediction.feature_map[:count])
-    found["anomaly_map"] = fused(found["latent"], found["feature"], detector.config)
+    measured = dict(latent=prediction.latent_map[:count], feature=prediction.feature_map[:count])
+    measured["anomaly_map"] = fused(measured["latent"], measured["feature"], detector.config)
     return {name: float((value - reference[name]).abs().max() / reference[name].abs().max())
-            for name, value in found.items()}
+            for name, value in measured.items()}
 
 
 def parts(detector: D3AD, countable: D3AD, images: Tensor, rate: float) -> list[dict]:

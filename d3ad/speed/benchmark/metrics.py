@@ -57,12 +57,12 @@ def loop_pro(maps: np.ndarray, masks: np.ndarray, fpr_limit: float = 0.3) -> flo
     """PRO as most repositories compute it: 200 thresholds, each region of each image by itself."""
     fpr, overlap = [], []
     for threshold in np.linspace(maps.max(), maps.min(), 201)[1:]:
-        found, shares = maps > threshold, []
-        for one, mask in zip(found, masks):
+        flagged, shares = maps > threshold, []
+        for image_flagged, mask in zip(flagged, masks):
             regions, count = ndimage.label(mask, metrics.EIGHT_CONNECTED)
-            shares += [one[regions == region].mean() for region in range(1, count + 1)]
+            shares += [image_flagged[regions == region].mean() for region in range(1, count + 1)]
         overlap.append(np.mean(shares))
-        fpr.append(found[~masks].mean())
+        fpr.append(flagged[~masks].mean())
     fpr, overlap = np.array(fpr), np.array(overlap)
     kept = fpr < fpr_limit
     return float(np.trapezoid(overlap[kept], fpr[kept] / fpr[kept].max()))

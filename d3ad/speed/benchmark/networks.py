@@ -37,8 +37,8 @@ def untrained(config: Config, num_reference: int = 900) -> D3AD:
     detector.codec, detector.unet, detector.backbone = (
         part.to(detector.device).eval().requires_grad_(False) for part in random_networks(config))
     presets.speed_up(detector)
-    seen = pool_features(detector.networks.features(drawn_images(8,
-                                                                 config.image_size).to(detector.device))[config.dic_block]).cpu()
+    blocks = detector.networks.features(drawn_images(8, config.image_size).to(detector.device))
+    seen = pool_features(blocks[config.dic_block]).cpu()
     # each is one of the images, more or less blurred: several bins are in use
     which = torch.arange(num_reference) % len(seen)
     blur = (0.2 + which / len(seen)).unsqueeze(1) * seen.std(0) * torch.randn(num_reference, seen.shape[1])
@@ -66,12 +66,12 @@ def arithmetic(size: str) -> dict[str, float]:
         calls = {"features": (2, lambda: backbone(images)), "encode": (1, lambda: codec.model.encoder(images)),
                  "eps": (config.num_steps, lambda: unet(latents, t)),
                  "decode": (1, lambda: codec.model.decoder(latents))}
-        found = {}
+        gflop = {}
         for part, (times, call) in calls.items():
             with flop_counter() as counter, torch.no_grad():
                 call()
-            found[part] = times * counter.get_total_flops() / 1e9
-    return found
+            gflop[part] = times * counter.get_total_flops() / 1e9
+    return gflop
 
 
 def tiny_autoencoder() -> LatentCodec:
