@@ -1,12 +1,11 @@
-"""What each choice of settings changes, on validation data only: held-out normal training images and synthetic defects
-on them.
+"""What each setting changes, on validation data only: held-out normal training images, synthetic defects on them.
 
-    python scripts/explore_settings.py --data-root DIR --work DIR [--jobs screw:plain8,bottle:near8@256] [--out
-    docs/settings.csv]
+    python scripts/explore_settings.py --data-root DIR --work DIR [--jobs screw:plain8,bottle:near8@256]
+                                       [--out docs/settings.csv]
 
 DIR holds the datasets (MVTec AD, magnetic tiles) under their usual names; no test image is ever read.  A fifth of the
 training images (of the tiles: whole tiles) is held out.  Defects are of two kinds, so that nothing is tuned to one
-drawing: "patch" (`training.corrupt`) and "drawn" (scratches, spots, missing parts, bent parts; below).  Two
+drawing: "patch" (`from_scratch.corrupt`) and "drawn" (scratches, spots, missing parts, bent parts; below).  Two
 measurements:
 
 ideal     the autoencoder alone: phi of the defective image against phi of its decoded flawless original, what a perfect
@@ -29,7 +28,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from d3ad import D3AD, Config, data, detector, diffusion, maps, metrics, training
+from d3ad import D3AD, Config, data, detector, diffusion, from_scratch, maps, metrics
 from d3ad.calibration import at_step, level_statistics
 from d3ad.data import mtd
 from d3ad.features import FeatureExtractor
@@ -152,7 +151,7 @@ def _scratch(size: int, cy: int, cx: int, uniform) -> Tensor:
 
 def validation(held: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Defective images and masks of each kind, one of each for every held-out image."""
-    return {"patch": training.corrupt(held, torch.Generator().manual_seed(1)),
+    return {"patch": from_scratch.corrupt(held, torch.Generator().manual_seed(1)),
             "drawn": draw_defects(held, torch.Generator().manual_seed(2))}
 
 
@@ -239,7 +238,7 @@ def fused(raw: dict, levels: list[dict], steps: Tensor, blocks: tuple[int, ...],
 def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, adaptations: list[str]) -> list[dict]:
     """Rows of the measurement "detector".  adaptations: epochs and the batch normalisation's statistics, as "1 batch".
     """
-    backbone, rows = detector.fit_backbone(train, config, None, torch.device("cpu"), {}), []
+    backbone, rows = detector.fit_backbone(train, config, None, {}), []
     fitted = D3AD(config).fit(train, folder, codec, backbone)
     kinds, few, sigma = validation(held), every_nth(train, 40), config.sigma * config.image_size / 256
     for adaptation in adaptations:
@@ -271,7 +270,7 @@ def run(job: str, measurement: str, root: Path, work: Path, adaptations: list[st
     config = Config(**{**BASE, **SETTINGS[setting], "image_size": size})
     train, held = split(category, root, size)
     folder = work / job.replace(":", "-").replace("@", "-")
-    codec = detector.fit_codec(train, config, folder / "autoencoder", torch.device("cpu"), {})
+    codec = detector.fit_codec(train, config, folder / "autoencoder", {})
     if measurement == "ideal":
         found = ideal(config, codec, train, held)
     else:
