@@ -49,9 +49,7 @@ class LatentCodec(nn.Module):
         return self.model.config.latent_channels
 
     def _portions(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """On a CPU, the paper's autoencoder takes one image at a time: its layers at full size don't fit the
-        processor's cache.
-        """
+        """The batch in parts: one image each for the paper's autoencoder on a CPU, whose cache holds no more."""
         return inputs.split(1) if self.kind == "kl" and inputs.device.type == "cpu" else (inputs,)
 
     @torch.no_grad()

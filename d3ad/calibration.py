@@ -38,8 +38,7 @@ class Calibration:
         return cls(torch.tensor([level]), zero, one, zero, one, unit, unit, torch.tensor(0.0))
 
     def standardised(self, latent: Tensor, feature: Tensor, t_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps (B, H, W) minus the mean of normal images and over their standard deviation, at each image's step (B,).
-        """
+        """Maps (B, H, W) minus normal images' mean, over their standard deviation, at each image's step (B,)."""
         def at(statistics: Tensor) -> Tensor:
             return at_step(self.levels, statistics, t_hat)
 
@@ -57,8 +56,9 @@ def at_step(levels: Tensor, statistics: Tensor, t_hat: Tensor) -> Tensor:
 
 
 def level_statistics(level_maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over images, (L, H, W) each; a tenth of the mean deviation keeps quiet pixels from
-    shouting.
+    """Mean and standard deviation over images (N, H, W) at each of L levels, (L, H, W) each.
+
+    A tenth of a level's mean standard deviation is added to each pixel's, so that no pixel divides by almost nothing.
     """
     mean = torch.stack([m.mean(0) for m in level_maps])
     std = torch.stack([m.std(0) for m in level_maps])

@@ -14,10 +14,9 @@ except ImportError:  # then torch.cdist does the same search, slower
 
 
 def pool_features(feature: Tensor, size: int = 16) -> Tensor:
-    """phi_j(x) as KNN wants it: (B, C, H, W) averaged to size x size (the authors' code, not in the paper), (B, C
-    size^2).
+    """phi_j(x) as KNN wants it: (B, C, H, W) averaged to size x size and flattened, (B, C size^2).
 
-    A map that is smaller than `size` already is only flattened.
+    The average is the authors' code's, not the paper's; a map that is no larger than `size` is only flattened.
     """
     if feature.shape[-1] > size:
         feature = torch.nn.functional.adaptive_avg_pool2d(feature, size)
@@ -25,8 +24,7 @@ def pool_features(feature: Tensor, size: int = 16) -> Tensor:
 
 
 def one_brightness(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1], each moved and stretched to mean 0 and standard deviation 0.35, then cut to [-1,
-    1].
+    """Images (B, 3, H, W), each shifted and scaled to mean 0 and standard deviation 0.35, then cut to [-1, 1].
 
     What Algorithm 2 sees with `dic_normalise`: otherwise a good image under another light is as far from its neighbours
     as a defective one.  Not in the paper.

@@ -159,9 +159,7 @@ def profiles() -> tuple[str, ...]:
 
 
 def read_profile(name: str) -> dict:
-    """What a profile's file holds: the method's settings, and under "study" those of a study.  ValueError for an
-    unknown name.
-    """
+    """A profile's settings, those of a study under "study".  Raises ValueError for an unknown name."""
     if name not in profiles():
         raise ValueError(f"unknown profile {name!r}; there are {', '.join(profiles())}")
     return tomllib.loads((PROFILE_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))

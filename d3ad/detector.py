@@ -81,8 +81,9 @@ class Networks:
 
 
 class D3AD:
-    """The detector.  Every setting is a field of `config`; `team` shares the work among processes
-    (d3ad/infra/processes.py).
+    """The detector.
+
+    config: every setting.  team: the processes that share the work, see d3ad/infra/processes.py.
     """
 
     def __init__(self, config: Config | None = None, team: Alone = ALONE):
@@ -168,10 +169,10 @@ class D3AD:
         return replace(prediction, anomaly_map=anomaly_map, score=score)
 
     def set_threshold(self, good_images, false_alarm_rate: float = 0.01) -> Threshold:
-        """Set the threshold on good images that were *not* trained on, for this rate of false alarms; returns what it
-        guarantees.
+        """Set the threshold for a rate of false alarms, on good images that were *not* trained on.
 
         good_images: as in `predict`.  `fit` alone takes a quantile of training images, which score lower than new ones.
+        Returns what the threshold guarantees.
         """
         self.guarantee = threshold_for(self.predict(good_images).score, false_alarm_rate)
         self.calibration = replace(self.calibration, threshold=torch.tensor(self.guarantee.value, dtype=torch.float64))
@@ -292,9 +293,7 @@ class D3AD:
         return self
 
     def _load_parts(self, folder: Path, autoencoder: str) -> None:
-        """The networks are made of the detector's own settings, which have bounds, not of a second config.json beside
-        the weights.
-        """
+        """Networks from the detector's own checked settings, never from a second config.json beside the weights."""
         config = self.config
         self.codec = load_autoencoder(autoencoder, str(folder / "autoencoder")).to(self.device).eval()
         if self.codec.channels != config.latent_channels:

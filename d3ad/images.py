@@ -1,6 +1,4 @@
-"""Images as D3AD takes them: whatever a caller has becomes one Tensor; which few of many; the seed that an image
-carries.
-"""
+"""Images as D3AD takes them: one Tensor of whatever a caller has; a few of many; the seed of an image."""
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,8 +11,7 @@ from d3ad.config import Config
 
 
 def as_images(images, size: int, split: str) -> Tensor:
-    """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W) in [-1, 1], or a DataLoader, as a Tensor (N, 3, size,
-    size).
+    """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W) or a DataLoader, as a Tensor (N, 3, size, size) in [-1, 1].
 
     A DataLoader, or any iterable of batches, gives such Tensors, tuples that begin with one, or dicts with one as
     "image".  Raises ValueError for another shape, values that aren't finite or lie outside [-1, 1], or no image.

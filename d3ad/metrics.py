@@ -27,8 +27,7 @@ EIGHT_CONNECTED = np.ones((3, 3), dtype=int)
 
 
 def image_auroc(scores, labels) -> float:
-    """I-AUROC of image scores (N,) against labels (N,), 1 = anomalous.  Raises ValueError where one class is missing.
-    """
+    """I-AUROC of image scores (N,) against labels (N,), 1 = anomalous.  ValueError where one class is missing."""
     scores, labels = _array(scores).ravel(), _positive(labels).ravel()
     _check(scores, labels, "image")
     return float(roc_auc_score(labels, scores))

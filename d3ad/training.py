@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 
 class Alone:
-    """How one process trains: everything is its own.  `d3ad.infra.processes.Launched` has the same face, for several.
-    """
+    """One process that trains alone; `d3ad.infra.processes.Launched` has the same methods, for several."""
 
     count, is_first = 1, True
 
@@ -45,9 +44,7 @@ class Alone:
         """Raise ValueError where processes would go on from different steps."""
 
     def weighted(self, loss: Tensor, of: int) -> Tensor:
-        """The mean loss over this process's share of a batch of `of`, scaled so that the processes' average is the
-        batch's mean.
-        """
+        """The mean loss of this process's share of `of` images, scaled so that processes average to the batch's mean."""
         return loss
 
     def average(self, model: nn.Module, loss: Tensor) -> Tensor:
@@ -101,8 +98,7 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
              learning_rate: float,
              weight_decay: float = 0.0, ema_decay: float = 0.0, schedule: str = "constant", folder: Path | None = None,
              save_every: int = 200, team: Alone = ALONE) -> list[float]:
-    """AdamW on `loss_of_step(step)` for `num_steps` steps; returns the losses and leaves the trained weights in
-    `model`.
+    """AdamW on `loss_of_step(step)` for `num_steps` steps; trains `model` in place and returns the losses.
 
     name: shown beside the progress bar.  schedule: "constant" (the paper's) or "cosine", a short warm-up, then down to
     zero.  ema_decay: above 0, the weights left in `model` are their moving average.

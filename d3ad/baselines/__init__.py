@@ -28,8 +28,7 @@ BASELINES = {
 
 
 def check_installed(name: str) -> None:
-    """Raise ValueError for an unknown name, ImportError where a baseline's package is missing; imports nothing heavy.
-    """
+    """Raise ValueError for an unknown name, ImportError where its package is missing; imports nothing heavy."""
     if name not in BASELINES:
         raise ValueError(f"unknown baseline {name!r}; there are {', '.join(BASELINES)}")
     if BASELINES[name][2] and find_spec("anomalib") is None:

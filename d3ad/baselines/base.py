@@ -126,9 +126,7 @@ class Baseline:
         return train[training.batch_indices(len(train), size, step, self.config.seed)].to(self.device)
 
     def crop(self, step: int, *images: Tensor) -> list[Tensor]:
-        """A window of the profile's `crop_size`, at the same place of each (B, C, H, W): convolutions learn from parts
-        as well.
-        """
+        """A window of `crop_size` pixels at the same place of each tensor (B, C, H, W), drawn anew each step."""
         return [training.random_crop(x, step, self.config) for x in images]
 
     @property

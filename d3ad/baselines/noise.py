@@ -22,8 +22,7 @@ def octave_noise(count: int, size: int, generator: torch.Generator, octaves: int
 
 
 def pasted(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """DRAEM's synthetic anomalies: images (B, 3, H, W) with blobs of another texture, and the blobs, (B, H, W) of 0 and
-    1.
+    """DRAEM's synthetic anomalies: images (B, 3, H, W) with blobs of another texture, and their masks (B, H, W).
 
     The texture is another training image, turned and shifted in colour, where the authors take photographs of textures
     (DTD).  About half of the images stay as they are.

@@ -41,9 +41,7 @@ class PatchCore(Baseline):
 
 
 def greedy_coreset(points: Tensor, count: int) -> Tensor:
-    """Indices (count,) of points (N, D), each the farthest from those before it (k-center greedy); the first is drawn
-    at random.
-    """
+    """Indices (count,) of points (N, D), each the farthest from those before it (k-center greedy), the first random."""
     squares = points.square().sum(1)
     index = int(torch.randint(len(points), (1,)))
     chosen, nearest = [index], torch.full_like(squares, torch.inf)

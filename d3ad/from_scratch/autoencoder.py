@@ -68,9 +68,7 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def start_linear(self, images: Tensor) -> None:
-        """Set the linear path to the principal components of the images' patches, the first scaled to standard
-        deviation 1.
-        """
+        """Set the linear path to the patches' principal components, the first at standard deviation 1."""
         patches = F.pixel_unshuffle(images, 8).permute(0, 2, 3, 1).flatten(0, 2).double()
         mean = patches.mean(0)
         variances, axes = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
@@ -95,8 +93,7 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):
 
 def autoencoder_loss(model: SmallAutoencoder, images: Tensor, noise: Tensor, kl_weight: float = 1e-4,
                      distance: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
-    """Mean absolute error of the decoded posterior sample, plus the KL divergence to N(0, 1) per latent element, a
-    scalar.
+    """Mean absolute error of the decoded posterior sample, plus the KL divergence to N(0, 1) per element.
 
     images: (B, 3, H, W) in [-1, 1].  noise: (B, C, H/8, W/8), standard normal.
     distance: of decoded images and images, a scalar that is added, such as a perceptual one.
@@ -136,8 +133,7 @@ def train_autoencoder(codec: "LatentCodec", images: Tensor, config: Config, fold
 
 
 def perceptual_distance(config: Config, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function of decoded images and images: `autoencoder_perceptual` times their cosine distance in phi's
-    `adapt_blocks`.
+    """A function of decoded images and images: their distance in phi's blocks, times `autoencoder_perceptual`.
 
     It is the distance of Eq. 10, so what the maps compare starts close to zero on normal images.  phi is frozen;
     gradients reach the decoded images only.

@@ -35,8 +35,7 @@ def corrupt(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
 
 
 def _blob(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """A patch (H, W) of 0 and 1: a stretched, turned ellipse with a rough edge, a fiftieth to half of the image wide.
-    """
+    """A mask (H, W) of 0 and 1: a stretched, turned ellipse with a rough edge, 1/50 to 1/2 of the image wide."""
     size, aspect, angle, cy, cx = torch.rand(5, generator=generator).tolist()
     y = torch.linspace(0, 1, height).view(-1, 1) - cy
     x = torch.linspace(0, 1, width).view(1, -1) - cx

@@ -113,9 +113,7 @@ def read_tensors(file: Path, *names: str) -> dict[str, Tensor]:
 
 
 def load_network(file: Path, make: Callable[[], nn.Module]) -> nn.Module:
-    """The network that make() builds with the weights in a file, ready to predict; ValueError where they are not its
-    own.
-    """
+    """The network that make() builds, with a file's weights, ready to predict; ValueError where they don't fit."""
     check_size(file, make)
     model = make().eval()
     try:
@@ -126,8 +124,7 @@ def load_network(file: Path, make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def check_size(file: Path, make: Callable[[], nn.Module]) -> None:
-    """Raise ValueError where the network that make() builds has many more values than the file: before it takes memory.
-    """
+    """Raise ValueError, before it takes memory, where make()'s network has many more values than the file."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: the saved detector is incomplete")
     with torch.device("meta"):
@@ -143,9 +140,7 @@ def check_size(file: Path, make: Callable[[], nn.Module]) -> None:
 
 
 def check_network(folder: Path, kind: type) -> None:
-    """Raise where a folder in diffusers' convention holds another class than `kind`, or a network that its weights
-    don't fill.
-    """
+    """Raise where a folder in diffusers' convention holds another class than `kind`, or too few weights for it."""
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: the saved detector is incomplete")
@@ -170,9 +165,7 @@ def check_network(folder: Path, kind: type) -> None:
 
 def keep_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict | None,
                   losses: list) -> None:
-    """Write the state of a run: tensors in one safetensors file, the losses (their number is the step) inside its
-    header.
-    """
+    """Write a training's state: one safetensors file, with the losses (their number is the step) in its header."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in (average or {}).items()}
     tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.state_dict()["state"].items()

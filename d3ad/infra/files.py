@@ -108,8 +108,7 @@ def _part_of(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """A new folder to write into, which takes its name only once all is written; another process may have been first.
-    """
+    """A new folder that takes its name only once all is written; another process may have been first."""
     with _part_of(folder) as part:
         with _naming(folder):
             yield part

@@ -55,9 +55,7 @@ def pip_file() -> Path:
 
 
 def timm_name(name: str) -> str:
-    """timm's name of a tensor: "_blocks.3._bn1.weight" is "blocks.2.0.bn2.weight".  Raises KeyError for one that we
-    don't know.
-    """
+    """timm's name of a tensor: "_blocks.3._bn1.weight" is "blocks.2.0.bn2.weight".  KeyError for an unknown one."""
     inner = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
     if not inner:
         layer, kind = name.split(".")

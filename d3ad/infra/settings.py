@@ -19,8 +19,7 @@ def setting(default, stage: str = "", allowed: tuple | None = None) -> dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """Named, typed, checked values; immutable.  Raises ValueError, naming the field, for a value that is not allowed.
-    """
+    """Named, typed, checked values; immutable.  Raises ValueError, naming the field, for a value not allowed."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

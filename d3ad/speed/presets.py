@@ -39,9 +39,7 @@ def preset(name: str) -> Preset:
 
 
 def low_precision_pays(device: torch.device) -> bool:
-    """Whether the machine has units for bfloat16: a GPU, or a processor with matrix tiles (AMX); elsewhere it is
-    slower.
-    """
+    """Whether the machine has units for bfloat16, as a GPU or a processor with AMX; elsewhere it is slower."""
     if device.type != "cpu":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return getattr(torch.cpu, "_is_amx_tile_supported", bool)()

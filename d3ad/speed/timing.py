@@ -14,8 +14,7 @@ ROUNDS = 3
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed instead of giving it back: large layers then don't wait for the system to hand out
-    fresh pages.
+    """Have glibc keep what is freed, so that large layers don't wait for the system to hand out fresh pages.
 
     Measured: a tenth off the paper's autoencoder on a CPU.  For this process, until it ends; nothing happens on other
     systems.

@@ -32,16 +32,13 @@ LEAST_SIZE, LEAST_CHANNELS = 16, 128                    # below, the maps cost m
 
 
 def values_at_points(count: int) -> Tensor:
-    """(6, count), float64: takes a polynomial's coefficients, lowest first, to its values at POINTS and, "at infinity",
-    its highest one.
-    """
+    """(6, count), float64: a polynomial's coefficients, lowest first, to its values at POINTS and at infinity."""
     rows = [[point ** power for power in range(count)] for point in POINTS]
     return torch.tensor([*rows, [0.0] * (count - 1) + [1.0]], dtype=torch.float64)
 
 
 def matrices() -> tuple[Tensor, Tensor, Tensor]:
-    """A (4, 6), G (6, 3) and B (6, 6), float64: A ((G g) * (B d)) is the correlation of six inputs d with three weights
-    g.
+    """A (4, 6), G (6, 3) and B (6, 6), float64: A ((G g) * (B d)) correlates six inputs d with three weights g.
 
     The product of polynomials is inv(V_6) ((V_4 a) * (V_3 g)) with V_n of `values_at_points`; correlation is its
     transpose in a.
@@ -73,8 +70,7 @@ class WinogradConv2d(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, output_size=None) -> Tensor:
-        """x: (N, C, H, W) to (N, C', H, W), or (N, C', 2 H, 2 W) where doubled; by Winograd's way the result lies
-        channels-last.
+        """x: (N, C, H, W) to (N, C', H, W), or (N, C', 2 H, 2 W) where doubled; channels-last by Winograd's way.
 
         output_size: what diffusers passes to a doubling where sizes are odd; then the usual way is taken.
         """
@@ -126,8 +122,7 @@ def pays(layer: nn.Module) -> bool:
 
 
 def with_winograd(network: nn.Module) -> nn.Module:
-    """The same network, sharing its parameters, with each convolution for which it `pays` computed by Winograd's way.
-    """
+    """The same network and parameters, each convolution for which it `pays` computed by Winograd's way."""
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     return _replaced(copy.deepcopy(network, shared))
 

@@ -126,8 +126,7 @@ def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def benchmark_runs(workspace: Workspace) -> list[Run]:
-    """The runs of the large comparisons: of the magnetic tiles every seed under both splits, else the profile's seed.
-    """
+    """The runs of the large comparisons: every seed and split of the magnetic tiles, else the profile's seed."""
     if "mtd" not in workspace.study.datasets:
         return workspace.runs()
     seeds = range(workspace.config.seed, workspace.config.seed + workspace.study.seeds)
@@ -140,8 +139,7 @@ def against_noise(workspace: Workspace) -> pd.DataFrame:
 
 
 def seeds(workspace: Workspace) -> pd.DataFrame:
-    """The variants of `seeded` on the runs that spreads are taken over, with the bins of Algorithm 2 and PRO by size.
-    """
+    """The variants of `seeded` on `seed_runs`, with PRO by size of defect and the AUROC of Algorithm 2's distance."""
     columns = (*METRICS, "pro_small", "pro_medium", "pro_large", "distance_auroc")
     return summary(workspace, seeded(workspace.config), workspace.seed_runs(), columns=columns)
 
@@ -287,9 +285,7 @@ CHANGE = "change-of-good-images.json"
 
 
 def change_of_good_images(run: Run) -> list[dict]:
-    """Mean |x_hat - x_0| in % of the grey scale over good test images, scaled and noised, at the two highest levels;
-    cached.
-    """
+    """Mean |x_hat - x_0| in % of the grey scale over good test images, at the two highest levels; cached."""
     file = run.folder / CHANGE
     if not file.exists():
         good = run.images[run.labels == 0][:run.config.predict_batch]
@@ -309,9 +305,7 @@ def changes_of_good_images(workspace: Workspace) -> pd.DataFrame:
 
 
 def _each(runs: list[Run], title: str, function, file: str) -> pd.DataFrame:
-    """The rows that function(run), which caches them as `file`, gives for each run; what is missing is computed in
-    parallel.
-    """
+    """The rows of function(run), which caches them as `file`, for all runs; missing ones are computed in parallel."""
     on_trained(title, function, [(run,) for run in runs if not (run.folder / file).exists()])
     return pd.DataFrame([row for run in runs for row in function(run)])
 

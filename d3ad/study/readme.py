@@ -88,9 +88,7 @@ def results() -> str:
 
 
 def baselines() -> str:
-    """Fifteen methods on the synthetic datasets and on the tiles, best PRO on the synthetic ones first, best numbers
-    bold.
-    """
+    """Fifteen methods on the synthetic datasets and the tiles, by PRO on the synthetic ones, best numbers bold."""
     columns: dict[str, dict[str, str]] = {}
     for profile, name, summarise, note in (("demo", "benchmark", overall, ""),
                                            ("demo", "benchmark_seeds", over_seeds, ", washer"),

@@ -306,8 +306,7 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
 
 
 def keep_minutes(file: Path, settings: str, notebook: str, took: float) -> None:
-    """Note how long a notebook took.  Of several runs with the same settings the longest counts: it computed the most.
-    """
+    """Note a notebook's minutes; of several runs with the same settings the longest counts: it computed the most."""
     kept = read_json(file) if file.exists() else {}
     minutes = kept["minutes"] if kept.get("settings") == settings else {}
     minutes[notebook] = max(minutes.get(notebook, 0.0), round(took, 1))

@@ -39,9 +39,7 @@ class Study(Settings):
 
     @classmethod
     def profile(cls, name: str, /, **changes) -> "Study":
-        """The table [study] of the named profile, with `changes` on top.  Raises ValueError for an unknown profile or
-        key.
-        """
+        """The named profile's table [study], with `changes` on top.  ValueError for an unknown profile or key."""
         return cls.from_dict({**read_profile(name).get("study", {}), **changes})
 
 

@@ -210,9 +210,7 @@ class Run:
         return self.folder / f"outcome-{self.config.replace(**changes).hash()}.safetensors"
 
     def measure(self, changes: dict, keep_maps: bool) -> None:
-        """Predict the test images with settings changed as in `numbers`, and keep the metrics, with `keep_maps` the
-        maps too.
-        """
+        """Predict the test images, settings changed as in `numbers`; keep the metrics, with `keep_maps` the maps."""
         variant = self.variant(**changes)
         started = time.perf_counter()
         prediction = variant.predict(self.images)
@@ -233,9 +231,7 @@ class Run:
 
 
 class Remembering(Networks):
-    """Networks that keep features and latents of each batch, for the variants that look at the same images again and
-    again.
-    """
+    """Networks that remember features and latents of each batch, for variants that see the same images again."""
 
     def __init__(self, networks: Networks):
         super().__init__(networks.codec, networks.unet, networks.backbone)

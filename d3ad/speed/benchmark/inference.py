@@ -1,5 +1,4 @@
-"""Images per second of the reference implementation, of the presets and of two baselines, and what each part of D3AD
-takes.
+"""Images per second of the reference implementation, the presets and two baselines; the cost of each part of D3AD.
 """
 import contextlib
 import statistics
@@ -66,8 +65,7 @@ def _cost(cost: dict, plain: dict) -> dict:
 
 
 def difference(detector: D3AD, images: Tensor, reference: dict[str, Tensor]) -> dict[str, float]:
-    """The largest difference of each map from the reference's, as a share of the map's largest value; T-hat must be
-    equal.
+    """Each map's largest difference from the reference's, as a share of its largest value; T-hat must be equal.
 
     reference: of `Reference.predict`, for the first of the images.
     """

@@ -50,7 +50,6 @@ def bandwidth(device: torch.device, megabytes: int = 512) -> float:
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts the floating point operations of all multiplications inside it; torch's own leaves out attention on a CPU.
-    """
+    """Counts the floating point operations inside the block, those of attention on a CPU too, unlike torch's own."""
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return FlopCounterMode(display=False, custom_mapping={attention: lambda *shapes, **_: sdpa_flop_count(*shapes[:3])})

@@ -56,8 +56,7 @@ def random_networks(config: Config) -> tuple[LatentCodec, nn.Module, FeatureExtr
 
 
 def arithmetic(size: str) -> dict[str, float]:
-    """GFLOP per image of each part of D3AD as its networks are written, counted on shapes alone: nothing is computed.
-    """
+    """GFLOP per image of each part of D3AD, counted on shapes alone: nothing is computed."""
     config = config_of(size)
     with torch.device("meta"):
         codec, unet, backbone = (part.eval() for part in random_networks(config))

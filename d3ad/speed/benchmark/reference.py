@@ -28,9 +28,7 @@ class Reference:
                                            metric="manhattan").fit(self.dic.reference.numpy())
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        """t_hat (N,), latent and feature maps before normalisation (N, H, W), fused maps under the range of all (N, H,
-        W).
-        """
+        """t_hat (N,); maps (N, H, W): latent and feature before normalisation, anomaly_map under the range of all."""
         predictions = [self._predict_one(image.unsqueeze(0).to(self.backbone.mean.device)) for image in images]
         joined = {key: torch.cat([one[key] for one in predictions]) for key in predictions[0]}
         return joined | dict(anomaly_map=fused(joined["latent"], joined["feature"], self.config))
