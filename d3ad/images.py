@@ -11,10 +11,11 @@ from d3ad.config import Config
 
 
 def as_images(images, size: int, split: str) -> Tensor:
-    """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W) or a DataLoader, as a Tensor (N, 3, size, size) in [-1, 1].
+    """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W) or a DataLoader, as a Tensor (N, 3, size, size).
 
-    A DataLoader, or any iterable of batches, gives such Tensors, tuples that begin with one, or dicts with one as
-    "image".  Raises ValueError for another shape, values that aren't finite or lie outside [-1, 1], or no image.
+    Values lie in [-1, 1].  A DataLoader, or any iterable of batches, gives such Tensors, tuples that begin with one, or
+    dicts with one as "image".  Raises ValueError for another shape, values that aren't finite or lie outside [-1, 1],
+    or no image.
     """
     if isinstance(images, Tensor):
         return _checked(images, size)

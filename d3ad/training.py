@@ -44,7 +44,7 @@ class Alone:
         """Raise ValueError where processes would go on from different steps."""
 
     def weighted(self, loss: Tensor, of: int) -> Tensor:
-        """The mean loss of this process's share of `of` images, scaled so that processes average to the batch's mean."""
+        """The mean loss of this process's share of `of` images, scaled so that the processes average to its mean."""
         return loss
 
     def average(self, model: nn.Module, loss: Tensor) -> Tensor:
