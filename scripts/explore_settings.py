@@ -83,8 +83,8 @@ def draw_defects(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     Placed where an image has structure, since defects lie on parts and not beside them; drawn again until it can be
     seen.
     """
-    found = [_draw_one(image, i % 4, generator) for i, image in enumerate(images)]
-    return torch.stack([f[0] for f in found]), torch.stack([f[1] for f in found])
+    drawn = [_draw_one(image, i % 4, generator) for i, image in enumerate(images)]
+    return torch.stack([f[0] for f in drawn]), torch.stack([f[1] for f in drawn])
 
 
 def _draw_one(image: Tensor, kind: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -162,11 +162,12 @@ def distances(a: dict[int, Tensor], b: dict[int, Tensor], size: int) -> Tensor:
 
 def scores(good: Tensor, bad: Tensor, masks: Tensor) -> dict[str, float]:
     """Metrics, in percent, of anomaly maps (N, H, W) of good and of defective images."""
-    both, truth = torch.cat([good, bad]), torch.cat([torch.zeros_like(masks[:1]).expand(len(good), -1, -1), masks])
+    anomaly_maps, truth = torch.cat([good, bad]), torch.cat([torch.zeros_like(masks[:1]).expand(len(good), -1, -1),
+                                                             masks])
     labels = torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])
-    found = dict(i_auroc=metrics.image_auroc(maps.image_score(both), labels), p_auroc=metrics.pixel_auroc(both, truth),
-                 pro=metrics.pro(both, truth))
-    return {key: round(100 * value, 2) for key, value in found.items()}
+    values = dict(i_auroc=metrics.image_auroc(maps.image_score(anomaly_maps), labels),
+                  p_auroc=metrics.pixel_auroc(anomaly_maps, truth), pro=metrics.pro(anomaly_maps, truth))
+    return {key: round(100 * value, 2) for key, value in values.items()}
 
 
 def auroc(good: Tensor, bad: Tensor) -> float:
@@ -190,10 +191,10 @@ def ideal(config: Config, codec, train: Tensor, held: Tensor) -> list[dict]:
     flawless, usual = decoded(held), apart(few, decoded(few))
     good = apart(held, flawless)
     rows, bad = [], {kind: (apart(images, flawless), masks) for kind, (images, masks) in validation(held).items()}
-    for blocks, standardise, (kind, (found, masks)) in itertools.product(BLOCKS, (False, True), bad.items()):
+    for blocks, standardise, (kind, (defective, masks)) in itertools.product(BLOCKS, (False, True), bad.items()):
         index = [j - 1 for j in blocks]
         mean, std = level_statistics([usual[index].sum(0)]) if standardise else (0, 1)
-        shown = [maps.smooth((part[index].sum(0) - mean) / std, sigma) for part in (good, found)]
+        shown = [maps.smooth((part[index].sum(0) - mean) / std, sigma) for part in (good, defective)]
         rows.append(dict(measurement="ideal", blocks=blocks, standardise=standardise, defects=kind,
                          normal_l1=round(float((held - flawless).abs().mean()), 4),
                          normal_distance=round(float(good[index].mean()), 4), **scores(*shown, masks)))
@@ -201,38 +202,38 @@ def ideal(config: Config, codec, train: Tensor, held: Tensor) -> list[dict]:
 
 
 @torch.no_grad()
-def look(found: D3AD, images: Tensor, step: int | None = None) -> dict[str, Tensor]:
+def look(trained: D3AD, images: Tensor, step: int | None = None) -> dict[str, Tensor]:
     """Latent map (N, H, W), each block's map (3, N, H, W), T-hat and distance; step: of all images, None for Algorithm
     2's.
     """
     parts = []
     for batch in images.split(16):
-        seen = found._look(batch)
+        seen = trained._look(batch)
         t_hat = seen["t_hat"] if step is None else torch.full_like(seen["t_hat"], step)
-        z_hat = diffusion.reconstruct(found.networks.eps, seen["z0"], t_hat, found.alpha_bar, found.config.num_steps,
-                                      found.config.guidance)
+        z_hat = diffusion.reconstruct(trained.networks.eps, seen["z0"], t_hat, trained.alpha_bar,
+                                      trained.config.num_steps, trained.config.guidance)
         parts.append((maps.latent_map(seen["z0"], z_hat, batch.shape[-2:]), t_hat, seen["distance"],
-                      distances(seen["features"], found.networks.features(found.networks.decode(z_hat)),
+                      distances(seen["features"], trained.networks.features(trained.networks.decode(z_hat)),
                                 batch.shape[-1])))
     latent, t_hat, distance, blocks = zip(*parts)
     return dict(latent=torch.cat(latent), t_hat=torch.cat(t_hat), distance=torch.cat(distance),
                 blocks=torch.cat(blocks, 1))
 
 
-def fused(raw: dict, levels: list[dict], steps: Tensor, blocks: tuple[int, ...], weight: float, standardise: bool,
+def fused(looked: dict, levels: list[dict], steps: Tensor, blocks: tuple[int, ...], weight: float, standardise: bool,
           sigma: float) -> Tensor:
     """Eq. 9 as `D3AD._fuse` does it, ranges of training images.  levels: what training images give at each of `steps`.
     """
     index = [j - 1 for j in blocks]
-    both = []
+    normalised = []
     for pick in (lambda r: r["latent"], lambda r: r["blocks"][index].sum(0)):
         mean, std = torch.zeros(len(steps), 1, 1), torch.ones(len(steps), 1, 1)
         if standardise:
             mean, std = level_statistics([pick(r) for r in levels])
         usual = torch.cat([(pick(r) - mean[i]) / std[i] for i, r in enumerate(levels)])
-        mine = (pick(raw) - at_step(steps, mean, raw["t_hat"])) / at_step(steps, std, raw["t_hat"])
-        both.append(maps.min_max(mine, usual.min(), usual.max()))
-    return maps.anomaly_map(*both, weight, sigma)
+        mine = (pick(looked) - at_step(steps, mean, looked["t_hat"])) / at_step(steps, std, looked["t_hat"])
+        normalised.append(maps.min_max(mine, usual.min(), usual.max()))
+    return maps.anomaly_map(*normalised, weight, sigma)
 
 
 def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, adaptations: list[str]) -> list[dict]:
@@ -243,13 +244,13 @@ def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, ada
     kinds, few, sigma = validation(held), every_nth(train, 40), config.sigma * config.image_size / 256
     for adaptation in adaptations:
         epochs, _, statistics = adaptation.partition(" ")
-        found = fitted if epochs == "0" else fitted.readapted(train, backbone, adapt_epochs=int(epochs),
-                                                              adapt_batch_norm=statistics)
+        variant = fitted if epochs == "0" else fitted.readapted(train, backbone, adapt_epochs=int(epochs),
+                                                                adapt_batch_norm=statistics)
         for step in (None, 80, 160) if epochs == "0" else (None,):
             steps = LEVELS if step is None else torch.tensor([step])
-            levels = [look(found, few, int(level)) for level in steps]
-            good, bad = look(found, held, step), {kind: look(found, images, step)
-                                                  for kind, (images, _) in kinds.items()}
+            levels = [look(variant, few, int(level)) for level in steps]
+            good, bad = look(variant, held, step), {kind: look(variant, images, step)
+                                                    for kind, (images, _) in kinds.items()}
             choices = itertools.product(BLOCKS if step is None else ((2, 3),), WEIGHTS, (False, True), bad)
             for blocks, weight, standardise, kind in choices:
                 if weight == 1 and blocks != (2, 3):  # the latent map alone knows no blocks
@@ -272,12 +273,12 @@ def run(job: str, measurement: str, root: Path, work: Path, adaptations: list[st
     folder = work / job.replace(":", "-").replace("@", "-")
     codec = detector.fit_codec(train, config, folder / "autoencoder", {})
     if measurement == "ideal":
-        found = ideal(config, codec, train, held)
+        rows = ideal(config, codec, train, held)
     else:
-        found = detect(config, codec, train, held, folder, adaptations)
+        rows = detect(config, codec, train, held, folder, adaptations)
     minutes = round((time.perf_counter() - started) / 60, 2)
     return [dict(job=f"{measurement} {job}", category=category, setting=setting, image_size=size, minutes=minutes,
-                 **{k: "+".join(map(str, v)) if k == "blocks" else v for k, v in row.items()}) for row in found]
+                 **{k: "+".join(map(str, v)) if k == "blocks" else v for k, v in row.items()}) for row in rows]
 
 
 def write_tables(source: Path) -> None:
@@ -302,10 +303,10 @@ def write_tables(source: Path) -> None:
              "## The whole detector", "",
              f"From the reference ({', '.join(f'{k} {v}' for k, v in REFERENCE.items())}), one choice changed at a "
              "time.", ""]
-    found = mean[mean.measurement == "detector"]
+    whole = mean[mean.measurement == "detector"]
     for key in REFERENCE:
-        others = (found[k].astype(str) == str(v) for k, v in REFERENCE.items() if k != key)
-        chosen = found[pd.concat(list(others), axis=1).all(axis=1)]
+        others = (whole[k].astype(str) == str(v) for k, v in REFERENCE.items() if k != key)
+        chosen = whole[pd.concat(list(others), axis=1).all(axis=1)]
         text += [f"### {key}", "", _table(chosen,
                                           ["category", "setting", "image_size", key, "i_auroc", "p_auroc", "pro",
                                            "distance_auroc"]), ""]

@@ -38,10 +38,10 @@ def products(out: Path) -> dict[str, bytes]:
     """Figures, tables and trained networks, by name, and what the provenance says of each file."""
     kept = [*out.glob("figures/**/*"), *out.glob("results/**/*"), *out.glob("cache/**/*model.safetensors"),
             *out.glob("cache/**/training.safetensors")]
-    found = {str(path.relative_to(out)): path.read_bytes() for path in kept if path.is_file()
-             and path.name not in TIMED}
+    contents = {str(path.relative_to(out)): path.read_bytes() for path in kept if path.is_file()
+                and path.name not in TIMED}
     notes = json.loads((out / "results/smoke/provenance.json").read_text())
-    return found | {f"provenance of {path}": entry["sha256"].encode() for path, entry in notes.items()}
+    return contents | {f"provenance of {path}": entry["sha256"].encode() for path, entry in notes.items()}
 
 
 def kill(run: subprocess.Popen, alone: bool) -> None:
@@ -58,15 +58,15 @@ def kill(run: subprocess.Popen, alone: bool) -> None:
 def finish(out: Path, only: str) -> float:
     """Run to the end; the seconds that it took."""
     started, run = time.monotonic(), start(out, only)
-    _, said = run.communicate()
-    assert run.returncode == 0, said
+    _, errors = run.communicate()
+    assert run.returncode == 0, errors
     return time.monotonic() - started
 
 
 def compare(out: Path, expected: dict[str, bytes]) -> None:
     """Raise AssertionError where files differ, lack, or are left over."""
-    found = products(out)
-    differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    contents = products(out)
+    differing = sorted(name for name in contents.keys() | expected.keys() if contents.get(name) != expected.get(name))
     left_over = [str(path) for path in out.rglob("*") if ".d3ad-" in path.name or "unfinished" in path.name]
     assert not differing and not left_over, f"differing: {differing}; left over: {left_over}"
 

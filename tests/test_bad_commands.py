@@ -104,7 +104,7 @@ def test_a_bad_run_is_one_line(tmp_path, monkeypatch, capsys, bad, message):
     assert message in said.err and said.err.count("\n") == 1 and said.out == ""
 
 
-def test_all_problems_of_all_categories_are_said_before_the_run(tmp_path):
+def test_all_problems_of_all_categories_are_reported_before_the_run(tmp_path):
     for category in ("01", "02", "03"):
         draw_folders(tmp_path / category, "ok", ["ko"])
     (tmp_path / "01/train/ok/000.png").write_bytes(b"")
@@ -114,7 +114,7 @@ def test_all_problems_of_all_categories_are_said_before_the_run(tmp_path):
     assert "01/train/ok/000.png: empty file" in str(error.value) and "03/test/ko/001.png: no mask" in str(error.value)
 
 
-def test_unreadable_test_images_are_said_before_the_training(tmp_path):
+def test_unreadable_test_images_are_reported_before_the_training(tmp_path):
     for category in ("01", "02"):
         draw_folders(tmp_path / category, "ok", ["ko"])
         (tmp_path / category / "test/ko/001.png").write_bytes(b"no image")

@@ -168,7 +168,7 @@ def holder(tmp_path):
     child.join()
 
 
-def test_the_second_is_told_who_the_first_is_and_a_dead_one_holds_nothing(holder, tmp_path):
+def test_a_second_process_is_refused_by_name_and_a_dead_one_holds_nothing(holder, tmp_path):
     lock = tmp_path / "cache" / "smoke.lock"
     message = rf"another process \({holder.pid}\) computes; wait until it ends, or give another --out"
     with pytest.raises(files.Busy, match=message), files.alone(lock, "computes"):

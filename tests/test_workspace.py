@@ -35,7 +35,7 @@ def test_the_key_follows_settings_and_data(workspace):
     assert run.key != changed.runs()[0].key
 
 
-def test_stand_ins_never_carry_a_datasets_name(workspace):
+def test_synthetic_datasets_never_carry_a_published_name(workspace):
     assert workspace.title("visa") == "VisA-like"
     with pytest.raises(ValueError, match="data_root"):
         open_workspace("visa")
