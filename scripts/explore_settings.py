@@ -162,8 +162,8 @@ def distances(a: dict[int, Tensor], b: dict[int, Tensor], size: int) -> Tensor:
 
 def scores(good: Tensor, bad: Tensor, masks: Tensor) -> dict[str, float]:
     """Metrics, in percent, of anomaly maps (N, H, W) of good and of defective images."""
-    anomaly_maps, truth = torch.cat([good, bad]), torch.cat([torch.zeros_like(masks[:1]).expand(len(good), -1, -1),
-                                                             masks])
+    anomaly_maps = torch.cat([good, bad])
+    truth = torch.cat([torch.zeros_like(masks[:1]).expand(len(good), -1, -1), masks])
     labels = torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])
     values = dict(i_auroc=metrics.image_auroc(maps.image_score(anomaly_maps), labels),
                   p_auroc=metrics.pixel_auroc(anomaly_maps, truth), pro=metrics.pro(anomaly_maps, truth))

@@ -115,9 +115,9 @@ def padded(x: Tensor) -> Tensor:
 def pays(layer: nn.Module) -> bool:
     """Whether Winograd's way is faster for this layer, at the sizes of latents and images that D3AD has."""
     return (isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and layer.stride == (1, 1)
-            and layer.padding == (1, 1)
-            and layer.dilation == (1, 1) and layer.groups == 1 and layer.bias is not None
-            and layer.padding_mode == "zeros" and min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS
+            and layer.padding == (1, 1) and layer.padding_mode == "zeros" and layer.dilation == (1, 1)
+            and layer.groups == 1 and layer.bias is not None
+            and min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS
             and layer.in_channels * layer.out_channels <= MOST_WEIGHTS)
 
 
