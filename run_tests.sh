@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test: pytest (unit tests, and each notebook in the smoke profile), then nbval on the notebooks.
+# Runs every check: ruff and import-linter (rules in pyproject.toml), pytest (unit tests, and each notebook in the
+# smoke profile), then nbval on the notebooks.
 #
 #   ./run_tests.sh [--no-browser] [arguments for pytest]
 #
@@ -16,31 +17,36 @@ for argument in "$@"; do
     esac
 done
 
-step="[1/3] "
+step="[1/4] "
 . "$here/scripts/environment.sh" || exit 1
 cd "$here" || exit 1
 if [ $browser = yes ]; then . "$here/scripts/browser.sh"; fi
 
-# Both steps share one temporary folder, so that what the first computes is in the second's cache.
+failed=0
+echo "[2/4] ruff, import-linter"
+started=$SECONDS
+"$python" -m ruff check . || failed=1
+"$python" -c 'from importlinter.cli import lint_imports_command; lint_imports_command()' || failed=1
+echo "[2/4] ruff, import-linter: $(elapsed $started)"
+
+# Both steps with notebooks share one temporary folder, so that what the first computes is in the second's cache.
 scratch=$(mktemp -d) || exit 1
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT TERM
-failed=0
-
-echo "[2/3] pytest"
+echo "[3/4] pytest"
 started=$SECONDS
 # Two files of tests at a time: each computes with one thread.
 D3AD_TEST_OUT="$scratch" "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@" || failed=1
-echo "[2/3] pytest: $(elapsed $started)"
+echo "[3/4] pytest: $(elapsed $started)"
 
 if ls notebooks/[0-9]*.ipynb >/dev/null 2>&1; then
-    echo "[3/3] nbval"
+    echo "[4/4] nbval"
     started=$SECONDS
     D3AD_PROFILE=smoke D3AD_OUT="$scratch" TQDM_DISABLE=1 \
         "$python" -m pytest --nbval-lax --nbval-current-env notebooks || failed=1
-    echo "[3/3] nbval: $(elapsed $started)"
+    echo "[4/4] nbval: $(elapsed $started)"
 else
-    echo "[3/3] nbval: skipped, notebooks/ has no notebook yet"
+    echo "[4/4] nbval: skipped, notebooks/ has no notebook yet"
 fi
 
 if [ $failed -eq 0 ]; then echo "all passed in $(elapsed 0)"; else echo "FAILED, after $(elapsed 0)" >&2; fi

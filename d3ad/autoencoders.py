@@ -49,7 +49,7 @@ class LatentCodec(nn.Module):
         return self.model.config.latent_channels
 
     def _portions(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """On a CPU, the paper's autoencoder takes one image at a time: its layers at full size don't fit the processor's cache."""
+        """The batch in parts: one image each for the paper's autoencoder on a CPU, whose cache holds no more."""
         return inputs.split(1) if self.kind == "kl" and inputs.device.type == "cpu" else (inputs,)
 
     @torch.no_grad()
@@ -97,18 +97,20 @@ def load_autoencoder(kind: str, weights: str, latent_channels: int = 4) -> Laten
     try:  # safetensors only: a pickle would run what its maker likes
         if is_local:
             check_network(Path(weights), classes[kind])
-        model, found = classes[kind].from_pretrained(weights, low_cpu_mem_usage=False, use_safetensors=True, local_files_only=is_local,
-                                                     output_loading_info=True)
-        if found["missing_keys"] or found["mismatched_keys"]:  # diffusers only warns, and leaves them at random
-            raise ValueError(f"its weights lack {', '.join(sorted(map(str, found['missing_keys'] or found['mismatched_keys']))[:3])}")
+        model, report = classes[kind].from_pretrained(weights, low_cpu_mem_usage=False, use_safetensors=True,
+                                                      local_files_only=is_local, output_loading_info=True)
+        if report["missing_keys"] or report["mismatched_keys"]:  # diffusers only warns, and leaves them at random
+            raise ValueError("its weights lack "
+                             f"{', '.join(sorted(map(str, report['missing_keys'] or report['mismatched_keys']))[:3])}")
         if not all(value.isfinite().all() for value in model.state_dict().values()):
             raise ValueError("its weights are NaN or infinite")
         return LatentCodec(model, kind)
     except (OSError, RuntimeError, ValueError) as error:
         if is_local and not isinstance(error, OSError):
-            raise ValueError(f"{weights} holds no autoencoder of kind {kind!r}: {' '.join(str(error).split())[:300]}") from None
+            raise ValueError(f"{weights} holds no autoencoder of kind {kind!r}: "
+                             f"{' '.join(str(error).split())[:300]}") from None
         where = Path(weights) if is_local else "a folder"
         raise FileNotFoundError(
             f'the weights of autoencoder "{kind}" can\'t be had from {weights} ({type(error).__name__}). Without a '
-            f"network, put config.json and diffusion_pytorch_model.safetensors of {HUB.get(kind, 'a saved model')} into "
-            f"{where} and set autoencoder_weights to it") from error
+            f"network, put config.json and diffusion_pytorch_model.safetensors of {HUB.get(kind, 'a saved model')} "
+            f"into {where} and set autoencoder_weights to it") from error

@@ -1,10 +1,11 @@
 """What normal images look like in the maps, and where to draw the line between good and anomalous.
 
-Maps of one step and place, in units of how much normal images vary there: not in the paper, see `standardise` in config.py.
+Maps of one step and place, in units of how much normal images vary there: not in the paper, see `standardise` in
+config.py.
 
-The guarantee of a threshold: where good images are like those whose scores set it, and those were not trained on, the chance
-that a good one exceeds the k-th largest of n scores is k / (n + 1) on average, and follows Beta(k, n + 1 - k) (order statistics
-of a continuous distribution; the same reasoning as in split conformal prediction, Vovk et al. 2005).
+The guarantee of a threshold: where good images are like those whose scores set it, and those were not trained on, the
+chance that a good one exceeds the k-th largest of n scores is k / (n + 1) on average, and follows Beta(k, n + 1 - k)
+(order statistics of a continuous distribution; the same reasoning as in split conformal prediction, Vovk et al. 2005).
 """
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,11 +38,12 @@ class Calibration:
         return cls(torch.tensor([level]), zero, one, zero, one, unit, unit, torch.tensor(0.0))
 
     def standardised(self, latent: Tensor, feature: Tensor, t_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps (B, H, W) minus the mean of normal images and over their standard deviation, at each image's step (B,)."""
+        """Maps (B, H, W) minus normal images' mean, over their standard deviation, at each image's step (B,)."""
         def at(statistics: Tensor) -> Tensor:
             return at_step(self.levels, statistics, t_hat)
 
-        return ((latent - at(self.latent_mean)) / at(self.latent_std), (feature - at(self.feature_mean)) / at(self.feature_std))
+        return ((latent - at(self.latent_mean)) / at(self.latent_std),
+                (feature - at(self.feature_mean)) / at(self.feature_std))
 
 
 def at_step(levels: Tensor, statistics: Tensor, t_hat: Tensor) -> Tensor:
@@ -54,7 +56,10 @@ def at_step(levels: Tensor, statistics: Tensor, t_hat: Tensor) -> Tensor:
 
 
 def level_statistics(level_maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over images, (L, H, W) each; a tenth of the mean deviation keeps quiet pixels from shouting."""
+    """Mean and standard deviation over images (N, H, W) at each of L levels, (L, H, W) each.
+
+    A tenth of a level's mean standard deviation is added to each pixel's, so that no pixel divides by almost nothing.
+    """
     mean = torch.stack([m.mean(0) for m in level_maps])
     std = torch.stack([m.std(0) for m in level_maps])
     return mean, std + 0.1 * std.mean((1, 2), keepdim=True) + 1e-12
@@ -64,14 +69,15 @@ def fuse(latent: Tensor, feature: Tensor, t_hat: Tensor, calibration: Calibratio
          normalisation: str) -> tuple[Tensor, Tensor]:
     """Eq. 9 on normalised maps: the anomaly maps (B, H, W) and the image scores (B,).
 
-    latent, feature: maps (B, H, W) before any normalisation.  normalisation: "train" takes the calibration's ranges, "test" the
-    maps' own.  Raises ValueError for another word.
+    latent, feature: maps (B, H, W) before any normalisation.  normalisation: "train" takes the calibration's ranges,
+    "test" the maps' own.  Raises ValueError for another word.
     """
     if normalisation not in ("test", "train"):
         raise ValueError(f'normalisation must be "train" or "test"; got {normalisation!r}')
     latent, feature = calibration.standardised(latent, feature, t_hat)
     if normalisation == "train":
-        latent, feature = maps.min_max(latent, *calibration.latent_range), maps.min_max(feature, *calibration.feature_range)
+        latent = maps.min_max(latent, *calibration.latent_range)
+        feature = maps.min_max(feature, *calibration.feature_range)
     else:
         latent, feature = maps.min_max(latent), maps.min_max(feature)
     fused = maps.anomaly_map(latent, feature, weight, sigma)
@@ -82,7 +88,8 @@ def calibrate(maps_at: Callable[[Tensor], tuple[Tensor, Tensor]], t_hat: Tensor,
               score: Callable[..., Tensor], quantile: float) -> Calibration:
     """The calibration that normal images give.
 
-    maps_at: latent and feature maps (N, H, W) of the images reconstructed from steps (N,).  t_hat: (N,) their own steps.
+    maps_at: latent and feature maps (N, H, W) of the images reconstructed from steps (N,).  t_hat: (N,) their own
+    steps.
     levels: (L,) the steps whose maps get statistics of their own; None: maps are not standardised.  level: T_max.
     score: (latent, feature, t_hat, calibration) to scores (N,).  quantile: of those scores; it becomes the threshold.
     """
@@ -92,8 +99,10 @@ def calibrate(maps_at: Callable[[Tensor], tuple[Tensor, Tensor]], t_hat: Tensor,
     else:
         runs = [maps_at(torch.full_like(t_hat, int(step))) for step in levels]
         c.levels = levels
-        (c.latent_mean, c.latent_std), (c.feature_mean, c.feature_std) = (level_statistics(list(m)) for m in zip(*runs, strict=True))
-        nearest = (levels - t_hat.unsqueeze(1)).abs().argmin(1)  # the level nearest to each image's own has been run already
+        (c.latent_mean, c.latent_std), (c.feature_mean,
+                                        c.feature_std) = (level_statistics(list(m)) for m in zip(*runs, strict=True))
+        # the level nearest to each image's own has been run already
+        nearest = (levels - t_hat.unsqueeze(1)).abs().argmin(1)
         t_hat, image = levels[nearest], torch.arange(len(nearest))
         latent, feature = (torch.stack(m)[nearest, image] for m in zip(*runs, strict=True))
     c.latent_range, c.feature_range = (torch.stack(m.aminmax()) for m in c.standardised(latent, feature, t_hat))
@@ -123,7 +132,8 @@ class Threshold:
 def threshold_for(scores, false_alarm_rate: float = 0.01) -> Threshold:
     """The lowest threshold that keeps the expected rate of false alarms at or below `false_alarm_rate`.
 
-    scores: (N,) of good images that were not trained on.  Where N is too small for the rate, the largest score is taken, and
+    scores: (N,) of good images that were not trained on.  Where N is too small for the rate, the largest score is
+    taken, and
     `expected_rate`, 1 / (N + 1), says what that gives.
     Raises ValueError for no scores, scores that aren't finite, or a rate outside (0, 0.5].
     """

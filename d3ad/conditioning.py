@@ -14,9 +14,9 @@ except ImportError:  # then torch.cdist does the same search, slower
 
 
 def pool_features(feature: Tensor, size: int = 16) -> Tensor:
-    """phi_j(x) as KNN wants it: (B, C, H, W) averaged to size x size (the authors' code, not in the paper), (B, C size^2).
+    """phi_j(x) as KNN wants it: (B, C, H, W) averaged to size x size and flattened, (B, C size^2).
 
-    A map that is smaller than `size` already is only flattened.
+    The average is the authors' code's, not the paper's; a map that is no larger than `size` is only flattened.
     """
     if feature.shape[-1] > size:
         feature = torch.nn.functional.adaptive_avg_pool2d(feature, size)
@@ -24,10 +24,10 @@ def pool_features(feature: Tensor, size: int = 16) -> Tensor:
 
 
 def one_brightness(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1], each moved and stretched to mean 0 and standard deviation 0.35, then cut to [-1, 1].
+    """Images (B, 3, H, W), each shifted and scaled to mean 0 and standard deviation 0.35, then cut to [-1, 1].
 
-    What Algorithm 2 sees with `dic_normalise`: otherwise a good image under another light is as far from its neighbours as a
-    defective one.  Not in the paper.
+    What Algorithm 2 sees with `dic_normalise`: otherwise a good image under another light is as far from its neighbours
+    as a defective one.  Not in the paper.
     """
     std, mean = torch.std_mean(images, (1, 2, 3), keepdim=True)
     return (0.35 * (images - mean) / std.clamp_min(1e-3)).clamp(-1, 1)
@@ -58,8 +58,8 @@ def assign_bins(distances: Tensor, edges: Tensor) -> Tensor:
 
 def step_of_bin(bins: Tensor, num_bins: int, t_max: int, min_bin: int, round_to: int) -> Tensor:
     """T-hat = b / |B| T_max of Algorithm 2's line 8, b at least `min_bin`, to the nearest `round_to`, half up."""
-    raw = bins.clamp_min(min_bin) * t_max  # times |B|, so that all stays in whole numbers
-    return (2 * raw + num_bins * round_to) // (2 * num_bins * round_to) * round_to
+    scaled = bins.clamp_min(min_bin) * t_max  # times |B|, so that all stays in whole numbers
+    return (2 * scaled + num_bins * round_to) // (2 * num_bins * round_to) * round_to
 
 
 class DynamicConditioning:
@@ -87,12 +87,14 @@ class DynamicConditioning:
     def fit(self, features: Tensor) -> "DynamicConditioning":
         """Keep the training features (N, D) and place the bins over their mean KNN distances.
 
-        Raises ValueError where there are fewer than k + 1 training images (k with `include_self`) or a value isn't finite.
+        Raises ValueError where there are fewer than k + 1 training images (k with `include_self`) or a value isn't
+        finite.
         """
         features = torch.as_tensor(features).detach().float().cpu()
         needed = self.k if self.include_self else self.k + 1
         if features.ndim != 2 or len(features) < needed:
-            raise ValueError(f"k = {self.k} neighbours need features (N, D) with N >= {needed}; got {tuple(features.shape)}")
+            raise ValueError(f"k = {self.k} neighbours need features (N, D) with N >= {needed}; got "
+                             f"{tuple(features.shape)}")
         if not features.isfinite().all():
             raise ValueError("training features must be finite")
         self.reference = features

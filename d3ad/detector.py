@@ -1,7 +1,7 @@
 """D3AD: fit on normal images, predict anomaly maps and scores, save and load.
 
-The steps of `predict` are those of the paper's Figures 3 and 4: features and T-hat (Algorithm 2), latent, reconstruction
-(Algorithm 1), decoded image, latent and feature maps, their sum (Eq. 9), its maximum.
+The steps of `predict` are those of the paper's Figures 3 and 4: features and T-hat (Algorithm 2), latent,
+reconstruction (Algorithm 1), decoded image, latent and feature maps, their sum (Eq. 9), its maximum.
 """
 import copy
 from dataclasses import asdict, dataclass, fields, replace
@@ -51,8 +51,9 @@ class Networks:
         self.codec, self.unet, self.backbone = codec, unet, backbone
 
     def see(self, images: Tensor, config: Config) -> tuple[dict[int, Tensor], Tensor, tuple[Tensor, Tensor]]:
-        """phi's blocks of images (B, 3, H, W) in [-1, 1], the vectors (B, D) that Algorithm 2 compares, and mean and standard
-        deviation of the latents (B, C, h, w)."""
+        """phi's blocks of images (B, 3, H, W) in [-1, 1], the vectors (B, D) that Algorithm 2 compares, and mean and
+        standard deviation of the latents (B, C, h, w).
+        """
         features = self.features(images)
         return features, self.vectors(images, config, features), self.encode(images)
 
@@ -80,14 +81,18 @@ class Networks:
 
 
 class D3AD:
-    """The detector.  Every setting is a field of `config`; `team` shares the work among processes (d3ad/infra/processes.py)."""
+    """The detector.
+
+    config: every setting.  team: the processes that share the work, see d3ad/infra/processes.py.
+    """
 
     def __init__(self, config: Config | None = None, team: Alone = ALONE):
         self.config, self.team = config or Config(), team
         self.device = pick_device(self.config.device)
         self.alpha_bar = diffusion.alpha_bar(self.config.beta_start, self.config.beta_end, self.config.num_timesteps)
         self.losses: dict[str, list[float]] = {}
-        self.guarantee: Threshold | None = None  # of the threshold, where good images that were not trained on have set it
+        # of the threshold, where good images that were not trained on have set it
+        self.guarantee: Threshold | None = None
         self.preset = "faithful"  # the name of the networks that it predicts with
         self.white: int | None = None  # of 16-bit images; None: as each set of images says of itself
 
@@ -124,7 +129,8 @@ class D3AD:
         """Adapt a copy of the feature extractor (Eq. 10); then what rests on it: the bins and the calibration."""
         self.backbone, self.guarantee = copy.deepcopy(backbone), None
         if self.config.adapt_epochs:
-            self.losses["adaptation"] = training.adapt(self.backbone, self.codec, self.unet, images, mean, self.config, folder)
+            self.losses["adaptation"] = training.adapt(self.backbone, self.codec, self.unet, images, mean, self.config,
+                                                       folder)
         self.backbone.eval()
         self.networks = Networks(self.codec, self.unet, self.backbone)
         self.conditioning = self._conditioning().fit(self._knn_features(images))
@@ -156,20 +162,22 @@ class D3AD:
         parts = []
         for batch in tqdm(batches, "predict", disable=not progress):
             seen = self._look(batch)
-            found = self._compare(seen, seen["t_hat"])
-            parts.append(found | {key: seen[key].cpu() for key in ("t_hat", "distance")})
+            compared = self._compare(seen, seen["t_hat"])
+            parts.append(compared | {key: seen[key].cpu() for key in ("t_hat", "distance")})
         parts = self.team.gather(parts)
-        raw = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        anomaly_map, score = self._fuse(raw["latent_map"], raw["feature_map"], raw["t_hat"], normalisation=normalisation)
-        return Prediction(score, anomaly_map, threshold=float(self.calibration.threshold), **raw)
+        values = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        anomaly_map, score = self._fuse(values["latent_map"], values["feature_map"], values["t_hat"],
+                                        normalisation=normalisation)
+        return Prediction(score, anomaly_map, threshold=float(self.calibration.threshold), **values)
 
     def renormalised(self, prediction: Prediction, normalisation: str) -> Prediction:
         """The same prediction with its maps fused under another normalisation, without predicting anew."""
-        anomaly_map, score = self._fuse(prediction.latent_map, prediction.feature_map, prediction.t_hat, normalisation=normalisation)
+        anomaly_map, score = self._fuse(prediction.latent_map, prediction.feature_map, prediction.t_hat,
+                                        normalisation=normalisation)
         return replace(prediction, anomaly_map=anomaly_map, score=score)
 
     def set_threshold(self, good_images, false_alarm_rate: float = 0.01) -> Threshold:
-        """Set the threshold on good images that were *not* trained on, for this rate of false alarms; returns what it guarantees.
+        """Set the threshold for a rate of false alarms, on good images that were *not* trained on.
 
         good_images: as in `predict`; of a folder or Dataset that also holds anomalous ones only the good.  `fit`
         alone takes a quantile of training images, which score lower than new ones.
@@ -207,7 +215,7 @@ class D3AD:
         if not self.config.dynamic:
             t_hat = torch.full_like(t_hat, self.config.t_max)
         if self.config.latent_sample:
-            z0 = z0 + std * diffusion.image_noise(z0, [torch.Generator().manual_seed(s + 1) for s in seeds])
+            z0 = z0 + std * diffusion.image_noise(z0, [torch.Generator().manual_seed(seed + 1) for seed in seeds])
         return dict(features=features, distance=distance, t_hat=t_hat, z0=z0, seeds=seeds, size=images.shape[-2:])
 
     @torch.no_grad()
@@ -219,16 +227,18 @@ class D3AD:
                                       config.guidance, config.spacing, config.omega, generators)
         x_hat = self.networks.decode(z_hat)
         features, features_hat = seen["features"], self.networks.features(x_hat)
-        feature_map = maps.feature_map([features[j] for j in config.map_blocks], [features_hat[j] for j in config.map_blocks],
-                                       seen["size"])
-        found = dict(reconstruction=x_hat, latent_map=maps.latent_map(seen["z0"], z_hat, seen["size"]), feature_map=feature_map)
-        return {key: value.cpu() for key, value in found.items()}
+        feature_map = maps.feature_map([features[j] for j in config.map_blocks],
+                                       [features_hat[j] for j in config.map_blocks], seen["size"])
+        compared = dict(reconstruction=x_hat, latent_map=maps.latent_map(seen["z0"], z_hat, seen["size"]),
+                        feature_map=feature_map)
+        return {key: value.cpu() for key, value in compared.items()}
 
     def _fuse(self, latent: Tensor, feature: Tensor, t_hat: Tensor, calibrated: Calibration | None = None,
               normalisation: str = "train") -> tuple[Tensor, Tensor]:
         """Eq. 9: anomaly maps and scores of maps before any normalisation."""
         sigma = self.config.sigma * self.config.image_size / 256
-        return calibration.fuse(latent, feature, t_hat, calibrated or self.calibration, self.config.weight, sigma, normalisation)
+        return calibration.fuse(latent, feature, t_hat, calibrated or self.calibration, self.config.weight, sigma,
+                                normalisation)
 
     def _calibrate(self) -> Calibration:
         """Ranges, and where the config asks for it statistics per level and pixel, of the calibration images."""
@@ -244,12 +254,13 @@ class D3AD:
             return tuple(torch.cat([part[key] for part in parts]) for key in ("latent_map", "feature_map"))
 
         t_hat = torch.cat([seen["t_hat"] for seen in batches]).cpu()
-        return calibration.calibrate(maps_at, t_hat, levels, config.t_max, lambda *found: self._fuse(*found)[1],
-                                     config.threshold_quantile)
+        return calibration.calibrate(maps_at, t_hat, levels, config.t_max,
+                                     lambda *maps_and_step: self._fuse(*maps_and_step)[1], config.threshold_quantile)
 
     def _conditioning(self) -> DynamicConditioning:
-        c = self.config
-        return DynamicConditioning(c.k, c.num_bins, c.t_max, c.min_bin, c.round_to, c.include_self)
+        config = self.config
+        return DynamicConditioning(config.k, config.num_bins, config.t_max, config.min_bin, config.round_to,
+                                   config.include_self)
 
     @torch.no_grad()
     def _knn_features(self, images: Tensor) -> Tensor:
@@ -275,7 +286,8 @@ class D3AD:
     def load(cls, folder: Path | str, device: str = "auto") -> "D3AD":
         """Read what `save` wrote; nothing in the folder is run, and nothing is fetched.
 
-        Raises FileNotFoundError naming what is missing, ValueError naming a file that is damaged or doesn't fit the others.
+        Raises FileNotFoundError naming what is missing, ValueError naming a file that is damaged or doesn't fit the
+        others.
         """
         folder = Path(folder)
         settings = checkpoint.read_settings(folder)
@@ -285,17 +297,20 @@ class D3AD:
             self.losses, self.preset = settings["losses"], settings.get("preset", self.preset)
             self.white = settings.get("white")
             if settings.get("threshold"):
-                self.guarantee = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
+                interval = tuple(settings["threshold"]["interval"])
+                self.guarantee = Threshold(**settings["threshold"] | {"interval": interval})
             self._load_parts(folder, settings["autoencoder"])
         return self
 
     def _load_parts(self, folder: Path, autoencoder: str) -> None:
-        """The networks are made of the detector's own settings, which have bounds, not of a second config.json beside the weights."""
+        """Networks from the detector's own checked settings, never from a second config.json beside the weights."""
         config = self.config
         self.codec = load_autoencoder(autoencoder, str(folder / "autoencoder")).to(self.device).eval()
         if self.codec.channels != config.latent_channels:
-            raise ValueError(f"latent_channels is {config.latent_channels}, but the autoencoder has {self.codec.channels} latent channels")
-        self.unet = checkpoint.load_network(folder / "unet" / checkpoint.WEIGHTS, lambda: training.make_unet(config)).to(self.device)
+            raise ValueError(f"latent_channels is {config.latent_channels}, but the autoencoder has "
+                             f"{self.codec.channels} latent channels")
+        self.unet = checkpoint.load_network(folder / "unet" / checkpoint.WEIGHTS,
+                                            lambda: training.make_unet(config)).to(self.device)
         self.backbone = checkpoint.load_network(folder / "features" / "model.safetensors",
                                                 lambda: FeatureExtractor(config.backbone, "none")).to(self.device)
         self.networks = Networks(self.codec, self.unet, self.backbone)
@@ -305,15 +320,19 @@ class D3AD:
         names = [field.name for field in fields(Calibration)]
         stored = checkpoint.read_tensors(folder / "calibration" / "model.safetensors", "images", *names)
         if stored["images"].shape[1:] != (3, config.image_size, config.image_size):
-            raise ValueError(f"image_size is {config.image_size}, but the calibration's images are {tuple(stored['images'].shape)}")
-        self.calibration_images, self.calibration = stored["images"], Calibration(**{name: stored[name] for name in names})
+            raise ValueError(f"image_size is {config.image_size}, but the calibration's images are "
+                             f"{tuple(stored['images'].shape)}")
+        self.calibration_images = stored["images"]
+        self.calibration = Calibration(**{name: stored[name] for name in names})
 
 
-def fit_codec(images: Tensor | None, config: Config, folder: Path | None, losses: dict, team: Alone = ALONE) -> LatentCodec:
+def fit_codec(images: Tensor | None, config: Config, folder: Path | None, losses: dict,
+              team: Alone = ALONE) -> LatentCodec:
     """The autoencoder that the config asks for, loaded, or trained on `images` where it has no weights."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        codec = load_autoencoder(config.autoencoder, config.autoencoder_weights, config.latent_channels).to(pick_device(config.device))
+        codec = load_autoencoder(config.autoencoder, config.autoencoder_weights,
+                                 config.latent_channels).to(pick_device(config.device))
     if config.autoencoder_weights == "none":
         from d3ad import from_scratch
         losses["autoencoder"] = from_scratch.train_autoencoder(codec, images, config, folder, team)

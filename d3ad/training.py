@@ -1,8 +1,8 @@
 """Training loops: the latent diffusion model (Eq. 6) and the adaptation of the features (Eq. 10).
 
 Every random draw of a step comes from a generator seeded by (seed, step), so a run that was stopped and resumed ends
-with the same weights as one that never stopped.  A team of several processes (d3ad/infra/processes.py) can be handed to the
-trainings; features are trained by all alike, since a batch's normalisation needs the whole batch.
+with the same weights as one that never stopped.  A team of several processes (d3ad/infra/processes.py) can be handed to
+the trainings; features are trained by all alike, since a batch's normalisation needs the whole batch.
 """
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Alone:
-    """How one process trains: everything is its own.  `d3ad.infra.processes.Launched` has the same face, for several."""
+    """One process that trains alone; `d3ad.infra.processes.Launched` has the same methods, for several."""
 
     count, is_first = 1, True
 
@@ -44,7 +44,7 @@ class Alone:
         """Raise ValueError where processes would go on from different steps."""
 
     def weighted(self, loss: Tensor, of: int) -> Tensor:
-        """The mean loss over this process's share of a batch of `of`, scaled so that the processes' average is the batch's mean."""
+        """The mean loss of this process's share of `of` images, scaled so that the processes average to its mean."""
         return loss
 
     def average(self, model: nn.Module, loss: Tensor) -> Tensor:
@@ -89,14 +89,16 @@ def random_crop(images: Tensor, step: int, config: Config) -> Tensor:
     size = config.crop_size or images.shape[-1]
     if size >= images.shape[-1]:
         return images
-    top, left = torch.randint(0, images.shape[-1] - size + 1, (2,), generator=step_generator(config.seed + 104729, step)).tolist()
+    top, left = torch.randint(0, images.shape[-1] - size + 1, (2,),
+                              generator=step_generator(config.seed + 104729, step)).tolist()
     return images[..., top:top + size, left:left + size]
 
 
-def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor], num_steps: int, *, learning_rate: float,
+def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor], num_steps: int, *,
+             learning_rate: float,
              weight_decay: float = 0.0, ema_decay: float = 0.0, schedule: str = "constant", folder: Path | None = None,
              save_every: int = 200, team: Alone = ALONE) -> list[float]:
-    """AdamW on `loss_of_step(step)` for `num_steps` steps; returns the losses and leaves the trained weights in `model`.
+    """AdamW on `loss_of_step(step)` for `num_steps` steps; trains `model` in place and returns the losses.
 
     name: shown beside the progress bar.  schedule: "constant" (the paper's) or "cosine", a short warm-up, then down to
     zero.  ema_decay: above 0, the weights left in `model` are their moving average.
@@ -109,7 +111,8 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
     losses = restore_training(folder, model, optimizer, average) if folder else []
     team.check_same(len(losses), folder)
     model.train()
-    bar = tqdm(range(len(losses), num_steps), desc=name, initial=len(losses), total=num_steps, unit="step", mininterval=2)
+    bar = tqdm(range(len(losses), num_steps), desc=name, initial=len(losses), total=num_steps, unit="step",
+               mininterval=2)
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * _rate(step, num_steps, schedule)
@@ -178,8 +181,8 @@ def num_training_steps(config: Config, num_images: int) -> int:
     return config.train_steps or config.train_epochs * (num_images // min(config.batch_size, num_images))
 
 
-def adapt(backbone: FeatureExtractor, codec: "LatentCodec", unet: UNet2DModel, images: Tensor, mean: Tensor, config: Config,
-          folder: Path | None = None) -> list[float]:
+def adapt(backbone: FeatureExtractor, codec: "LatentCodec", unet: UNet2DModel, images: Tensor, mean: Tensor,
+          config: Config, folder: Path | None = None) -> list[float]:
     """Domain adaptation (Section 4.3): fine-tune phi by Eq. 10 so that it overlooks what E, D and the UNet get wrong.
 
     images: normal, (N, 3, H, W); mean: their latents.  Each is reconstructed from a random level of 10-100 % of T_max.
@@ -198,8 +201,8 @@ def adapt(backbone: FeatureExtractor, codec: "LatentCodec", unet: UNet2DModel, i
         z_hat = diffusion.reconstruct(model, mean[index].to(device), t_hat, abar, config.num_steps, config.guidance,
                                       config.spacing, config.omega, generator)
         features, features_hat = backbone(images[index].to(device)), backbone(codec.decode(z_hat))
-        return adaptation_loss([features[j] for j in config.adapt_blocks], [features_hat[j] for j in config.adapt_blocks],
-                               config.adapt_loss)
+        return adaptation_loss([features[j] for j in config.adapt_blocks],
+                               [features_hat[j] for j in config.adapt_blocks], config.adapt_loss)
 
     num_steps = config.adapt_epochs * (len(images) // min(config.batch_size, len(images)))
     return optimise("adaptation", backbone, loss_of_step, num_steps, learning_rate=config.adapt_learning_rate,

@@ -1,11 +1,14 @@
-"""Kill ./run_all.sh at random moments and go on; what it ends with must be, byte for byte, what an undisturbed run ends with.
+"""Kill ./run_all.sh at random moments and go on; what it ends with must be, byte for byte, what an undisturbed run ends
+with.
 
     python scripts/kill_test.py [--kills 20] [--only 03] [--seed 0]
 
-Runs the smoke profile in a temporary folder.  Every second kill is of the runner alone, as by hand, the others take its kernel
-and workers too, as when the power fails.  A run that ends before its kill is compared, and the next one begins from nothing.
+Runs the smoke profile in a temporary folder.  Every second kill is of the runner alone, as by hand, the others take its
+kernel and workers too, as when the power fails.  A run that ends before its kill is compared, and the next one begins
+from nothing.
 """
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -25,27 +28,28 @@ TIMED = ("minutes.json", "provenance.json")  # hold times, so they differ in any
 
 def start(out: Path, only: str) -> subprocess.Popen:
     """A smoke run in a session of its own."""
-    command = [sys.executable, "-m", "d3ad.study.runner", "--profile", "smoke", "--out", str(out), *(["--only", only] if only else [])]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [sys.executable, "-m", "d3ad.study.runner", "--profile", "smoke", "--out", str(out),
+               *(["--only", only] if only else [])]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                            start_new_session=True)
 
 
 def products(out: Path) -> dict[str, bytes]:
     """Figures, tables and trained networks, by name, and what the provenance says of each file."""
     kept = [*out.glob("figures/**/*"), *out.glob("results/**/*"), *out.glob("cache/**/*model.safetensors"),
             *out.glob("cache/**/training.safetensors")]
-    found = {str(path.relative_to(out)): path.read_bytes() for path in kept if path.is_file() and path.name not in TIMED}
+    contents = {str(path.relative_to(out)): path.read_bytes() for path in kept if path.is_file()
+                and path.name not in TIMED}
     notes = json.loads((out / "results/smoke/provenance.json").read_text())
-    return found | {f"provenance of {path}": entry["sha256"].encode() for path, entry in notes.items()}
+    return contents | {f"provenance of {path}": entry["sha256"].encode() for path, entry in notes.items()}
 
 
 def kill(run: subprocess.Popen, alone: bool) -> None:
     """SIGKILL for the runner, or for all its processes; then wait until none is left."""
     family = psutil.Process(run.pid).children(recursive=True)
     for process in [run, *([] if alone else family)]:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     run.communicate()
     _, living = psutil.wait_procs(family, timeout=30)
     assert not living, f"still running half a minute after the kill: {living}"
@@ -54,15 +58,15 @@ def kill(run: subprocess.Popen, alone: bool) -> None:
 def finish(out: Path, only: str) -> float:
     """Run to the end; the seconds that it took."""
     started, run = time.monotonic(), start(out, only)
-    _, said = run.communicate()
-    assert run.returncode == 0, said
+    _, errors = run.communicate()
+    assert run.returncode == 0, errors
     return time.monotonic() - started
 
 
 def compare(out: Path, expected: dict[str, bytes]) -> None:
     """Raise AssertionError where files differ, lack, or are left over."""
-    found = products(out)
-    differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    contents = products(out)
+    differing = sorted(name for name in contents.keys() | expected.keys() if contents.get(name) != expected.get(name))
     left_over = [str(path) for path in out.rglob("*") if ".d3ad-" in path.name or "unfinished" in path.name]
     assert not differing and not left_over, f"differing: {differing}; left over: {left_over}"
 

@@ -6,8 +6,8 @@ from d3ad import D3AD, Config
 
 pytest.register_assert_rewrite("tiny_datasets")
 torch.set_num_threads(1)  # the networks here are tiny: threads cost more than they give, above all on a busy machine
-TINY = dict(image_size=64, autoencoder_steps=3, train_steps=3, pretrain_steps=1, backbone="resnet18", unet_channels=[16, 32],
-            unet_attention=[1], k=3, calibration_images=4, batch_size=4, standardise=True)
+TINY = dict(image_size=64, autoencoder_steps=3, train_steps=3, pretrain_steps=1, backbone="resnet18",
+            unet_channels=[16, 32], unet_attention=[1], k=3, calibration_images=4, batch_size=4, standardise=True)
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,16 @@ from d3ad.study.workspace import open_workspace
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    return open_workspace("smoke", out=str(tmp_path_factory.mktemp("out")), categories=["weave"], datasets=["mvtec"], seeds=2)
+    return open_workspace("smoke", out=str(tmp_path_factory.mktemp("out")), categories=["weave"], datasets=["mvtec"],
+                          seeds=2)
 
 
 def test_table5s_four_combinations_are_the_papers():
     assert list(ablations.TABLE5) == paper.reported(5)["method"].tolist()
     noised = {name: changes.get("omega", 0.0) for name, changes in ablations.TABLE5.items()}
     adapted = {name: changes.get("adapt_epochs", 1) for name, changes in ablations.TABLE5.items()}
-    assert noised == {"no DS, no DA": 1, "DS": 0, "DA": 1, "DS + DA": 0} and adapted == {"no DS, no DA": 0, "DS": 0, "DA": 1, "DS + DA": 1}
+    assert noised == {"no DS, no DA": 1, "DS": 0, "DA": 1, "DS + DA": 0}
+    assert adapted == {"no DS, no DA": 0, "DS": 0, "DA": 1, "DS + DA": 1}
 
 
 def test_every_switch_names_settings_that_exist():
@@ -54,7 +56,8 @@ def test_disturbed_images_are_eq_11s(workspace):
     assert torch.allclose(scaled[0]["disturbed"], factor * run.images[:2], atol=1e-6)
     assert noised[1]["disturbed"].std() > scaled[1]["disturbed"].std()
     again = ablations.perturbed(run, run.images[1:2], [160], 1.0)
-    assert torch.allclose(again[0]["reconstruction"], noised[1]["reconstruction"][1:2], atol=1e-5)  # noise belongs to the image
+    # noise belongs to the image
+    assert torch.allclose(again[0]["reconstruction"], noised[1]["reconstruction"][1:2], atol=1e-5)
 
 
 def test_settings_that_need_training_are_refused(workspace):

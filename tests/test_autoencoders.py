@@ -13,7 +13,8 @@ def codecs(tmp_path_factory):
     """One of each kind, with random weights, read back from a folder."""
     torch.manual_seed(0)
     small = dict(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, layers_per_block=1)
-    models = {"kl": AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, **small),
+    models = {"kl": AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4,
+                                  up_block_types=("UpDecoderBlock2D",) * 4, **small),
               "tiny": AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4),
               "small": SmallAutoencoder(width=8)}
     folder = tmp_path_factory.mktemp("weights")

@@ -9,8 +9,8 @@ from d3ad.baselines.noise import octave_noise, pasted
 from d3ad.detector import fit_backbone
 
 # Training steps that suffice on the toy set; nothing is trained by the others.
-STEPS = {"RD4AD": 16, "RD++": 16, "DRAEM": 80, "DiffusionAD": 60, "AnoDDPM": 600, "FastFlow": 16, "CFA": 10, "SimpleNet": 30,
-         "GANomaly": 120, "SkipGANomaly": 40}
+STEPS = {"RD4AD": 16, "RD++": 16, "DRAEM": 80, "DiffusionAD": 60, "AnoDDPM": 600, "FastFlow": 16, "CFA": 10,
+         "SimpleNet": 30, "GANomaly": 120, "SkipGANomaly": 40}
 SIZE = 32
 
 
@@ -47,7 +47,8 @@ def test_finds_a_planted_square(name, toy):
         assert metrics.image_auroc(found.score, masks.flatten(1).any(1)) > 0.8
     alone = baseline.predict(test[3:4])
     torch.testing.assert_close(alone.score, found.score[3:4], rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(alone.anomaly_map, found.anomaly_map[3:4], rtol=1e-3, atol=1e-4 * float(found.anomaly_map.abs().max()))
+    torch.testing.assert_close(alone.anomaly_map, found.anomaly_map[3:4], rtol=1e-3,
+                               atol=1e-4 * float(found.anomaly_map.abs().max()))
 
 
 def test_budget_is_what_the_paper_asks_for_or_the_profiles_limit(toy):
@@ -91,7 +92,8 @@ def test_pasted_changes_only_what_it_marks():
     images = texture(8, torch.Generator().manual_seed(1))
     broken, where = pasted(images, torch.Generator().manual_seed(2))
     assert where.unique().tolist() == [0, 1] and 0 < where.flatten(1).any(1).sum() < 8
-    assert torch.equal(broken[(where == 0).unsqueeze(1).expand_as(images)], images[(where == 0).unsqueeze(1).expand_as(images)])
+    assert torch.equal(broken[(where == 0).unsqueeze(1).expand_as(images)],
+                       images[(where == 0).unsqueeze(1).expand_as(images)])
     assert not torch.equal(broken, images)
 
 

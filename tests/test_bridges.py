@@ -1,4 +1,6 @@
-"""Other libraries' ways: DataLoaders, scikit-learn's outlier detectors, anomalib's folders, batches and Engine, torch.export."""
+"""Other libraries' ways: DataLoaders, scikit-learn's outlier detectors, anomalib's folders, batches and Engine,
+torch.export.
+"""
 import json
 import subprocess
 import sys
@@ -40,7 +42,7 @@ def settings(tiny):
 
 
 def test_importing_d3ad_takes_none_of_these_libraries_along():
-    heavy = "anomalib papermill ray sklearn lightning accelerate".split()
+    heavy = ["anomalib", "papermill", "ray", "sklearn", "lightning", "accelerate"]
     code = f"import sys, d3ad, d3ad.app.cli; from d3ad import D3AD; print([n for n in {heavy} if n in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip().splitlines()[-1]
     assert set(json.loads(found.replace("'", '"'))) <= {"sklearn", "accelerate"}  # which diffusers and the AUROC bring
@@ -57,10 +59,12 @@ def test_batches_of_any_usual_form_are_taken(fitted, images):
 
 
 def test_a_detector_trained_from_a_loader_is_the_same(tiny, images, fitted):
-    assert torch.equal(D3AD(tiny).fit(DataLoader(images, batch_size=4)).predict(images).score, fitted.predict(images).score)
+    assert torch.equal(D3AD(tiny).fit(DataLoader(images, batch_size=4)).predict(images).score,
+                       fitted.predict(images).score)
 
 
-@pytest.mark.parametrize("bad", [[{"picture": torch.zeros(1, 3, 64, 64)}], [torch.zeros(3, 64, 64)], [()], iter([]), [torch.zeros(1, 3, 64, 64), "a"]])
+@pytest.mark.parametrize("bad", [[{"picture": torch.zeros(1, 3, 64, 64)}], [torch.zeros(3, 64, 64)], [()], iter([]),
+                                 [torch.zeros(1, 3, 64, 64), "a"]])
 def test_other_batches_are_refused(fitted, bad):
     with pytest.raises(ValueError, match="DataLoader"):
         fitted.predict(bad)
@@ -99,7 +103,8 @@ def test_exported_networks_say_the_same(fitted, images, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "decoder.pt2", "encoder.pt2", "export.json", "features.pt2", "unet.pt2", "verdict.py", "verdict.safetensors"]
     latents = fitted.codec.encode(images[:3])[0]
-    inputs = dict(encoder=(images[:3],), decoder=(latents,), unet=(latents, torch.tensor([0, 19, 79])), features=(images[:1],))
+    inputs = dict(encoder=(images[:3],), decoder=(latents,), unet=(latents, torch.tensor([0, 19, 79])),
+                  features=(images[:1],))
     for name, (network, _) in export.networks(fitted).items():
         program = torch.export.load(tmp_path / "out" / f"{name}.pt2").module()
         with torch.no_grad():
@@ -130,7 +135,8 @@ def test_an_export_gives_predicts_scores_without_this_package(fitted, images, tm
 def test_anomalibs_folder_is_read_with_its_masks(parts):
     dataset = data.load("folder", parts)
     defects = [sample for sample in dataset.test if sample.label]
-    assert {sample.defect for sample in defects} == {"defect"} and all(sample.mask.parent.name == "mask" for sample in defects)
+    assert {sample.defect for sample in defects} == {"defect"} and all(sample.mask.parent.name == "mask"
+                                                                       for sample in defects)
     assert dataset.masks("test", 64).any((1, 2)).tolist() == dataset.labels("test").bool().tolist()
 
 
@@ -142,7 +148,8 @@ def test_a_prediction_becomes_anomalibs_batch_and_its_metrics_agree(fitted, imag
     from d3ad.app import anomalib_bridge
     prediction, labels, masks = fitted.predict(images), torch.arange(10) % 2, torch.zeros(10, 64, 64)
     batch = anomalib_bridge.to_image_batch(prediction, images, labels, masks)
-    assert torch.allclose(anomalib_bridge.images_of(batch), images, atol=1e-6) and batch.pred_label.tolist() == prediction.is_anomalous.tolist()
+    assert torch.allclose(anomalib_bridge.images_of(batch), images,
+                          atol=1e-6) and batch.pred_label.tolist() == prediction.is_anomalous.tolist()
     auroc = AUROC(fields=["pred_score", "gt_label"])
     auroc.update(batch)
     assert float(auroc.compute()) == pytest.approx(metrics.image_auroc(prediction.score, labels), abs=1e-5)
@@ -156,16 +163,20 @@ def test_anomalibs_engine_fits_tests_and_predicts(parts, settings, tmp_path):
     from anomalib.engine import Engine
 
     from d3ad.app.anomalib_bridge import D3ADModule
-    datamodule = Folder(name="parts", root=parts, normal_dir="good", abnormal_dir="defect", mask_dir="mask", train_batch_size=4, eval_batch_size=4,
-                        num_workers=0, val_split_mode="same_as_test", seed=0)
-    engine = Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False)
+    datamodule = Folder(name="parts", root=parts, normal_dir="good", abnormal_dir="defect", mask_dir="mask",
+                        train_batch_size=4, eval_batch_size=4, num_workers=0, val_split_mode="same_as_test", seed=0)
+    engine = Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", enable_progress_bar=False,
+                    enable_model_summary=False)
     module = D3ADModule("smoke", settings, visualizer=False)
     with pytest.raises(RuntimeError, match="no detector is fitted"):
         module.model(torch.zeros(1, 3, 64, 64))
     engine.fit(module, datamodule=datamodule)
     found = engine.test(module, datamodule=datamodule)[0]
     assert 0 <= found["image_AUROC"] <= 1 and 0 <= found["pixel_AUROC"] <= 1
-    other = Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", enable_progress_bar=False)  # the first keeps its callbacks
-    batch = other.predict(D3ADModule(detector=module.detector, visualizer=False, post_processor=False), datamodule=datamodule)[0]
+    # the first keeps its callbacks
+    other = Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", enable_progress_bar=False)
+    batch = other.predict(D3ADModule(detector=module.detector, visualizer=False, post_processor=False),
+                          datamodule=datamodule)[0]
     again = module.detector.predict(2 * batch.image - 1)
-    assert torch.allclose(batch.pred_score, again.score, atol=1e-5) and batch.pred_label.tolist() == again.is_anomalous.tolist()
+    assert torch.allclose(batch.pred_score, again.score,
+                          atol=1e-5) and batch.pred_label.tolist() == again.is_anomalous.tolist()

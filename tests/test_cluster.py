@@ -20,8 +20,9 @@ from d3ad.infra.files import write_whole
 from d3ad.study import runner
 from d3ad.training import ALONE, Alone
 
-FIT = ["--profile", "smoke", "--held-out", "0.4", *(word for setting in ("train_steps=4", "autoencoder_steps=4", "batch_size=5", "k=3")
-                                                   for word in ("--set", setting))]
+FIT = ["--profile", "smoke", "--held-out", "0.4",
+       *(word for setting in ("train_steps=4", "autoencoder_steps=4", "batch_size=5", "k=3")
+        for word in ("--set", setting))]
 
 
 @pytest.mark.parametrize("size, count", [(8, 2), (30, 8), (5, 3)])
@@ -53,17 +54,20 @@ def test_two_processes_train_and_score_as_one(tmp_path):
     pytest.importorskip("accelerate", reason='accelerate is not installed: pip install "d3ad[cluster]"')
     good = synthetic.write(tmp_path / "drawn", "mvtec", "button", 12, 1, 1, size=64) / "button" / "train" / "good"
     assert main(["fit", str(good), "--out", str(tmp_path / "one"), *FIT]) == 0
-    options = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"  # no GPU is needed
+    # no GPU is needed
+    options = ("--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no "
+               "--main_process_port 0")
     launch = [sys.executable, "-m", "accelerate.commands.launch", *options.split()]
-    done = subprocess.run([*launch, "-m", "d3ad", "fit", str(good), "--out", str(tmp_path / "two"), *FIT], capture_output=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+    done = subprocess.run([*launch, "-m", "d3ad", "fit", str(good), "--out", str(tmp_path / "two"), *FIT],
+                          capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("2 processes share every batch of 5") == 1 == done.stdout.count("saved to")
     one, two = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("one", "two"))
     assert set(one["losses"]) == {"autoencoder", "diffusion", "features", "adaptation"}
     for part, losses in one["losses"].items():
         assert two["losses"][part] == pytest.approx(losses, rel=1e-4, abs=1e-5), part
-    assert two["threshold"]["value"] == pytest.approx(one["threshold"]["value"], rel=1e-3)  # of five images, scored by both
+    # of five images, scored by both
+    assert two["threshold"]["value"] == pytest.approx(one["threshold"]["value"], rel=1e-3)
     assert two["threshold"]["num_images"] == 5 and not (tmp_path / "two.training").exists()
 
 
@@ -82,14 +86,16 @@ def test_ray_does_the_job_of_a_killed_worker_again(tmp_path, monkeypatch):
     monkeypatch.setenv("D3AD_WORKERS", "ray")
     run = dataclasses.make_dataclass("Run", ["config", "folder"], frozen=True)(Config.profile("smoke"), tmp_path)
     with contextlib.redirect_stderr(io.StringIO()):
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", object_store_memory=100_000_000)
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
+                 object_store_memory=100_000_000)
     try:
         parallel.in_parallel("squares", work, [(run, number) for number in range(5)], torch.device("cpu"))
     finally:
         ray.shutdown()
     found = {path.name: path.read_text() for path in tmp_path.glob("result-*")}
     assert found == {f"result-{number}.json": str(number ** 2) for number in range(5)}
-    assert {path.name[-1]: path.read_text() for path in tmp_path.glob("tries-*")} == {"0": "x", "1": "x", "2": "xx", "3": "x", "4": "x"}
+    tries = {path.name[-1]: path.read_text() for path in tmp_path.glob("tries-*")}
+    assert tries == {"0": "x", "1": "x", "2": "xx", "3": "x", "4": "x"}
 
 
 def test_the_runner_says_what_ray_takes(monkeypatch, capsys):

@@ -1,4 +1,6 @@
-"""Baselines on a run of the smoke profile: measured once, by the same metrics as D3AD, and left out with a line where they can't be."""
+"""Baselines on a run of the smoke profile: measured once, by the same metrics as D3AD, and left out with a line where
+they can't be.
+"""
 import pandas as pd
 import pytest
 
@@ -52,14 +54,16 @@ def test_what_is_compared_holds_d3ad_with_and_without_noise_too(workspace):
 
 def made_up(values: dict[str, list[float]]) -> pd.DataFrame:
     """Rows of `compared`: for each method a value per category, the same in every metric."""
-    return pd.DataFrame([dict(dataset="d", category=str(i), split="random", seed=0, method=method, **{f"measured_{m}": v for m in ablations.METRICS})
+    return pd.DataFrame([dict(dataset="d", category=str(i), split="random", seed=0, method=method,
+                              **{f"measured_{m}": v for m in ablations.METRICS})
                          for method, row in values.items() for i, v in enumerate(row)])
 
 
 def test_mean_ranks_by_hand():
     frame = made_up({"A": [90, 80, 70], "B": [80, 80, 90], "C": [70, 60, 80]})
     ranks = comparison.mean_ranks(frame)
-    assert ranks["pro"].to_dict() == pytest.approx({"A": (1 + 1.5 + 3) / 3, "B": (2 + 1.5 + 1) / 3, "C": (3 + 3 + 2) / 3})
+    assert ranks["pro"].to_dict() == pytest.approx({"A": (1 + 1.5 + 3) / 3, "B": (2 + 1.5 + 1) / 3,
+                                                    "C": (3 + 3 + 2) / 3})
     assert ranks["blocks"].eq(3).all()
     lacking = frame.drop(frame[(frame["method"] == "C") & (frame["category"] == "2")].index)
     assert comparison.mean_ranks(lacking)["blocks"].eq(2).all()  # a block without one method ranks nobody
@@ -73,7 +77,8 @@ def test_critical_difference_is_the_published_one():
 
 
 def test_a_mean_and_its_spread_are_of_the_same_runs():
-    assert comparison.overall(made_up({"A": [90, 80], "B": [70, 60]})).set_index("method")["measured_pro"].to_dict() == {"A": 85, "B": 65}
+    means = comparison.overall(made_up({"A": [90, 80], "B": [70, 60]})).set_index("method")["measured_pro"]
+    assert means.to_dict() == {"A": 85, "B": 65}
     seeds = pd.concat([made_up({"A": [90 + s], "B": [70 - 2 * s]}).assign(seed=s) for s in range(3)])
     found = comparison.over_seeds(seeds).set_index("method")
     assert found["measured_pro"].to_dict() == {"A": 91, "B": 68}
@@ -85,7 +90,8 @@ def test_a_mean_and_its_spread_are_of_the_same_runs():
 def test_costs_are_measured_once_for_all_methods(workspace):
     run, names = workspace.runs()[0], comparison.available(workspace)
     found = comparison.speed(run, names)
-    assert found.groupby("method", sort=False).size().to_dict() == {"D3AD": 3, "SPADE": 3, "DDAD": 3} and (found["seconds"] > 0).all()
+    assert found.groupby("method", sort=False).size().to_dict() == {"D3AD": 3, "SPADE": 3,
+                                                                    "DDAD": 3} and (found["seconds"] > 0).all()
     assert comparison.speed(run, names).equals(found)
     table = comparison.table8(workspace, found, run.name)
     assert table["measured_fps"].tolist() == pytest.approx((1 / table["measured_seconds"]).tolist())

@@ -69,7 +69,8 @@ def test_order_of_images_does_not_matter():
     assert torch.equal(dic.edges, shuffled.edges) and torch.equal(dic.t_hat(TEST), shuffled.t_hat(TEST.flip(0)).flip(0))
 
 
-@pytest.mark.parametrize("kwargs", [dict(k=0), dict(num_bins=0), dict(t_max=0), dict(round_to=0), dict(min_bin=11), dict(min_bin=-1)])
+@pytest.mark.parametrize("kwargs", [dict(k=0), dict(num_bins=0), dict(t_max=0), dict(round_to=0), dict(min_bin=11),
+                                    dict(min_bin=-1)])
 def test_refuses_parameters_out_of_range(kwargs):
     with pytest.raises(ValueError, match=next(iter(kwargs))):
         DynamicConditioning(**kwargs)

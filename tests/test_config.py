@@ -26,28 +26,35 @@ def test_a_study_s_settings_are_no_detector_s():
 
 def test_defaults_are_the_papers():
     c = Config()
-    assert (c.num_timesteps, c.beta_start, c.beta_end, c.t_max, c.k, c.num_bins, c.min_bin) == (1000, 0.0015, 0.0195, 80, 20, 10, 2)
-    assert (c.train_epochs, c.learning_rate, c.weight_decay, c.weight, c.sigma, c.num_steps) == (300, 1e-4, 0.01, 0.85, 4.0, 10)
+    assert (c.num_timesteps, c.beta_start, c.beta_end) == (1000, 0.0015, 0.0195)
+    assert (c.t_max, c.k, c.num_bins, c.min_bin) == (80, 20, 10, 2)
+    assert (c.train_epochs, c.learning_rate, c.weight_decay) == (300, 1e-4, 0.01)
+    assert (c.weight, c.sigma, c.num_steps) == (0.85, 4.0, 10)
     assert (c.map_blocks, c.dic_block, c.omega, c.image_size) == ((2, 3), 2, 0.0, 256)
 
 
 @pytest.mark.parametrize("change, message", [
-    (dict(omega=1.5), "omega"), (dict(k=0), "k must"), (dict(k="20"), "k must be of type int"), (dict(k=True), "k must"),
+    (dict(omega=1.5), "omega"), (dict(k=0), "k must"), (dict(k="20"), "k must be of type int"),
+    (dict(k=True), "k must"),
     (dict(autoencoder="vq"), "autoencoder"), (dict(t_max=2000), "t_max"), (dict(train_t_max=50), "train_t_max"),
-    (dict(map_blocks=[2.5]), "map_blocks"), (dict(nonsense=1), "nonsense"), (dict(learning_rate="1e-4"), "learning_rate"),
+    (dict(map_blocks=[2.5]), "map_blocks"), (dict(nonsense=1), "nonsense"),
+    (dict(learning_rate="1e-4"), "learning_rate"),
     (dict(beta_start=0.5), "beta_start"), (dict(min_bin=11), "min_bin"), (dict(image_size=100), "multiples of 8"),
-    (dict(image_size=136), "halved"), (dict(crop_size=512), "crop_size"), (dict(unet_channels=[20, 40]), "unet_channels"),
+    (dict(image_size=136), "halved"), (dict(crop_size=512), "crop_size"),
+    (dict(unet_channels=[20, 40]), "unet_channels"),
     (dict(unet_channels=[]), "unet_channels"), (dict(unet_attention=[5]), "unet_attention"),
-    (dict(map_blocks=[2, 4]), "map_blocks must lie in 1..3"), (dict(seed=-1), "seed must lie"), (dict(omega=float("nan")), "omega"),
-])
+    (dict(map_blocks=[2, 4]), "map_blocks must lie in 1..3"), (dict(seed=-1), "seed must lie"),
+    (dict(omega=float("nan")), "omega"), ])
 def test_refuses_and_names_the_field(change, message):
     with pytest.raises(ValueError, match=message):
         Config().replace(**change)
 
 
 @pytest.mark.parametrize("change, message", [
-    (dict(counts=[80, 20]), "three numbers"), (dict(counts=[80, 20, -1]), "counts must lie"), (dict(source="drawn"), "source must be one of"),
-    (dict(seeds=0), "seeds must lie"), (dict(baseline_width=2.0), "baseline_width"), (dict(baselines="PaDiM"), "must be a list of str")])
+    (dict(counts=[80, 20]), "three numbers"), (dict(counts=[80, 20, -1]), "counts must lie"),
+    (dict(source="drawn"), "source must be one of"),
+    (dict(seeds=0), "seeds must lie"), (dict(baseline_width=2.0), "baseline_width"),
+    (dict(baselines="PaDiM"), "must be a list of str")])
 def test_a_study_refuses_and_names_the_field(change, message):
     with pytest.raises(ValueError, match=message):
         Study().replace(**change)
@@ -72,4 +79,5 @@ def test_every_number_has_a_range(kind: type[Settings]):
 
 def test_a_study_s_settings_count_for_the_stamp_of_its_results():
     config, study = Config.profile("demo"), Study.profile("demo")
-    assert settings_hash(config, study) != settings_hash(config, study.replace(seeds=2)) != settings_hash(config.replace(k=5), study)
+    of_another_study = settings_hash(config, study.replace(seeds=2))
+    assert settings_hash(config, study) != of_another_study != settings_hash(config.replace(k=5), study)

@@ -18,7 +18,8 @@ def test_prediction_has_the_documented_shapes(fitted, images):
     assert torch.equal(p.score, p.anomaly_map.amax((1, 2))) and set(p.t_hat.tolist()) <= {20, 30, 40, 50, 60, 70, 80}
 
 
-@pytest.mark.parametrize("changes", [{}, dict(omega=1.0), dict(latent_sample=True), dict(dynamic=False, spacing="leading", guidance=4.0)])
+@pytest.mark.parametrize("changes", [{}, dict(omega=1.0), dict(latent_sample=True),
+                                     dict(dynamic=False, spacing="leading", guidance=4.0)])
 def test_an_image_alone_scores_as_in_a_batch_in_any_order(fitted, images, changes):
     detector = fitted.variant(**changes) if changes else fitted
     together, backwards = detector.predict(images), detector.predict(images.flip(0))
@@ -32,8 +33,10 @@ def test_an_image_alone_scores_as_in_a_batch_in_any_order(fitted, images, change
 def test_saved_and_loaded_it_says_the_same(fitted, images, tmp_path):
     folder = fitted.save(tmp_path / "model")
     again = D3AD.load(folder)
-    assert same(again.predict(images), fitted.predict(images), atol=1e-6) and again.config.to_dict() == fitted.config.to_dict() | {"device": "auto"}
-    assert sorted(p.name for p in folder.iterdir()) == ["autoencoder", "calibration", "conditioning", "config.json", "features", "unet"]
+    assert same(again.predict(images), fitted.predict(images),
+                atol=1e-6) and again.config.to_dict() == fitted.config.to_dict() | {"device": "auto"}
+    assert sorted(p.name for p in folder.iterdir()) == ["autoencoder", "calibration", "conditioning", "config.json",
+                                                        "features", "unet"]
     assert {p.suffix for p in folder.rglob("*") if p.is_file()} == {".json", ".safetensors"}
     fitted.save(folder)  # again, over the old one
     assert not list(tmp_path.glob("*.part"))
@@ -103,7 +106,8 @@ def test_default_config_is_the_papers():
 def test_statistics_between_two_levels_are_interpolated_by_hand():
     from d3ad.calibration import at_step
     levels, statistics = torch.tensor([20, 50, 80]), torch.tensor([1.0, 4.0, 10.0]).view(3, 1, 1)
-    assert at_step(levels, statistics, torch.tensor([20, 30, 50, 60, 80])).flatten().tolist() == pytest.approx([1, 2, 4, 6, 10])
+    interpolated = at_step(levels, statistics, torch.tensor([20, 30, 50, 60, 80])).flatten().tolist()
+    assert interpolated == pytest.approx([1, 2, 4, 6, 10])
     assert at_step(levels[:1], statistics[:1], torch.tensor([20, 70])).flatten().tolist() == [1, 1]
 
 
@@ -127,7 +131,8 @@ def test_adapting_anew_as_before_gives_the_same_detector(tiny, images, fitted):
     backbone = detector.fit_backbone(images, tiny, None, {})
     assert torch.equal(fitted.readapted(images, backbone).predict(images).score, fitted.predict(images).score)
     unadapted = fitted.readapted(images, backbone, adapt_epochs=0)
-    assert all(torch.equal(a, b) for a, b in zip(unadapted.backbone.state_dict().values(), backbone.state_dict().values()))
+    assert all(torch.equal(a, b) for a, b in zip(unadapted.backbone.state_dict().values(),
+                                                 backbone.state_dict().values()))
 
 
 def test_a_variant_cannot_change_what_was_trained(fitted):

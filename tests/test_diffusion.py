@@ -15,13 +15,14 @@ ABAR = alpha_bar()
 
 
 def eps_net(z, t):
-    """A stand-in network: depends on every latent value and on the step."""
+    """A network for tests: depends on every latent value and on the step."""
     return torch.tanh(z.roll(1, -1)) + t.view(-1, 1, 1, 1).to(z) / 100
 
 
 def test_schedule_has_the_authors_values():
     assert ABAR.shape == (1001,) and ABAR[0] == 1
-    for index, value in {0: 0.9984999895, 19: 0.9671018720, 80: 0.8351987004, 400: 0.1283920854, 999: 2.5692e-05}.items():
+    for index, value in {0: 0.9984999895, 19: 0.9671018720, 80: 0.8351987004, 400: 0.1283920854,
+                         999: 2.5692e-05}.items():
         assert float(ABAR[index + 1]) == pytest.approx(value, rel=1e-4)
 
 
@@ -31,7 +32,8 @@ def test_schedule_by_a_plain_product():
     assert float(ABAR[500]) == pytest.approx(math.exp(sum(math.log1p(-b) for b in beta[:500])), rel=1e-5)
 
 
-@pytest.mark.parametrize("kwargs", [dict(beta_start=0), dict(beta_end=1), dict(beta_start=0.1, beta_end=0.01), dict(num_timesteps=0)])
+@pytest.mark.parametrize("kwargs", [dict(beta_start=0), dict(beta_end=1), dict(beta_start=0.1, beta_end=0.01),
+                                    dict(num_timesteps=0)])
 def test_schedule_refuses_nonsense(kwargs):
     with pytest.raises(ValueError):
         alpha_bar(**kwargs)
@@ -114,7 +116,8 @@ def naive_algorithm_1(z0, t_hat, num_steps, guidance, spacing):
     """One image in float64 numpy, 0-based as the authors index it, written from Eqs. 7 and 8."""
     beta = np.linspace(0.0015, 0.0195, 1000)
     abar = np.cumprod(1 - beta)
-    at = lambda i: 1.0 if i < 0 else abar[i]
+    def at(i):
+        return 1.0 if i < 0 else abar[i]
     d = max(t_hat // num_steps, 1)
     if spacing == "trailing":
         visited, start = [t - 1 for t in range(t_hat, 0, -d)], t_hat - 1
@@ -146,7 +149,8 @@ def test_reconstruct_agrees_with_a_naive_loop_image_by_image(spacing, guidance):
 def test_reconstruct_with_a_perfect_model_returns_the_normal_image():
     """A model that knows the clean latent removes whatever was noised onto it."""
     clean, t_hat = torch.randn(2, 4, 4, 4), torch.tensor([30, 80])
-    model = lambda z, t: (z - ABAR[t + 1].view(-1, 1, 1, 1).sqrt() * clean) / (1 - ABAR[t + 1].view(-1, 1, 1, 1)).sqrt()
+    def model(z, t):
+        return (z - ABAR[t + 1].view(-1, 1, 1, 1).sqrt() * clean) / (1 - ABAR[t + 1].view(-1, 1, 1, 1)).sqrt()
     generators = [torch.Generator().manual_seed(i) for i in range(2)]
     assert torch.allclose(reconstruct(model, clean, t_hat, ABAR, omega=1.0, generator=generators), clean, atol=1e-4)
 
@@ -154,7 +158,8 @@ def test_reconstruct_with_a_perfect_model_returns_the_normal_image():
 def test_zero_steps_return_the_input_and_noise_belongs_to_the_image():
     z0 = torch.randn(3, 4, 4, 4)
     assert torch.equal(reconstruct(eps_net, z0, 0, ABAR), z0)
-    streams = lambda *seeds: [torch.Generator().manual_seed(s) for s in seeds]
+    def streams(*seeds):
+        return [torch.Generator().manual_seed(s) for s in seeds]
     ab = reconstruct(eps_net, z0[:2], 80, ABAR, omega=1.0, generator=streams(1, 2))
     ba = reconstruct(eps_net, z0[[1, 0]], 80, ABAR, omega=1.0, generator=streams(2, 1))
     assert torch.allclose(ab, ba[[1, 0]], atol=1e-6)
@@ -175,7 +180,8 @@ def test_reconstruct_reports_each_step_and_refuses_what_it_cannot_do():
 def test_simple_loss_is_zero_for_the_true_noise():
     z0, noise, t = torch.randn(3, 4, 4, 4), torch.randn(3, 4, 4, 4), torch.tensor([1, 500, 1000])
     assert diffusion.simple_loss(lambda z, t: noise, z0, t, noise, ABAR) == 0
-    assert float(diffusion.simple_loss(lambda z, t: 0 * z, z0, t, noise, ABAR)) == pytest.approx(float(noise.square().mean()))
+    assert float(diffusion.simple_loss(lambda z, t: 0 * z, z0, t, noise,
+                                       ABAR)) == pytest.approx(float(noise.square().mean()))
 
 
 @settings(max_examples=30)
@@ -183,5 +189,6 @@ def test_simple_loss_is_zero_for_the_true_noise():
 def test_perturb_keeps_variance_between_scaled_and_noised(omega, t):
     """For unit-variance input the variance is abar + omega^2 (1 - abar), at most 1."""
     one = torch.ones(1, 1, 1, 1)
-    scale = float(perturb(one, t, ABAR)); noise = float(perturb(0 * one, t, ABAR, omega, one))
+    scale = float(perturb(one, t, ABAR))
+    noise = float(perturb(0 * one, t, ABAR, omega, one))
     assert scale ** 2 + noise ** 2 == pytest.approx(float(ABAR[t] + omega ** 2 * (1 - ABAR[t])), abs=1e-5)

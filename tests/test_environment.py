@@ -1,5 +1,7 @@
-"""The lists of packages hold together: pyproject.toml, requirements.lock and environment.yml."""
+"""The lists of packages hold together: pyproject.toml, requirements.lock, environment.yml and what d3ad imports."""
+import ast
 import re
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -53,6 +55,26 @@ def test_no_package_is_pinned_twice():
 @pytest.mark.parametrize("requirement", bounds(), ids=str)
 def test_what_pyproject_asks_for_is_pinned_within_its_bounds(requirement):
     assert pins()[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def imported() -> set[str]:
+    """The top-level modules that some file of d3ad imports, inside functions too, but those of Python and its own."""
+    names = set()
+    for file in (ROOT / "d3ad").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"d3ad"}
+
+
+def test_what_d3ad_imports_is_declared():
+    """pyproject.toml, or one of its extras, names the package of each imported module."""
+    packages, declared = metadata.packages_distributions(), {canonicalize_name(need.name) for need in bounds()}
+    undeclared = {module for module in imported()
+                  if not declared & {canonicalize_name(name) for name in packages.get(module, [module])}}
+    assert not undeclared
 
 
 def test_the_lock_is_complete_here():

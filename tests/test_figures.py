@@ -14,34 +14,38 @@ MASK[4:9, 5:12] = True
 BINS, LABELS = torch.tensor([0, 1, 2, 5]), torch.tensor([0, 0, 1, 1])
 DISTANCES, EDGES, LATENT = torch.rand(20) + 1, torch.linspace(1, 2, 11), torch.randn(4, 4, 4)
 METRICS = {"measured_i_auroc": "I-AUROC", "measured_pro": "PRO"}
-SCORES = pd.DataFrame([dict(method=method, category=category, seed=seed, omega=omega, size="small", pro=80 + seed, i_auroc=90 + seed,
-                            measured_pro=80 + seed, measured_i_auroc=90 + seed)
+SCORES = pd.DataFrame([dict(method=method, category=category, seed=seed, omega=omega, size="small", pro=80 + seed,
+                            i_auroc=90 + seed, measured_pro=80 + seed, measured_i_auroc=90 + seed)
                        for method in ("D3AD", "other") for category in "ab" for seed in (0, 1) for omega in (0.0, 1.0)])
 BY_METHOD = SCORES.groupby("method")[list(METRICS)].mean()
 
 FIGURES = {
     "forward_process": lambda: figures.forward_process({"a": list(IMAGES)}, [0, 10, 20, 30]),
     "schedule": lambda: figures.schedule(alpha_bar(), 80),
-    "dynamic_conditioning": lambda: figures.dynamic_conditioning(IMAGES[:2], IMAGES[:2], DISTANCES[:2], BINS[:2], DISTANCES, EDGES,
-                                                                  80, ["a", "b"]),
-    "architecture": lambda: figures.architecture(IMAGES[0], LATENT, LATENT, LATENT, IMAGES[1], 40, 1.5, DISTANCES, EDGES, 10),
+    "dynamic_conditioning": lambda: figures.dynamic_conditioning(IMAGES[:2], IMAGES[:2], DISTANCES[:2], BINS[:2],
+                                                                 DISTANCES, EDGES, 80, ["a", "b"]),
+    "architecture": lambda: figures.architecture(IMAGES[0], LATENT, LATENT, LATENT, IMAGES[1], 40, 1.5, DISTANCES,
+                                                 EDGES, 10),
     "losses": lambda: figures.losses({"diffusion": [100.0, 10.0, 1.0], "adaptation": [0.0, 1.0]}),
-    "bin_histograms": lambda: figures.bin_histograms({name: (BINS, BINS, LABELS) for name in "abcde"}, 10),
-    "mask_comparison": lambda: figures.mask_comparison([dict(label="a", image=IMAGES[0], mask=MASK, dynamic=(MASK, "t"))],
+    "bin_histograms": lambda: figures.bin_histograms(dict.fromkeys("abcde", (BINS, BINS, LABELS)), 10),
+    "mask_comparison": lambda: figures.mask_comparison([dict(label="a", image=IMAGES[0], mask=MASK,
+                                                             dynamic=(MASK, "t"))],
                                                         ["dynamic"]),
     "metric_bars": lambda: figures.metric_bars(SCORES, METRICS, ["D3AD", "other"]),
     "size_bars": lambda: figures.size_bars(SCORES, ["D3AD", "other"]),
     "method_dots": lambda: figures.method_dots(BY_METHOD.reset_index(), {"i_auroc": "I-AUROC", "pro": "PRO"}),
     "rank_plot": lambda: figures.rank_plot(BY_METHOD, 1.0, METRICS),
     "omega_curves": lambda: figures.omega_curves(SCORES, 0, METRICS),
-    "picture_table": lambda: figures.picture_table([[Cell(IMAGES[0], MASK, note="n"), Cell(IMAGES[0, 0], vmax=1.0), None],
+    "picture_table": lambda: figures.picture_table([[Cell(IMAGES[0], MASK, note="n"), Cell(IMAGES[0, 0], vmax=1.0),
+                                                     None],
                                                      [Cell(MASK), Cell(IMAGES[1, 0]), None]],
                                                     ["a", "b"], ["image", "map", "none"]),
     "effects": lambda: figures.effects(pd.DataFrame([dict(difference="a", changed_to="b", x=1.0, y=None),
                                                       dict(difference="c", changed_to="d", x=-1, y=2)]),
                                         {"x": "X", "y": "Y"}),
     "verdicts": lambda: figures.verdicts(pd.DataFrame(dict(verdict=["reproduced", "reproduced", "not tested"]))),
-    "pairs": lambda: figures.pairs({"input": IMAGES, "latent": [figures.latent_picture(z) for z in LATENT.expand(4, 4, 4, 4)]},
+    "pairs": lambda: figures.pairs({"input": IMAGES,
+                                    "latent": [figures.latent_picture(z) for z in LATENT.expand(4, 4, 4, 4)]},
                                     count=4),
 }
 

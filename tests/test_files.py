@@ -17,7 +17,8 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path):
 
 def test_tensors_and_what_belongs_to_them_come_back(tmp_path):
     turned = torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last)
-    files.save_tensors(tmp_path / "x.safetensors", {"a": turned, "b": torch.tensor(3)}, {"losses": [0.5], "name": "Löß"})
+    files.save_tensors(tmp_path / "x.safetensors", {"a": turned, "b": torch.tensor(3)},
+                       {"losses": [0.5], "name": "Löß"})
     tensors, about = files.load_tensors(tmp_path / "x.safetensors")
     assert torch.equal(tensors["a"], turned) and int(tensors["b"]) == 3 and about == {"losses": [0.5], "name": "Löß"}
 

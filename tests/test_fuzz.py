@@ -62,12 +62,13 @@ def test_any_bytes_are_an_image_or_a_data_error(content):
                 assert str(error).startswith(f"{file}: ") and "\n" not in str(error).replace(str(file), "")
 
 
-names = st.sampled_from(["train", "test", "good", "ok", "bad", "hole", "ground_truth", "masks", "mask", "bottle", "01", "000.png",
-                         "000_mask.png", "1.jpg",
-                         "MT_Free", "Imgs", "exp1_num_5.jpg", "exp1_num_5.png", "MT_Crack", "split_csv", "1cls.csv", ".hidden",
-                         "a\nb.png", "é.png", "🔩.bmp"])
+names = st.sampled_from(["train", "test", "good", "ok", "bad", "hole", "ground_truth", "masks", "mask", "bottle", "01",
+                         "000.png", "000_mask.png", "1.jpg",
+                         "MT_Free", "Imgs", "exp1_num_5.jpg", "exp1_num_5.png", "MT_Crack", "split_csv", "1cls.csv",
+                         ".hidden", "a\nb.png", "é.png", "🔩.bmp"])
 trees = st.lists(st.tuples(st.lists(names, min_size=1, max_size=5),
-                           st.sampled_from([b"", b"x", PICTURES["png"], b"object,split,label,image,mask\n"])), max_size=14)
+                           st.sampled_from([b"", b"x", PICTURES["png"], b"object,split,label,image,mask\n"])),
+                 max_size=14)
 
 
 @few
@@ -92,7 +93,8 @@ def test_any_tree_of_files_is_a_dataset_or_a_value_error(tree, name):
 
 @few
 @given(st.one_of(st.binary(max_size=200), st.lists(st.lists(st.text(max_size=12), max_size=6), max_size=5).map(
-    lambda rows: "\n".join(["object,split,label,image,mask", *(",".join(row) for row in rows)]).encode("utf-8", "replace"))))
+    lambda rows: "\n".join(["object,split,label,image,mask", *(",".join(row) for row in rows)]).encode("utf-8",
+                                                                                                       "replace"))))
 def test_any_list_of_visa_is_read_or_refused(content):
     with TemporaryDirectory() as folder:
         (draw_visa(Path(folder)) / "split_csv/1cls.csv").write_bytes(content)
@@ -103,7 +105,8 @@ def test_any_list_of_visa_is_read_or_refused(content):
 
 
 values = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
-                      lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
+                      lambda inner: st.one_of(st.lists(inner, max_size=4),
+                                              st.dictionaries(st.text(max_size=3), inner, max_size=2)),
                       max_leaves=6)
 fields = st.sampled_from(sorted(Config().to_dict()))
 
@@ -139,15 +142,16 @@ def test_any_maps_have_metrics_in_range_or_a_value_error(case, limit):
 def test_any_scores_have_a_threshold_or_a_value_error(scores, rate):
     try:
         found = threshold_for(scores, rate)
-        assert found.value in scores and 0 < found.expected_rate <= 0.5 or len(scores) == 1 or found.expected_rate == 1 / (len(scores) + 1)
+        assert (found.value in scores and 0 < found.expected_rate <= 0.5) or len(scores) == 1 \
+            or found.expected_rate == 1 / (len(scores) + 1)
     except ValueError as error:
         assert str(error)
 
 
-words = st.one_of(st.sampled_from(["fit", "predict", "evaluate", "check", "synthesize", "good", "nowhere", "model", "--out", "--set",
-                                   "--dataset", "--data-root", "mvtec", "mtd",
-                                   "--category", "--held-out", "0.2", "--false-alarms", "--profile", "smoke", "--raw", "--split",
-                                   "--only", "weave", "--train", "-1", "--", ""]),
+words = st.one_of(st.sampled_from(["fit", "predict", "evaluate", "check", "synthesize", "good", "nowhere", "model",
+                                   "--out", "--set", "--dataset", "--data-root", "mvtec", "mtd",
+                                   "--category", "--held-out", "0.2", "--false-alarms", "--profile", "smoke", "--raw",
+                                   "--split", "--only", "weave", "--train", "-1", "--", ""]),
                   st.text(max_size=8).filter(lambda word: "\0" not in word))
 
 
@@ -171,7 +175,8 @@ def test_any_command_ends_with_0_or_2_and_a_line(command, arguments):
         assert not list(Path(folder).iterdir())
 
 
-setting = st.one_of(st.tuples(fields, values.map(repr)).map("=".join), st.text(max_size=12).filter(lambda word: "\0" not in word))
+setting = st.one_of(st.tuples(fields, values.map(repr)).map("=".join),
+                    st.text(max_size=12).filter(lambda word: "\0" not in word))
 
 
 @many
@@ -192,7 +197,8 @@ def test_any_settings_of_a_command_end_before_the_training(changes):
 def test_any_run_that_makes_no_sense_ends_with_2_and_a_line(arguments):
     with TemporaryDirectory() as folder, contextlib.chdir(folder):
         code, said = answer(runner.main,
-                            ["--profile", "mvtec", *arguments, "--only", "none"])  # whatever it says, it has nothing to run
+                            # whatever it says, it has nothing to run
+                            ["--profile", "mvtec", *arguments, "--only", "none"])
         assert code in (0, 2) and "Traceback" not in said and not os.listdir(folder)
 
 

@@ -1,4 +1,6 @@
-"""The folder of a saved detector may come from anyone: nothing in it is run, nothing is fetched, what is wrong is named."""
+"""The folder of a saved detector may come from anyone: nothing in it is run, nothing is fetched, what is wrong is
+named.
+"""
 import json
 import pickle
 import re
@@ -62,8 +64,8 @@ WEIGHTS = ["autoencoder/diffusion_pytorch_model.safetensors", "unet/diffusion_py
 
 @pytest.mark.parametrize("file", WEIGHTS)
 @pytest.mark.parametrize("how",
-                         ["pickle in its place", "pickle beside it", "torch file in its place", "missing", "empty", "cut off", "NaN",
-                          "other names"])
+                         ["pickle in its place", "pickle beside it", "torch file in its place", "missing", "empty",
+                          "cut off", "NaN", "other names"])
 def test_weights_that_are_no_weights_are_refused_and_never_run(model, tmp_path, file, how):
     file, trap = model / file, tmp_path / "exploded"
     if how == "pickle in its place":
@@ -82,8 +84,8 @@ def test_weights_that_are_no_weights_are_refused_and_never_run(model, tmp_path, 
         file.write_bytes(file.read_bytes()[:-100])
     else:
         tensors = load_file(file)
-        save_file({k: v * NAN if how == "NaN" and v.is_floating_point() else v for k, v in tensors.items()} if how == "NaN"
-                  else {f"other.{k}": v for k, v in tensors.items()}, file)
+        save_file({k: v * NAN if how == "NaN" and v.is_floating_point() else v for k, v in tensors.items()}
+                  if how == "NaN" else {f"other.{k}": v for k, v in tensors.items()}, file)
     with pytest.raises((ValueError, FileNotFoundError)) as error:
         D3AD.load(model)
     assert str(file.parent) in str(error.value) and "\n" not in str(error.value) and not trap.exists()
@@ -118,7 +120,8 @@ MODEL, AUTOENCODER = "config.json", "autoencoder/config.json"
     (changed(MODEL, "format", value="2"), "has format '2'"),
     (changed(MODEL, "losses", value={"diffusion": [NAN]}), "it holds NaN"),
     (changed(MODEL, "losses", value={"diffusion": ["x"]}), "losses must be lists of numbers"),
-    (changed(MODEL, "losses", value=[1]), "losses must be lists of numbers"), (changed(MODEL, "config", value=[]), "config.json is not of a saved detector"),
+    (changed(MODEL, "losses", value=[1]), "losses must be lists of numbers"),
+    (changed(MODEL, "config", value=[]), "config.json is not of a saved detector"),
     (changed(MODEL, "config", "nonsense", value=1), "unknown setting 'nonsense'"),
     (changed(MODEL, "config", "k", value=10 ** 9), "k must lie"),
     (changed(MODEL, "config", "name", value="../../x"), "must be fit for a folder"),
@@ -130,14 +133,16 @@ MODEL, AUTOENCODER = "config.json", "autoencoder/config.json"
     (changed(MODEL, "config", "backbone", value="hf-hub:timm/resnet18.a1_in1k"), "is not one of timm's own models"),
     (changed(MODEL, "config", "backbone", value="local-dir:/etc"), "is not one of timm's own models"),
     (changed(MODEL, "config", "backbone", value="../../etc/passwd"), "is not one of timm's own models"),
-    (changed(MODEL, "config", "backbone", value="eva_giant_patch14_224"), "describes a network of|has no feature blocks"),
+    (changed(MODEL, "config", "backbone", value="eva_giant_patch14_224"),
+     "describes a network of|has no feature blocks"),
     (changed(MODEL, "config", "backbone", value="resnet50"), "describes a network of|not those of the network"),
     (changed(MODEL, "autoencoder", value="vq"), "autoencoder must be one of"),
     (changed(MODEL, "autoencoder", value=["small"]), "autoencoder must be one of"),
     (changed(MODEL, "autoencoder", value="kl"), "is not of a AutoencoderKL"),
     (changed(MODEL, "threshold", value={"value": 1}), "config.json: "),
     (changed(MODEL, "threshold", value="high"), "config.json: "),
-    (text(AUTOENCODER, "not JSON"), "config.json is damaged"), (text(AUTOENCODER, "[]"), "is not of a SmallAutoencoder"),
+    (text(AUTOENCODER, "not JSON"), "config.json is damaged"),
+    (text(AUTOENCODER, "[]"), "is not of a SmallAutoencoder"),
     (changed(AUTOENCODER, "_class_name", value="UNet2DModel"), "is not of a SmallAutoencoder"),
     (changed(AUTOENCODER, "_class_name", value="../../evil.Evil"), "is not of a SmallAutoencoder"),
     (changed(AUTOENCODER, "width", value=10 ** 12), "width is out of range"),
@@ -162,7 +167,8 @@ def test_no_setting_in_a_model_leads_outside_its_folder(model, fitted, images):
     for name, value in (("autoencoder_weights", "../../other"), ("backbone_weights", "/etc/passwd")):
         changed(MODEL, "config", name, value=value)(model)
     changed("features/config.json", "name", value="hf-hub:x/y")(model)
-    changed("unet/config.json", "_class_name", value="Evil")(model)  # the network is made of the detector's own settings
+    # the network is made of the detector's own settings
+    changed("unet/config.json", "_class_name", value="Evil")(model)
     assert torch.equal(D3AD.load(model).predict(images[:2]).score, fitted.predict(images[:2]).score)
 
 
@@ -178,9 +184,12 @@ def test_a_folder_of_pickled_weights_is_refused_where_training_begins(tmp_path):
 
 
 def test_the_package_runs_no_text_and_reads_no_pickle():
-    forbidden = re.compile(r"\bimport (pickle|marshal|shelve|dill)\b|\bfrom (pickle|marshal|shelve|dill)\b|pickle\.load|torch\.load\(|joblib\.load|"
+    forbidden = re.compile(r"\bimport (pickle|marshal|shelve|dill)\b|\bfrom "
+                           r"(pickle|marshal|shelve|dill)\b|pickle\.load|torch\.load\(|joblib\.load|"
                            r"(?<![\w.])(eval|exec)\(|shell=True|os\.(system|popen)\(|allow_pickle=True|trust_remote_code=True|yaml\.load\(")
-    found = [f"{path.name}: {match[0]}" for path in SOURCES for match in forbidden.finditer(path.read_text(encoding="utf-8"))]
-    known = "torch.load(io.BytesIO(content), map_location=\"cpu\", weights_only=True)"  # tensors only, of the one file whose hash we know
+    found = [f"{path.name}: {match[0]}" for path in SOURCES
+             for match in forbidden.finditer(path.read_text(encoding="utf-8"))]
+    # tensors only, of the one file whose hash we know
+    known = "torch.load(io.BytesIO(content), map_location=\"cpu\", weights_only=True)"
     assert sum(path.read_text(encoding="utf-8").count(known) for path in SOURCES) == 1
     assert len(SOURCES) > 30 and found == ["pip_weights.py: torch.load("]

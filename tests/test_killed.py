@@ -27,8 +27,9 @@ def train_and_save(config, images, folder: Path) -> None:
     """A tiny training with a state after every step, resumed where there is one, and the saved detector."""
     from d3ad import conditioning, training
     if conditioning.faiss is not None:
-        conditioning.faiss.omp_set_num_threads(1)  # a forked process has none of its parent's threads, and would wait for them
-    sys.stderr = open(os.devnull, "w")
+        # a forked process has none of its parent's threads, and would wait for them
+        conditioning.faiss.omp_set_num_threads(1)
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
     optimise = training.optimise
     training.optimise = lambda *args, **options: optimise(*args, **options | {"save_every": 1})
     D3AD(config).fit(images, folder / "training").save(folder / "model")
@@ -103,7 +104,8 @@ def test_left_over_parts_are_removed_and_those_of_living_processes_stay(tmp_path
     for path in own:
         path.write_text("a person's")
     files.tidy(tmp_path)
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted([*(path.name for path in own), "x"])
+    kept = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert kept == sorted([*(path.name for path in own), "x"])
 
 
 def test_killed_between_two_renames_the_old_model_comes_back(fitted, tmp_path):
@@ -166,11 +168,11 @@ def holder(tmp_path):
     child.join()
 
 
-def test_the_second_is_told_who_the_first_is_and_a_dead_one_holds_nothing(holder, tmp_path):
+def test_a_second_process_is_refused_by_name_and_a_dead_one_holds_nothing(holder, tmp_path):
     lock = tmp_path / "cache" / "smoke.lock"
-    with pytest.raises(files.Busy, match=rf"another process \({holder.pid}\) computes; wait until it ends, or give another --out"):
-        with files.alone(lock, "computes"):
-            pass
+    message = rf"another process \({holder.pid}\) computes; wait until it ends, or give another --out"
+    with pytest.raises(files.Busy, match=message), files.alone(lock, "computes"):
+        pass
     holder.kill()
     holder.join()
     with files.alone(lock, "computes"):
@@ -191,7 +193,8 @@ def test_a_second_fit_of_one_model_is_refused_in_one_line(tmp_path, capsys, imag
         Image.fromarray(((image + 1) * 127.5).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"good/{i}.png")
     with files.alone(tmp_path / "m.training" / "lock", "trains"):
         code = cli.main(["fit", str(tmp_path / "good"), "--out", str(tmp_path / "m"), "--profile", "smoke"])
-    assert code == 2 and f"another process ({os.getpid()}) trains" in capsys.readouterr().err and not (tmp_path / "m").exists()
+    assert code == 2 and not (tmp_path / "m").exists()
+    assert f"another process ({os.getpid()}) trains" in capsys.readouterr().err
 
 
 def add(note: Path, lock: Path, name: str) -> None:
@@ -221,11 +224,12 @@ def full_disk(*args, **options):
 @pytest.mark.parametrize("error, said", [
     (OSError(errno.ENOSPC, "No space left on device", "a.csv"),
      "a.csv: No space left on device; free some space, then give the same command again"),
-    (OSError(errno.EROFS, "Read-only file system", "results"), "results: Read-only file system; choose another folder with --out"),
+    (OSError(errno.EROFS, "Read-only file system", "results"),
+     "results: Read-only file system; choose another folder with --out"),
     (PermissionError(errno.EACCES, "Permission denied", "x"),
      "x: Permission denied; choose another folder with --out, or change its permissions"),
-    (OSError("no file of\nthis kind"), "no file of this kind"), (OSError(errno.EIO, "Input/output error"), "Input/output error"),
-])
+    (OSError("no file of\nthis kind"), "no file of this kind"),
+    (OSError(errno.EIO, "Input/output error"), "Input/output error"), ])
 def test_trouble_with_files_is_one_line(monkeypatch, capsys, error, said):
     def fail(*args, **options):
         raise error
@@ -295,7 +299,8 @@ def test_missing_weights_without_a_network_say_which_file_to_put_where(monkeypat
     from d3ad.features import FeatureExtractor
     monkeypatch.setattr(timm, "create_model", lambda *args, **options: (_ for _ in ()).throw(OSError("offline")))
     with pytest.raises(FileNotFoundError,
-                       match="put the hub's timm/resnet34.tv_in1k/model.safetensors into a folder and set backbone_weights"):
+                       match="put the hub's timm/resnet34.tv_in1k/model.safetensors into a folder and set "
+                             "backbone_weights"):
         FeatureExtractor("resnet34.tv_in1k", "hub")
 
 

@@ -1,4 +1,6 @@
 """AUROC and PRO against brute force and against values by hand."""
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ def brute_force_pro(maps, masks, limit):
         fpr.append(found[~masks].mean())
         overlap.append(np.mean([found[i][region].mean() for i, region in regions]))
     area = 0.0
-    for (f0, f1), (o0, o1) in zip(zip(fpr, fpr[1:]), zip(overlap, overlap[1:])):
+    for (f0, f1), (o0, o1) in zip(itertools.pairwise(fpr), itertools.pairwise(overlap)):
         if f0 >= limit:
             break
         if f1 > limit:
@@ -54,7 +56,8 @@ def test_auroc_is_brute_force(case):
     maps, masks = case
     assume(masks.any() and not masks.all())
     assert pixel_auroc(maps, masks) == pytest.approx(brute_force_auroc(maps.ravel(), masks.ravel()), abs=1e-9)
-    assert image_auroc(maps.ravel(), masks.ravel()) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12)
+    assert image_auroc(maps.ravel(), masks.ravel()) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()),
+                                                                     abs=1e-12)
 
 
 @settings(max_examples=50, deadline=None)
@@ -82,10 +85,11 @@ def test_small_and_large_regions_count_the_same():
 
 
 def test_diagonal_neighbours_are_one_region():
-    maps = np.zeros((1, 4, 4)); masks = np.zeros((1, 4, 4), dtype=bool)
+    maps, masks = np.zeros((1, 4, 4)), np.zeros((1, 4, 4), dtype=bool)
     masks[0, 0, 0] = masks[0, 1, 1] = True
     maps[0, 0, 0] = 1
-    assert pro(maps, masks) == pytest.approx(0.5 + 0.5 * 0.3 / 2)  # half of one region first, then a tie of all the rest
+    # half of one region first, then a tie of all the rest
+    assert pro(maps, masks) == pytest.approx(0.5 + 0.5 * 0.3 / 2)
 
 
 def test_the_200_threshold_version_moves_under_monotone_changes_the_exact_does_not():
@@ -105,7 +109,8 @@ def test_regions_of_one_size_only():
     masks[0, 30, 30] = True      # 1 / 1600, found
     maps[0, 30, 30] = 1.0
     assert pro(maps, masks, area=(0, 0.01)) == pytest.approx(1.0)
-    assert pro(maps, masks, area=(0.01, 1)) == pytest.approx(0.15, abs=1e-3)  # a tie with all normal pixels: up to 0.3, half of it
+    # a tie with all normal pixels: up to 0.3, half of it
+    assert pro(maps, masks, area=(0.01, 1)) == pytest.approx(0.15, abs=1e-3)
     both = [pro(maps, masks, area=area) for area in ((0, 0.01), (0.01, 1))]
     assert pro(maps, masks) == pytest.approx(np.mean(both), abs=1e-3)
     with pytest.raises(ValueError, match="no region"):
@@ -113,7 +118,8 @@ def test_regions_of_one_size_only():
 
 
 def test_torch_and_numpy_agree_and_perfect_is_one():
-    masks = torch.zeros(2, 8, 8); masks[0, 2:4, 2:4] = 1
+    masks = torch.zeros(2, 8, 8)
+    masks[0, 2:4, 2:4] = 1
     assert pro(masks, masks) == pixel_auroc(masks, masks) == pro(masks.numpy(), masks.numpy()) == 1.0
     assert image_auroc(torch.tensor([0.1, 0.9]), torch.tensor([0, 1])) == 1.0
 

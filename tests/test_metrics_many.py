@@ -9,7 +9,9 @@ CASES = 10_000
 
 
 def random_case(rng):
-    """Two maps of 6 x 6 with 2 to 40 different values, and masks with something in them: ties and touching regions abound."""
+    """Two maps of 6 x 6 with 2 to 40 different values, and masks with something in them: ties and touching regions
+    abound.
+    """
     maps = rng.integers(0, rng.choice([2, 3, 10, 40]), (2, 6, 6)) / 7
     masks = rng.random((2, 6, 6)) < rng.choice([0.03, 0.2, 0.5, 0.97])
     masks.flat[rng.permutation(72)[:2]] = True, False
@@ -23,9 +25,11 @@ def by_pairs(scores, labels) -> float:
 
 
 def by_thresholds(maps, masks, limit) -> float:
-    """PRO as it is defined: at each threshold, the mean share of each region that is found and the share of normal pixels."""
-    regions = [(i, number == r) for i, mask in enumerate(masks) for number, count in [ndimage.label(mask, np.ones((3, 3)))]
-               for r in range(1, count + 1)]
+    """PRO as it is defined: at each threshold, the mean share of each region that is found and the share of normal
+    pixels.
+    """
+    regions = [(i, number == r) for i, mask in enumerate(masks)
+               for number, count in [ndimage.label(mask, np.ones((3, 3)))] for r in range(1, count + 1)]
     found = maps[None] >= np.unique(maps)[::-1, None, None, None]                     # (thresholds, N, H, W)
     fpr = np.append(0, found[:, ~masks].mean(1))
     overlap = np.append(0, np.mean([found[:, i][:, region].mean(1) for i, region in regions], axis=0))
@@ -62,7 +66,8 @@ def test_maps_that_say_nothing_get_what_chance_gets():
     for value in (0.0, 1.0, -5.0, 1e30):
         constant = np.full((1, 4, 4), value)
         assert pixel_auroc(constant, ONE_PIXEL) == image_auroc(constant, ONE_PIXEL) == 0.5
-        assert pro(constant, ONE_PIXEL) == pytest.approx(0.15) and pro(constant, ONE_PIXEL, fpr_limit=1.0) == pytest.approx(0.5)
+        assert pro(constant, ONE_PIXEL) == pytest.approx(0.15) and pro(constant, ONE_PIXEL,
+                                                                       fpr_limit=1.0) == pytest.approx(0.5)
         assert pro_200(constant, ONE_PIXEL) == 0.0  # the version in common use has nothing to integrate there
 
 
@@ -96,4 +101,5 @@ def test_scores_of_any_type_and_scale_rank_alike():
     rng = np.random.default_rng(1)
     maps, masks = random_case(rng)
     for same in (maps.astype(np.float32), (maps * 7).astype(np.int64), maps * 1e-300, maps * 1e300, -1 / (1 + maps)):
-        assert pro(same, masks) == pytest.approx(pro(maps, masks)) and pixel_auroc(same, masks) == pytest.approx(pixel_auroc(maps, masks))
+        assert pro(same, masks) == pytest.approx(pro(maps, masks))
+        assert pixel_auroc(same, masks) == pytest.approx(pixel_auroc(maps, masks))

@@ -21,7 +21,8 @@ UNITS = {"i_auroc": "%", "p_auroc": "%", "pro": "%", "fps": "1/s", "seconds": "s
 
 # Averages that don't re-add within 0.1, as (table, method, metric): the paper has none.
 CONTRADICTIONS = set()
-# With no tolerance but rounding, one: the fifteen PRO values of D3AD on MVTec AD give 93.247, which rounds to 93.2; printed is
+# With no tolerance but rounding, one: the fifteen PRO values of D3AD on MVTec AD give 93.247, which rounds to 93.2;
+# printed is
 # 93.3.  Each value is rounded itself, so the true mean can be 93.25.
 BEYOND_ROUNDING = {(6, "D3AD", "pro")}
 
@@ -104,8 +105,10 @@ def test_the_wide_form_keeps_the_papers_order_and_names():
 
 def test_what_was_read_from_run_together_digits_is_marked():
     notes = paper.cells(6)["note"]
-    assert notes.str.startswith("recovered: printed (100.").sum() == 20 * 3 + 6 * 2  # 6 of the 26 are SimpleNet's, without PRO
-    assert paper.cells(1).query("note != ''")[["category", "method", "metric"]].values.tolist() == [["Average", "RD4AD", "pro"]]
+    # 6 of the 26 are SimpleNet's, without PRO
+    assert notes.str.startswith("recovered: printed (100.").sum() == 20 * 3 + 6 * 2
+    noted = paper.cells(1).query("note != ''")[["category", "method", "metric"]]
+    assert noted.values.tolist() == [["Average", "RD4AD", "pro"]]
 
 
 def test_frames_per_second_agree_with_seconds():

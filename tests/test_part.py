@@ -40,18 +40,22 @@ def test_a_forecast_adds_up_and_speaks_of_its_larger_parts():
     assert expected.total == pytest.approx(125.2)
     assert str(expected) == "about 2.1 minutes on this machine (autoencoder 30 s, diffusion 1.6 minutes)"
     assert str(forecast.Forecast({"diffusion": 3600.0 * 40})).startswith("about 40 hours")
-    assert forecast.Forecast({"autoencoder": 30.0, "diffusion": 95.0, "features": 20.0}, at_once=True).total == 125  # the longer of two counts
+    # the longer of two counts
+    assert forecast.Forecast({"autoencoder": 30.0, "diffusion": 95.0, "features": 20.0}, at_once=True).total == 125
 
 
 def test_the_steps_of_a_fit_are_counted():
-    assert forecast.num_steps(Config.profile("demo"), 96) == dict(autoencoder=1000, diffusion=600, features=500, adaptation=12)
-    assert forecast.num_steps(Config.profile("paper"), 96) == dict(autoencoder=0, diffusion=900, features=0, adaptation=3)
+    assert forecast.num_steps(Config.profile("demo"), 96) == dict(autoencoder=1000, diffusion=600, features=500,
+                                                                  adaptation=12)
+    assert forecast.num_steps(Config.profile("paper"), 96) == dict(autoencoder=0, diffusion=900, features=0,
+                                                                   adaptation=3)
 
 
 def test_a_rehearsal_changes_nothing_of_the_fit(tiny, images, fitted):
     from d3ad import D3AD
     expected = forecast.rehearse(images, tiny, num_held_out=2)
-    assert set(expected.seconds) == {"autoencoder", "diffusion", "features", "adaptation", "calibration"} and expected.total > 0
+    assert set(expected.seconds) == {"autoencoder", "diffusion", "features", "adaptation",
+                                     "calibration"} and expected.total > 0
     assert torch.equal(D3AD(tiny).fit(images).predict(images).score, fitted.predict(images).score)
 
 
@@ -61,11 +65,13 @@ def test_a_long_fit_says_how_long_and_uses_two_cores_with_the_same_result(tiny, 
     monkeypatch.setattr(part, "LONG", 1)
     detector, num_trained = part.fit_part(images, tiny)
     said = capsys.readouterr().out
-    assert said.startswith("training on 8 images takes about 5.0 minutes on this machine") and num_trained == 8 and detector.guarantee.num_images == 2
+    assert said.startswith("training on 8 images takes about 5.0 minutes on this "
+                           "machine") and num_trained == 8 and detector.guarantee.num_images == 2
     monkeypatch.setattr(part, "LONG", 100)
     plain, _ = part.fit_part(images, tiny)
     assert not capsys.readouterr().out  # nine steps are not worth a word
-    assert torch.allclose(plain.predict(images).score, detector.predict(images).score, atol=1e-4) and plain.losses == detector.losses
+    assert torch.allclose(plain.predict(images).score, detector.predict(images).score,
+                          atol=1e-4) and plain.losses == detector.losses
 
 
 def test_missing_weights_are_named_before_the_long_work(tiny, images, tmp_path, monkeypatch):
@@ -78,19 +84,23 @@ def test_missing_weights_are_named_before_the_long_work(tiny, images, tmp_path, 
 def test_the_papers_setting_takes_a_folder_of_ones_own(folder, tmp_path, capsys):
     """`fit --profile paper` with weights from a folder; networks and epochs small, all else as in the paper."""
     torch.manual_seed(0)
-    AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(8,) * 4,
-                  norm_num_groups=4, layers_per_block=1).save_pretrained(tmp_path / "vae")
+    AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+                  block_out_channels=(8,) * 4, norm_num_groups=4, layers_per_block=1).save_pretrained(tmp_path / "vae")
     (tmp_path / "resnet").mkdir()
     weights = {name: value.contiguous() for name, value in timm.create_model("resnet34").state_dict().items()}
     save_file(weights, tmp_path / "resnet" / "model.safetensors")
-    small = ["unet_channels=[16,32]", "unet_attention=[1]", "unet_head_dim=16", "image_size=64", "train_epochs=2", "batch_size=4", "k=3",
+    small = ["unet_channels=[16,32]", "unet_attention=[1]", "unet_head_dim=16", "image_size=64", "train_epochs=2",
+             "batch_size=4", "k=3",
              f"autoencoder_weights={tmp_path / 'vae'}", f"backbone_weights={tmp_path / 'resnet'}"]
     arguments = [word for setting in small for word in ("--set", setting)]
-    assert main(["fit", str(folder / "only_good"), "--out", str(tmp_path / "model"), "--profile", "paper", *arguments]) == 0
+    assert main(["fit", str(folder / "only_good"), "--out", str(tmp_path / "model"), "--profile", "paper",
+                 *arguments]) == 0
     settings = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert settings["autoencoder"] == "kl" and settings["config"]["name"] == "paper" and settings["config"]["t_max"] == 80
-    assert len(settings["losses"]["diffusion"]) == 4 and "autoencoder" not in settings["losses"] and "features" not in settings["losses"]
-    assert main(["predict", str(tmp_path / "model"), str(folder / "mixed" / "chip"), "--out", str(tmp_path / "out")]) == 0
+    assert settings["autoencoder"] == "kl"
+    assert settings["config"]["name"] == "paper" and settings["config"]["t_max"] == 80
+    assert len(settings["losses"]["diffusion"]) == 4 and not {"autoencoder", "features"} & set(settings["losses"])
+    assert main(["predict", str(tmp_path / "model"), str(folder / "mixed" / "chip"), "--out",
+                 str(tmp_path / "out")]) == 0
     assert "flagged" in capsys.readouterr().out
 
 
@@ -102,7 +112,8 @@ def test_the_paper_profile_has_no_notebooks_of_its_own(capsys):
 
 def test_folders_are_read_as_a_user_has_them(folder, workspace):
     mixed = part.read(workspace, str(folder / "mixed"))
-    assert len(mixed.good) == 3 and len(mixed.new) == 7 and int(mixed.labels.sum()) == 6  # a fifth of the good ones is inspected
+    # a fifth of the good ones is inspected
+    assert len(mixed.good) == 3 and len(mixed.new) == 7 and int(mixed.labels.sum()) == 6
     apart = part.read(workspace, str(folder / "only_good"), str(folder / "mixed" / "chip"))
     assert len(apart.good) == 12 and len(apart.new) == 1 and apart.labels is None and apart.mask(0) is None
     with pytest.raises(ValueError, match="give new_folder"):
@@ -112,21 +123,26 @@ def test_folders_are_read_as_a_user_has_them(folder, workspace):
 def test_the_example_shares_no_image_with_what_it_inspects(workspace):
     parts = part.read(workspace)
     assert not {image.numpy().tobytes() for image in parts.good} & {image.numpy().tobytes() for image in parts.new}
-    assert parts.labels.sum() == 6 and parts.mask(len(parts.new) - 1).any() and parts.mask(parts.labels.tolist().index(0)) is None
+    assert parts.labels.sum() == 6 and parts.mask(len(parts.new) - 1).any()
+    assert parts.mask(parts.labels.tolist().index(0)) is None
 
 
 def test_what_is_flagged_is_counted_by_kind():
-    table = pd.DataFrame(dict(kind=["good", "good", "chip", "crack", "crack"], anomalous=[False, False, True, True, True],
+    table = pd.DataFrame(dict(kind=["good", "good", "chip", "crack", "crack"],
+                              anomalous=[False, False, True, True, True],
                               flagged=[False, True, True, True, False], score=[0.5, 1.2, 3.0, 2.0, 0.9]))
     found = part.by_kind(table).set_index("kind")
-    assert found["flagged"].to_dict() == pytest.approx({"good": 50.0, "chip": 100.0, "crack": 50.0, "all defects": 200 / 3})
+    assert found["flagged"].to_dict() == pytest.approx({"good": 50.0, "chip": 100.0, "crack": 50.0,
+                                                        "all defects": 200 / 3})
     assert found.loc["crack", ["lowest", "highest", "parts"]].tolist() == [0.9, 2.0, 2]
-    assert found.loc["all defects", "measured_i_auroc"] == pytest.approx(100 * 5 / 6)  # one of six pairs is the wrong way round
+    # one of six pairs is the wrong way round
+    assert found.loc["all defects", "measured_i_auroc"] == pytest.approx(100 * 5 / 6)
 
 
 def test_the_notebooks_cells_take_folders_of_ones_own(folder, tmp_path, capsys):
     cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
-    given = dict(profile="smoke", data_root="", out=str(tmp_path), good_folder=str(folder / "only_good"), new_folder=str(folder / "mixed" / "chip"))
+    given = dict(profile="smoke", data_root="", out=str(tmp_path), good_folder=str(folder / "only_good"),
+                 new_folder=str(folder / "mixed" / "chip"))
     names = {"display": lambda table: None}
     for cell in cells:
         exec(cell.source, names)

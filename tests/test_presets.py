@@ -33,7 +33,8 @@ def test_the_paper_s_autoencoder_one_image_at_a_time_is_the_same(monkeypatch):
     posterior = codec.model.encode(images).latent_dist
     torch.testing.assert_close(mean, codec.scale * posterior.mean, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(std, codec.scale * posterior.std, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(codec.decode(mean), codec.model.decode(mean / codec.scale).sample.clamp(-1, 1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(codec.decode(mean), codec.model.decode(mean / codec.scale).sample.clamp(-1, 1),
+                               atol=1e-5, rtol=1e-4)
 
 
 def test_fewer_steps_and_low_precision_stay_near(fitted, images):
@@ -66,7 +67,8 @@ def test_a_saved_detector_keeps_its_preset(fitted, images, tmp_path):
 def test_compiling_goes_through_torch_compile_and_nothing_else_changes(fitted, images, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda model, options: compiled.append(model) or model)
-    assert torch.equal(presets.apply(fitted, "faithful", compiled=True).predict(images).score, fitted.predict(images).score)
+    assert torch.equal(presets.apply(fitted, "faithful", compiled=True).predict(images).score,
+                       fitted.predict(images).score)
     assert compiled == [fitted.unet]
 
 
@@ -112,7 +114,8 @@ def test_the_command_writes_all_parts_and_keeps_other_machines(tmp_path, capsys)
     faithful = rows[2]
     assert faithful["images_per_second"] == pytest.approx(1 / faithful["seconds_per_image"])
     assert faithful["speedup"] == pytest.approx(rows[1]["seconds_per_image"] / faithful["seconds_per_image"])
-    assert {part["part"]: part["calls"] for part in faithful["parts"]} == dict(features=2, encode=1, conditioning=1, eps=10, decode=1, maps=1)
+    calls = {part["part"]: part["calls"] for part in faithful["parts"]}
+    assert calls == dict(features=2, encode=1, conditioning=1, eps=10, decode=1, maps=1)
     assert max(faithful["largest_difference"].values()) < 1e-3
     training_rows = json.loads((tmp_path / "training.json").read_text())
     assert len(training_rows) == 3 and all(0 < row["share_of_limit"] < 2 for row in training_rows)
@@ -121,7 +124,9 @@ def test_the_command_writes_all_parts_and_keeps_other_machines(tmp_path, capsys)
 
 
 def test_flops_are_counted_as_by_hand():
-    """A 1 x 1 convolution from 3 to 5 channels on 8 x 8 places: 2 x 3 x 5 x 64 FLOP; attention of 64 tokens: 2 x 2 x 64 x 64 x 5."""
+    """A 1 x 1 convolution from 3 to 5 channels on 8 x 8 places: 2 x 3 x 5 x 64 FLOP; attention of 64 tokens: 2 x 2 x 64
+    x 64 x 5.
+    """
     with machine.flop_counter() as counter:
         tokens = torch.nn.Conv2d(3, 5, 1)(torch.zeros(1, 3, 8, 8)).flatten(2).mT.unsqueeze(1)
         torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)

@@ -9,7 +9,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_its_numbers_are_those_of_the_committed_results():
-    assert README == readme.with_blocks(README), "type: python -m d3ad.study.readme"
+    assert readme.with_blocks(README) == README, "type: python -m d3ad.study.readme"
 
 
 def test_its_links_lead_to_files():

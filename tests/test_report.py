@@ -1,4 +1,5 @@
 """What an inspector gets: files, pictures, and the HTML report in a real browser, where there is one."""
+import html
 import json
 import re
 import shutil
@@ -14,7 +15,8 @@ from d3ad.app import report
 from d3ad.detector import Prediction
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-HOSTILE = ['</script><img src=x onerror="document.title=1">.png', "quo\"te's & <b>bold</b>.png", "части/Löß 部品.png", "new\nline.png"]
+HOSTILE = ['</script><img src=x onerror="document.title=1">.png', "quo\"te's & <b>bold</b>.png", "части/Löß 部品.png",
+           "new\nline.png"]
 
 
 @pytest.fixture()
@@ -24,7 +26,8 @@ def predicted():
     maps = values.view(4, 1, 1).expand(4, 16, 16).clone()
     maps[:, 4:8, 4:8] *= 2
     images = torch.linspace(-1, 1, 4 * 3 * 256).view(4, 3, 16, 16)
-    prediction = Prediction(score=maps.flatten(1).amax(1), anomaly_map=maps, reconstruction=-images, t_hat=torch.tensor([20, 20, 40, 80]),
+    prediction = Prediction(score=maps.flatten(1).amax(1), anomaly_map=maps, reconstruction=-images,
+                            t_hat=torch.tensor([20, 20, 40, 80]),
                             latent_map=maps, feature_map=maps, distance=values, threshold=0.35)
     return images, prediction
 
@@ -41,7 +44,8 @@ def test_files_and_pictures_say_what_the_prediction_says(predicted, tmp_path):
     assert (tinted[0, 0] == report._pixels(images[3])[0, 0]).all()
     raw = np.load(sorted((tmp_path / "maps").iterdir())[2])
     assert np.allclose(raw, prediction.anomaly_map[2]) and raw.dtype == np.float32
-    assert {path.parent for path in tmp_path.rglob("*") if path.is_file()} <= {tmp_path, *tmp_path.iterdir()}  # no name leads out
+    # no name leads out
+    assert {path.parent for path in tmp_path.rglob("*") if path.is_file()} <= {tmp_path, *tmp_path.iterdir()}
 
 
 def test_a_name_cannot_break_out_of_its_place(predicted, tmp_path):
@@ -55,7 +59,8 @@ def test_a_name_cannot_break_out_of_its_place(predicted, tmp_path):
 def test_the_report_needs_nothing_from_elsewhere(predicted, tmp_path):
     report.write_page(tmp_path / "report.html", ["a"] * 4, *predicted, guarantee="")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert not re.search(r'(?:src|href)\s*=\s*"(?!data:|#)|@import|fetch\(|url\(', text.replace("http://www.w3.org/2000/svg", ""))
+    assert not re.search(r'(?:src|href)\s*=\s*"(?!data:|#)|@import|fetch\(|url\(',
+                         text.replace("http://www.w3.org/2000/svg", ""))
 
 
 def test_only_the_highest_scores_have_pictures(predicted, tmp_path):
@@ -71,7 +76,8 @@ def test_names_must_belong_to_the_images(predicted, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: apt-get install chromium, to see the report in a browser")
+@pytest.mark.skipif(CHROMIUM is None,
+                    reason="no Chromium found: apt-get install chromium, to see the report in a browser")
 def test_in_a_browser(predicted, tmp_path):
     page = tmp_path / "report.html"
     report.write_page(page, HOSTILE, *predicted, guarantee="From good images.")
@@ -80,13 +86,15 @@ def test_in_a_browser(predicted, tmp_path):
       const slider = document.getElementById("slider"); slider.value = 0.5; slider.dispatchEvent(new Event("input"));
       document.querySelector("th button").click();
       document.body.dataset.seen = JSON.stringify([before, document.getElementById("count").textContent, document.title,
-        [...document.querySelectorAll("#rows tr")].map((row) => row.textContent), document.querySelectorAll("article img").length,
+        [...document.querySelectorAll("#rows tr")].map((row) => row.textContent),
+        document.querySelectorAll("article img").length,
         document.querySelectorAll("#histogram rect").length]);
     </script></body>"""
     page.write_text(page.read_text(encoding="utf-8").replace("</body>", act), encoding="utf-8")
-    shown = subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+    shown = subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
+                            f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
                             page.as_uri()], capture_output=True, text=True, timeout=120).stdout
-    seen = json.loads(re.search(r'data-seen="(.*?)"', shown, re.S)[1].replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    seen = json.loads(html.unescape(re.search(r'data-seen="(.*?)"', shown, re.S)[1]))
     before, after, title, rows, pictures, bars = seen
     assert before == "2 of 4 images above the threshold" and after == "1 of 4 images above the threshold"
     assert title == "D3AD inspection report" and pictures == 12 and bars == 40  # nothing in a name was run

@@ -27,15 +27,19 @@ def test_every_file_has_its_provenance(note):
 
 @pytest.mark.parametrize("note", FOLDERS, ids=lambda path: path.parent.name)
 def test_every_file_is_the_one_that_its_provenance_tells_of(note):
-    """Edited by hand, or drawn anew without its note: either shows as another SHA-256.  Figures that may not be committed are absent."""
+    """Edited by hand, or drawn anew without its note: either shows as another SHA-256.  Figures that may not be
+    committed are absent.
+    """
     entries = json.loads(note.read_text(encoding="utf-8"))
     absent = {path for path in entries if not (ROOT / path).is_file()}
-    other = {path for path in set(entries) - absent if entries[path].get("sha256") != hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}
+    other = {path for path in set(entries) - absent
+             if entries[path].get("sha256") != hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}
     assert not other, "run the notebook that writes them"
     assert all(path.startswith(UNCOMMITTED) for path in absent)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/*.csv")), ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/*.csv")),
+                         ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_number_is_in_range(path):
     frame = pd.read_csv(path)
     values = frame.filter(regex="^(measured|reported)_(i_auroc|p_auroc|pro)$").to_numpy(dtype=float)
@@ -49,5 +53,6 @@ def test_pictures_are_light():
 
 
 def test_no_picture_of_a_dataset_without_a_free_licence():
-    kept = subprocess.run(["git", "-C", str(ROOT), "ls-files", "figures"], capture_output=True, text=True).stdout.split()
+    kept = subprocess.run(["git", "-C", str(ROOT), "ls-files", "figures"], capture_output=True,
+                          text=True).stdout.split()
     assert not [path for path in kept if path.startswith(UNCOMMITTED)]

@@ -24,7 +24,9 @@ def together(fitted, thirty):
 
 
 def furthest(a, b) -> float:
-    """The largest difference between two predictions in any score, map or reconstruction; of numbers above 1, its share of the largest."""
+    """The largest difference between two predictions in any score, map or reconstruction; of numbers above 1, its share
+    of the largest.
+    """
     pairs = [(getattr(a, name), getattr(b, name)) for name in MAPS]
     return max(float((x - y).abs().max() / y.abs().max().clamp_min(1)) for x, y in pairs)
 
@@ -47,7 +49,8 @@ def test_the_order_and_names_of_files_change_nothing(fitted, thirty, tmp_path):
     for folder, names in (("a", range(6)), ("b", range(105, 99, -1))):
         (tmp_path / folder).mkdir()
         for image, name in zip(thirty, names):
-            Image.fromarray(((image + 1) * 127.5).byte().permute(1, 2, 0).numpy()).save(tmp_path / folder / f"{name}.png")
+            pixels = ((image + 1) * 127.5).byte().permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
         scores.append(fitted.predict(tmp_path / folder).score)
     assert torch.allclose(scores[0], scores[1].flip(0), atol=1e-5)
 
@@ -66,24 +69,30 @@ def test_the_number_of_workers_changes_no_number_and_no_byte_of_a_model(tmp_path
     for workers in (1, 2):
         monkeypatch.setattr(parallel, "num_workers", lambda config: workers)
         workspace = open_workspace("smoke", out=str(tmp_path / str(workers)), datasets=["mvtec", "btad"],
-                                               categories=["weave", "washer"], adapt_epochs=0, autoencoder_steps=2, train_steps=2)
+                                               categories=["weave", "washer"], adapt_epochs=0, autoencoder_steps=2,
+                                   train_steps=2)
         runs = workspace.runs()
         prepare(runs, [{}])
         numbers = [{k: v for k, v in run.numbers().items() if k != "seconds"} for run in runs]
-        weights = {path.relative_to(workspace.cache): path.read_bytes() for path in workspace.cache.rglob("*model.safetensors")}
+        weights = {path.relative_to(workspace.cache): path.read_bytes()
+                   for path in workspace.cache.rglob("*model.safetensors")}
         found.append((numbers, weights))
     assert found[0] == found[1] and len(found[0][1]) >= 10
 
 
 def test_no_threshold_looks_at_a_label():
-    """The threshold is a field of the calibration, which is made of training images; what sets it takes scores and a rate only."""
+    """The threshold is a field of the calibration, which is made of training images; what sets it takes scores and a
+    rate only.
+    """
     import inspect
 
     from d3ad import calibration, detector
-    
-    taken = [set(inspect.signature(f).parameters) for f in (calibration.threshold_for, detector.D3AD.set_threshold, detector.D3AD.fit)]
+
+    taken = [set(inspect.signature(f).parameters) for f in (calibration.threshold_for, detector.D3AD.set_threshold,
+                                                            detector.D3AD.fit)]
     assert not any({"labels", "masks", "test"} & names for names in taken)
     assert not {"labels", "masks"} & {field.name for field in dataclasses.fields(detector.Prediction)}
     package = Path(detector.__file__).parent
-    for word in ("youden", "precision_recall_curve", "f1_score", "roc_curve"):  # the usual ways to take a threshold from labels
+    # the usual ways to take a threshold from labels
+    for word in ("youden", "precision_recall_curve", "f1_score", "roc_curve"):
         assert not [path.name for path in package.rglob("*.py") if word in path.read_text(encoding="utf-8").lower()]

@@ -101,7 +101,8 @@ def test_defects_of_all_sizes_occur(drawn):
     for path in [*drawn["visa"].glob("*/Data/Masks/Anomaly/*.png"), *drawn["mvtec"].glob("*/ground_truth/*/*.png")]:
         numbered, count = synthetic.regions(np.asarray(Image.open(path)))
         shares = np.bincount(numbered.ravel(), minlength=count + 1)[1:] / numbered.size
-        sizes |= {"small" if share < synthetic.SMALL else "medium" if share < synthetic.MEDIUM else "large" for share in shares}
+        sizes |= {"small" if share < synthetic.SMALL else "medium" if share < synthetic.MEDIUM else "large"
+                  for share in shares}
     assert sizes == {"small", "medium", "large"}
 
 

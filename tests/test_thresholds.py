@@ -11,7 +11,8 @@ def test_by_hand():
     few = threshold_for([0.2, 0.9, 0.4], 0.01)              # 3 scores can't guarantee 1 %
     assert few.value == 0.9 and few.expected_rate == pytest.approx(0.25)
     assert "1 % as asked would take 99 such images" in str(few) and "as asked" not in str(found)
-    assert "3 % as asked would take 33 such images" in str(threshold_for([1.0], 0.03))  # 1 / 34 is below 3 %, 1 / 33 is not
+    # 1 / 34 is below 3 %, 1 / 33 is not
+    assert "3 % as asked would take 33 such images" in str(threshold_for([1.0], 0.03))
 
 
 def test_what_it_guarantees_is_what_happens():

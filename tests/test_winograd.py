@@ -31,7 +31,8 @@ def test_six_products_are_a_correlation_of_six_inputs_with_three_weights():
     torch.testing.assert_close(a @ ((g @ weights) * (b @ d)), by_hand)
 
 
-@pytest.mark.parametrize("count, height, width, strip", [(1, 16, 16, 96), (3, 16, 32, 96), (2, 40, 24, 5), (1, 64, 16, 1)])
+@pytest.mark.parametrize("count, height, width, strip",
+                         [(1, 16, 16, 96), (3, 16, 32, 96), (2, 40, 24, 5), (1, 64, 16, 1)])
 def test_a_convolution_is_the_same(monkeypatch, count, height, width, strip):
     monkeypatch.setattr(winograd, "STRIP", strip)
     layer = conv(7, 5)
@@ -68,8 +69,8 @@ def test_an_image_is_the_same_alone_and_in_a_batch():
 
 def test_it_pays_for_large_plain_convolutions_only():
     assert pays(conv(128, 128))
-    others = (conv(64, 128), conv(1024, 512), conv(128, 128, stride=2), conv(128, 128, padding=0), conv(128, 128, groups=2),
-              conv(128, 128, bias=False), nn.Conv2d(128, 128, 1), nn.Linear(128, 128))
+    others = (conv(64, 128), conv(1024, 512), conv(128, 128, stride=2), conv(128, 128, padding=0),
+              conv(128, 128, groups=2), conv(128, 128, bias=False), nn.Conv2d(128, 128, 1), nn.Linear(128, 128))
     assert not any(map(pays, others))
 
 
@@ -92,7 +93,8 @@ def of_networks(codec, unet, backbone) -> SimpleNamespace:
 def test_whole_networks_are_the_same_and_share_their_parameters():
     detector = of_networks(*networks())
     codec, unet, fast = detector.codec, detector.unet, FastNetworks(detector)
-    replaced = [sum(isinstance(layer, WinogradConv2d) for layer in part.modules()) for part in (fast.codec, fast.unet, codec, unet)]
+    replaced = [sum(isinstance(layer, WinogradConv2d) for layer in part.modules())
+                for part in (fast.codec, fast.unet, codec, unet)]
     assert replaced[0] > 5 and replaced[1] > 5 and replaced[2:] == [0, 0]
     assert any(layer.doubled for layer in fast.codec.modules() if isinstance(layer, WinogradConv2d))
     assert {id(p) for p in fast.codec.parameters()} == {id(p) for p in codec.parameters()}

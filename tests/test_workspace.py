@@ -22,7 +22,8 @@ def test_an_outcome_is_computed_once_and_read_back_alike(workspace, monkeypatch)
     monkeypatch.setattr(D3AD, "predict", None)  # a second prediction would fail
     again = workspace.runs()[0].outcome(omega=1.0)
     assert first.metrics == again.metrics and torch.equal(first.prediction.score, again.prediction.score)
-    assert {"i_auroc", "p_auroc", "pro", "pro_200", "pro_small", "pro_medium", "pro_large", "seconds"} < set(first.metrics)
+    assert {"i_auroc", "p_auroc", "pro", "pro_200", "pro_small", "pro_medium", "pro_large",
+            "seconds"} < set(first.metrics)
     assert run.numbers(omega=1.0) == first.metrics
 
 
@@ -34,7 +35,7 @@ def test_the_key_follows_settings_and_data(workspace):
     assert run.key != changed.runs()[0].key
 
 
-def test_stand_ins_never_carry_a_datasets_name(workspace):
+def test_synthetic_datasets_never_carry_a_published_name(workspace):
     assert workspace.title("visa") == "VisA-like"
     with pytest.raises(ValueError, match="data_root"):
         open_workspace("visa")
@@ -64,7 +65,8 @@ def test_reported_and_measured_stay_apart(workspace):
 
 
 def test_products_are_written_whole_with_their_provenance(workspace):
-    frame = pd.DataFrame([dict(dataset="A", category="x", method="m", measured_pro=None), dict(dataset="A", category="y", method="m", measured_pro=12.345)])
+    frame = pd.DataFrame([dict(dataset="A", category="x", method="m", measured_pro=None),
+                          dict(dataset="A", category="y", method="m", measured_pro=12.345)])
     tables.save_table(workspace, frame, "table4")
     assert (workspace.results / "table4.csv").read_text().splitlines()[1:] == ["A,x,m,,smoke", "A,y,m,12.35,smoke"] or \
         (workspace.results / "table4.csv").read_text().splitlines()[1:] == ["A,x,m,,smoke", "A,y,m,12.34,smoke"]
@@ -73,8 +75,10 @@ def test_products_are_written_whole_with_their_provenance(workspace):
     provenance.save_figure(workspace, fig, "fig05", "abc")
     entries = json.loads((workspace.results / "provenance.json").read_text())
     assert set(entries) == {"results/smoke/table4.csv", "figures/smoke/fig05.png"}
-    assert set(entries["figures/smoke/fig05.png"]) == {"sha256", "commit", "config", "data", "seed", "packages", "machine", "seconds"}
-    assert entries["results/smoke/table4.csv"]["sha256"] == hashlib.sha256((workspace.results / "table4.csv").read_bytes()).hexdigest()
+    assert set(entries["figures/smoke/fig05.png"]) == {"sha256", "commit", "config", "data", "seed", "packages",
+                                                       "machine", "seconds"}
+    assert entries["results/smoke/table4.csv"]["sha256"] == hashlib.sha256((workspace.results
+                                                                            / "table4.csv").read_bytes()).hexdigest()
     provenance.written(workspace, "fig05", "table4")
     assert not list(workspace.out.rglob("*.part"))
     with pytest.raises(AssertionError):
@@ -83,7 +87,8 @@ def test_products_are_written_whole_with_their_provenance(workspace):
 
 
 def test_a_table_is_laid_out_as_the_paper_prints_it(workspace):
-    measured = pd.DataFrame([dict(dataset="BTAD", category="01", method="D3AD", measured_i_auroc=90.04, measured_pro=None)])
+    measured = pd.DataFrame([dict(dataset="BTAD", category="01", method="D3AD", measured_i_auroc=90.04,
+                                  measured_pro=None)])
     laid_out = tables.layout(tables.beside_paper(3, measured), "md").set_index(["dataset", "category"])
     row = laid_out.loc[("BTAD", "01")]
     assert row["FastFlow"] == "**99.4** / 71.7" and row["D3AD"] == "98.9 / **80.0**" and row["D3AD, measured"] == "90.0"
@@ -91,7 +96,8 @@ def test_a_table_is_laid_out_as_the_paper_prints_it(workspace):
 
 
 def test_tables_are_written_in_three_formats(workspace):
-    measured = pd.DataFrame([dict(dataset="MVTec-like", category="weave", method="D3AD", measured_i_auroc=99.0, measured_p_auroc=98.0, measured_pro=95.0)])
+    measured = pd.DataFrame([dict(dataset="MVTec-like", category="weave", method="D3AD", measured_i_auroc=99.0,
+                                  measured_p_auroc=98.0, measured_pro=95.0)])
     tables.save_layouts(workspace, tables.beside_paper(6, measured), "table6", "Table 6: 100 % of it")
     tex = (workspace.results / "table6.tex").read_text()
     assert "\\toprule" in tex and "\\textbf{100.0}" in tex and "100 \\% of it" in tex and "metal nut" in tex
@@ -101,10 +107,11 @@ def test_tables_are_written_in_three_formats(workspace):
 
 def test_the_registry_holds_every_average_and_every_claim(workspace):
     from d3ad.study import claims
-    
+
     measured = pd.DataFrame([dict(dataset="VisA-like", category="Average", method="D3AD", measured_p_auroc=98.0)])
     tables.save_table(workspace, tables.beside_paper(7, measured), "table7")
     ledger = pd.DataFrame([dict(claim=c.claim, reported=c.reported, measured=None, spread=None) for c in claims.CLAIMS])
     entries = {entry["item"]: entry for entry in provenance.registry(workspace, ledger)}
-    assert entries["Table 7, VisA, D3AD, p_auroc"]["paper"] == 97.9 and entries["Table 7, VisA-like, D3AD, p_auroc"]["measured"] == 98.0
+    assert entries["Table 7, VisA, D3AD, p_auroc"]["paper"] == 97.9
+    assert entries["Table 7, VisA-like, D3AD, p_auroc"]["measured"] == 98.0
     assert sum(item.startswith("claim: ") for item in entries) == len(claims.CLAIMS)

@@ -1,4 +1,5 @@
-"""D3AD among anomalib's models: in its Engine, on its datamodules, judged by its metrics; and predictions as its batches.
+"""D3AD among anomalib's models: in its Engine, on its datamodules, judged by its metrics; and predictions as its
+batches.
 
 >>> from anomalib.data import Folder
 >>> from anomalib.engine import Engine
@@ -30,7 +31,8 @@ def images_of(batch: ImageBatch) -> Tensor:
     return 2 * batch.image.float().clamp(0, 1) - 1
 
 
-def to_image_batch(prediction: Prediction, images: Tensor, labels: Tensor | None = None, masks: Tensor | None = None) -> ImageBatch:
+def to_image_batch(prediction: Prediction, images: Tensor, labels: Tensor | None = None,
+                   masks: Tensor | None = None) -> ImageBatch:
     """A prediction as anomalib's Evaluator and Visualizer take it.
 
     images: (N, 3, H, W) in [-1, 1], those of the prediction.  labels: (N,), 1 = anomalous.  masks: (N, H, W).
@@ -44,8 +46,8 @@ def to_image_batch(prediction: Prediction, images: Tensor, labels: Tensor | None
 
 def _predicted(prediction: Prediction) -> InferenceBatch:
     """Scores and maps, and what lies above D3AD's own threshold."""
-    return InferenceBatch(pred_score=prediction.score, anomaly_map=prediction.anomaly_map, pred_label=prediction.is_anomalous,
-                          pred_mask=prediction.anomaly_map > prediction.threshold)
+    return InferenceBatch(pred_score=prediction.score, anomaly_map=prediction.anomaly_map,
+                          pred_label=prediction.is_anomalous, pred_mask=prediction.anomaly_map > prediction.threshold)
 
 
 class _Scorer(nn.Module):
@@ -55,8 +57,8 @@ class _Scorer(nn.Module):
 
     def forward(self, images: Tensor) -> InferenceBatch:
         if self.detector is None:
-            raise RuntimeError("no detector is fitted: anomalib's checkpoints don't hold one; keep it with module.detector.save(folder) "
-                               "and give D3ADModule(detector=D3AD.load(folder))")
+            raise RuntimeError("no detector is fitted: anomalib's checkpoints don't hold one; keep it with "
+                               "module.detector.save(folder) and give D3ADModule(detector=D3AD.load(folder))")
         prediction = self.detector.predict(2 * images.float().clamp(0, 1).cpu() - 1)
         return InferenceBatch(*(value.to(images.device) for value in _predicted(prediction)))
 

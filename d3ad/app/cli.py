@@ -34,7 +34,8 @@ def parser() -> argparse.ArgumentParser:
                   epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    check = commands.add_parser("check", help="decode every image and mask of a folder or dataset, and list all that is wrong")
+    check = commands.add_parser("check",
+                                help="decode every image and mask of a folder or dataset, and list all that is wrong")
     check.add_argument("folder", nargs="?", help="folder of images (instead of --dataset)")
     _dataset_options(check)
     _folder_options(check)
@@ -48,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--profile", default="demo", choices=profiles(), metavar="P",
                      help=f"settings: {', '.join(profiles())}; paper: pretrained weights, the paper's sizes, a GPU")
     fit.add_argument("--held-out", type=_share, default=0.2, metavar="SHARE",
-                     help="share of the good images that is not trained on and sets the threshold; by default %(default)s")
+                     help="share of the good images that is not trained on and sets the threshold; by default "
+                          "%(default)s")
     fit.add_argument("--false-alarms", type=_share, default=0.01, metavar="RATE",
                      help="share of good parts that may be flagged; by default %(default)s")
     fit.add_argument("--preset", default="faithful", metavar="NAME", help="how it will predict: faithful, fast, or \"3 steps\" (d3ad/speed/presets.py)")
@@ -94,15 +96,20 @@ def parser() -> argparse.ArgumentParser:
     synthesize.add_argument("out", type=Path)
     for name, default in (("train", 80), ("good", 20), ("bad", 40), ("seed", 0), ("size", 256)):
         synthesize.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"by default {default}")
-    synthesize.add_argument("--only", metavar="NAME", help="one drawing, such as board, weave, or button, which no profile trains on")
+    synthesize.add_argument("--only", metavar="NAME",
+                            help="one drawing, such as board, weave, or button, which no profile trains on")
     synthesize.set_defaults(run=run_synthesize)
 
-    benchmark = commands.add_parser("benchmark", help="images per second, share of the machine's limit, training, metrics; as JSON")
+    benchmark = commands.add_parser("benchmark",
+                                    help="images per second, share of the machine's limit, training, metrics; as JSON")
     benchmark.add_argument("--only", choices=("inference", "training", "metrics"), help="one of the three")
-    benchmark.add_argument("--size", choices=("paper", "demo", "tiny"), default="paper", help="of networks and images; by default %(default)s")
-    benchmark.add_argument("--batch", type=int, default=16, metavar="N", help="images predicted at once; by default %(default)s")
+    benchmark.add_argument("--size", choices=("paper", "demo", "tiny"), default="paper",
+                           help="of networks and images; by default %(default)s")
+    benchmark.add_argument("--batch", type=int, default=16, metavar="N",
+                           help="images predicted at once; by default %(default)s")
     benchmark.add_argument("--out", type=Path, default=ROOT / "results" / "benchmark",
-                           help="folder for inference.json, training.json and metrics.json; by default results/benchmark")
+                           help="folder for inference.json, training.json and metrics.json; by default "
+                                "results/benchmark")
     benchmark.set_defaults(run=run_benchmark)
     return top
 
@@ -167,7 +174,8 @@ def _dataset_options(command: argparse.ArgumentParser) -> None:
 
 def _need_dataset(options) -> None:
     if not options.dataset or not options.data_root:
-        raise ValueError("give --dataset and --data-root" + (", or a folder" if options.command in ("check", "fit") else ""))
+        raise ValueError("give --dataset and --data-root" + (", or a folder" if options.command in ("check", "fit")
+                                                             else ""))
 
 
 def _dataset(options):
@@ -264,8 +272,10 @@ def model_card(detector, dataset, num_trained: int) -> str:
         "# A D3AD anomaly detector", "",
         f"Trained on {num_trained} good images of {dataset} (fingerprint {dataset.fingerprint()}).", "",
         f"{str(detector.guarantee).capitalize()}.", "",
-        "Use: `python -m d3ad predict THIS_FOLDER NEW_IMAGES --out OUT`, or `from d3ad import D3AD; D3AD.load(folder)`.", "",
-        "Versions: " + ", ".join(f"{name} {versions.version(name)}" for name in versions.PACKAGES) + f"; d3ad commit {versions.commit()}.", "",
+        "Use: `python -m d3ad predict THIS_FOLDER NEW_IMAGES --out OUT`, or `from d3ad import D3AD; "
+        "D3AD.load(folder)`.", "",
+        "Versions: " + ", ".join(f"{name} {versions.version(name)}"
+                                 for name in versions.PACKAGES) + f"; d3ad commit {versions.commit()}.", "",
         "Settings that differ from the paper's:", "",
         *(f"- `{name}` = {json.dumps(value)}" for name, value in settings.items()), ""])
 
@@ -419,7 +429,8 @@ def run_synthesize(options) -> None:
     if options.only:
         layout = next((layout for layout, names in categories.items() if options.only in names), "mvtec")
         categories = {layout: (options.only,)}
-    folders = synthetic.write_all(options.out, options.train, options.good, options.bad, options.seed, options.size, categories)
+    folders = synthetic.write_all(options.out, options.train, options.good, options.bad, options.seed, options.size,
+                                  categories)
     print(*folders.values(), sep="\n")
 
 
@@ -428,7 +439,8 @@ def run_benchmark(options) -> None:
     from d3ad.speed import benchmark
     for part in (options.only,) if options.only else benchmark.PARTS:
         file = options.out / f"{part}.json"
-        print(benchmark.as_text(benchmark.measured(part, options.size, options.batch, file)), f"written: {file}", sep="\n")
+        print(benchmark.as_text(benchmark.measured(part, options.size, options.batch, file)), f"written: {file}",
+              sep="\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,12 +19,14 @@ class D3ADEstimator(OutlierMixin, BaseEstimator):
     profile: settings to start from.  settings: a dict of those to change, as in `Config.replace`.
     held_out: the share of the training images that sets the threshold instead; 0: a quantile of trained ones sets it.
     false_alarm_rate: of good images that may be called outliers.
-    X is an array or Tensor (N, 3, H, W) in [-1, 1], or such images flattened to (N, 3 * S * S), S the settings' image size,
-    as the steps of a Pipeline pass them on.
+    X is an array or Tensor (N, 3, H, W) in [-1, 1], or such images flattened to (N, 3 * S * S), S the settings' image
+    size, as the steps of a Pipeline pass them on.
     """
 
-    def __init__(self, profile: str = "demo", settings: dict | None = None, held_out: float = 0.2, false_alarm_rate: float = 0.01):
-        self.profile, self.settings, self.held_out, self.false_alarm_rate = profile, settings, held_out, false_alarm_rate
+    def __init__(self, profile: str = "demo", settings: dict | None = None, held_out: float = 0.2,
+                 false_alarm_rate: float = 0.01):
+        self.profile, self.settings = profile, settings
+        self.held_out, self.false_alarm_rate = held_out, false_alarm_rate
 
     def fit(self, X, y=None) -> "D3ADEstimator":
         """Train on good images; y is ignored.  Raises ValueError for another shape or values outside [-1, 1]."""

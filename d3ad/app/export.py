@@ -83,7 +83,8 @@ def export(detector: D3AD, out: Path | str) -> list[Path]:
     for name, (network, example) in networks(detector).items():
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on attributes of diffusers' and timm's modules that no export needs
-            program, content = torch.export.export(network.eval(), example, dynamic_shapes=tuple({0: batch} for _ in example)), io.BytesIO()
+            program, content = torch.export.export(network.eval(), example,
+                                                   dynamic_shapes=tuple({0: batch} for _ in example)), io.BytesIO()
             torch.export.save(program, content)
         write_whole(out / f"{name}.pt2", content.getvalue())
         files.append(out / f"{name}.pt2")

@@ -17,7 +17,9 @@ from d3ad.speed.timing import clock
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds that each part of a fit will take, by name; with `at_once`, autoencoder and features are trained side by side."""
+    """Seconds that each part of a fit will take, by name; with `at_once`, autoencoder and features are trained side by
+    side.
+    """
 
     seconds: dict[str, float]
     at_once: bool = False
@@ -48,11 +50,13 @@ def num_steps(config: Config, num_images: int) -> dict[str, int]:
 
 
 def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: bool = False) -> Forecast:
-    """Train every part for a few steps, and from their pace say how long `D3AD.fit` will take, and scoring what is held out.
+    """Train every part for a few steps, and from their pace say how long `D3AD.fit` will take, and scoring what is held
+    out.
 
-    images: (N, 3, H, W) in [-1, 1], H and W the config's image size.  at_once: autoencoder and features will be trained side by side.
-    Takes a dozen steps and leaves nothing behind.
-    Raises what `fit` would raise: ValueError for images that don't fit the config, FileNotFoundError for missing weights.
+    images: (N, 3, H, W) in [-1, 1], H and W the config's image size.  at_once: autoencoder and features will be trained
+    side by side.  Takes a dozen steps and leaves nothing behind.
+    Raises what `fit` would raise: ValueError for images that don't fit the config, FileNotFoundError for missing
+    weights.
     """
     few = images[:max(config.batch_size, config.k + 1)]
     short = config.replace(autoencoder_steps=1, train_steps=1, pretrain_steps=min(1, config.pretrain_steps),
@@ -66,9 +70,11 @@ def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: boo
             features=lambda n: from_scratch.pretrain(tried.backbone, few, short.replace(pretrain_steps=n)),
             adaptation=lambda n: training.adapt(tried.backbone, tried.codec, tried.unet, few[:config.batch_size],
                                                 mean[:config.batch_size], short.replace(adapt_epochs=n)))
-        seconds = {name: steps * _pace(tried, train[name]) if steps else 0.0 for name, steps in num_steps(config, len(images)).items()}
+        seconds = {name: steps * _pace(tried, train[name]) if steps else 0.0
+                   for name, steps in num_steps(config, len(images)).items()}
         batch = few[:config.predict_batch]
-        levels = (config.calibration_levels or len(tried.conditioning.levels())) if config.standardise and config.dynamic else 1
+        levels = (config.calibration_levels
+                  or len(tried.conditioning.levels())) if config.standardise and config.dynamic else 1
         looks = min(config.calibration_images, len(images)) * levels + num_held_out
         seconds["calibration"] = looks / len(batch) * clock(lambda: tried.predict(batch))[0]
     return Forecast(seconds, at_once)

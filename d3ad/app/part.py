@@ -31,7 +31,8 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
     """Train on most of the good images, set the threshold on the others; say before how long it will take.
 
     good: (N, 3, H, W) in [-1, 1], H and W the config's image size.  held_out: the share that isn't trained on.
-    folder: training states are kept there, each under a name of its settings and images; a fit that was stopped goes on.
+    folder: training states are kept there, each under a name of its settings and images; a fit that was stopped goes
+    on.
     preset: how it will predict (d3ad/speed/presets.py); the threshold is set under it.
     Returns the detector and the number of images that it was trained on.
     Raises ValueError for too few images, FileNotFoundError for missing weights, both before the long work.
@@ -40,11 +41,13 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
     team = processes.launched() or ALONE
     if team.count > 1:
         print(f"{team.count} processes share every batch of {min(config.batch_size, len(train))}", flush=True)
-    seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]  # a state goes on only with the images that it began with
+    # a state goes on only with the images that it began with
+    seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]
     folder, parts = folder and folder / f"{config.hash()}-{seen}", {}
     if sum(forecast.num_steps(config, len(train)).values()) >= LONG:
         at_once = team.count == 1 and num_workers(pick_device(config.device)) > 1
-        print(f"training on {len(train)} images takes {forecast.rehearse(train, config, len(rest), at_once)}", flush=True)
+        print(f"training on {len(train)} images takes {forecast.rehearse(train, config, len(rest), at_once)}",
+              flush=True)
         if at_once:
             parts = _codec_and_backbone(train, config, folder)
     detector = D3AD(config, team)
@@ -56,12 +59,14 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
 
 
 def split_off(images: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Divide images (N, ...) at random into those to train on and a `share` to set the threshold on, at least one of each.
+    """Divide images (N, ...) at random into those to train on and a `share` to set the threshold on, at least one of
+    each.
 
     Raises ValueError for fewer than two images.
     """
     if len(images) < 2:
-        raise ValueError(f"{len(images)} good image can't be divided into some to train on and some to set the threshold on")
+        raise ValueError(f"{len(images)} good image can't be divided into some to train on and some to set the "
+                         "threshold on")
     count = min(max(round(share * len(images)), 1), len(images) - 1)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     return images[order[count:].sort().values], images[order[:count].sort().values]
@@ -81,7 +86,8 @@ def _codec_and_backbone(images: Tensor, config: Config, folder: Path | None) -> 
     losses: dict = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    beside = joblib.Parallel(n_jobs=2, return_as="generator")([joblib.delayed(_features)(images, config, folder and folder / "features")])
+    beside = joblib.Parallel(n_jobs=2, return_as="generator")(
+        [joblib.delayed(_features)(images, config, folder and folder / "features")])
     codec = fit_codec(images, config, folder and folder / "autoencoder", losses)
     backbone, of_features = next(beside)
     torch.set_num_threads(threads)
@@ -122,14 +128,16 @@ class Parts:
 def read(workspace: Workspace, good_folder: str = "", new_folder: str = "") -> Parts:
     """The parts in two folders, or an example for whoever has none at hand.
 
-    good_folder: photographs of good parts, or a folder with `good` and one folder per defect, which can be inspected too.
+    good_folder: photographs of good parts, or a folder with `good` and one folder per defect, which can be inspected
+    too.
     new_folder: photographs to inspect.  Raises ValueError where there is nothing to inspect but what is trained on.
     """
     dataset = data.load("folder", good_folder) if good_folder else example(workspace)
     inspected = data.load("folder", new_folder) if new_folder else dataset
     split = "test" if inspected.test else "train"
     if inspected is dataset and split == "train":
-        raise ValueError(f"{dataset.root} holds good parts only, and all are trained on: give new_folder, with parts to inspect")
+        raise ValueError(f"{dataset.root} holds good parts only, and all are trained on: give new_folder, with parts "
+                         "to inspect")
     size, samples = workspace.config.image_size, getattr(inspected, split)
     names = tuple(sample.image.relative_to(inspected.root).as_posix() for sample in samples)
     return Parts(dataset.images("train", size), inspected.images(split, size), samples, names, dataset.fingerprint(),
@@ -143,7 +151,8 @@ def example(workspace: Workspace) -> Dataset:
     """
     study, seed = workspace.study, workspace.config.seed
     if not study.datasets:
-        raise ValueError(f"the {workspace.name} profile names no dataset: give good_folder, a folder of photographs of good parts")
+        raise ValueError(f"the {workspace.name} profile names no dataset: give good_folder, a folder of photographs of "
+                         "good parts")
     if study.source == "disk":
         return workspace.run(*workspace.targets()[0]).dataset
     layout, drawing, *counts = EXAMPLE
@@ -168,11 +177,13 @@ def scores(parts: Parts, prediction: Prediction) -> pd.DataFrame:
     """A row per new part: kind ("good" or its defect), anomalous, flagged, score in units of the threshold."""
     return pd.DataFrame(dict(kind=[sample.defect for sample in parts.samples],
                              anomalous=[sample.label == 1 for sample in parts.samples],
-                             flagged=prediction.is_anomalous.numpy(), score=(prediction.score / prediction.threshold).numpy()))
+                             flagged=prediction.is_anomalous.numpy(),
+                             score=(prediction.score / prediction.threshold).numpy()))
 
 
 def by_kind(table: pd.DataFrame) -> pd.DataFrame:
-    """How many parts of each kind are flagged, in percent, and their lowest and highest score; all defects; I-AUROC of all.
+    """How many parts of each kind are flagged, in percent, and their lowest and highest score; all defects; I-AUROC of
+    all.
 
     table: of `scores`.  Columns kind, parts, flagged, lowest, highest, measured_i_auroc.
     """

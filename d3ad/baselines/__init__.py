@@ -1,7 +1,7 @@
 """The fourteen baselines of the paper's tables, one file each, behind one interface: fit(train), predict(images).
 
-`make(name, ...)` builds one by the name that the paper uses.  Importing this package imports none of the baselines; those
-that rest on anomalib need that optional package (`pip install "d3ad[baselines]"`).
+`make(name, ...)` builds one by the name that the paper uses.  Importing this package imports none of the baselines;
+those that rest on anomalib need that optional package (`pip install "d3ad[baselines]"`).
 """
 from importlib import import_module
 from importlib.util import find_spec
@@ -28,7 +28,7 @@ BASELINES = {
 
 
 def check_installed(name: str) -> None:
-    """Raise ValueError for an unknown name, ImportError where a baseline's package is missing; imports nothing heavy."""
+    """Raise ValueError for an unknown name, ImportError where its package is missing; imports nothing heavy."""
     if name not in BASELINES:
         raise ValueError(f"unknown baseline {name!r}; there are {', '.join(BASELINES)}")
     if BASELINES[name][2] and find_spec("anomalib") is None:
@@ -47,4 +47,4 @@ def make(name: str, resources: Resources) -> Baseline:
     return baseline_class(name)(resources)
 
 
-__all__ = ["BASELINES", "Resources", "Baseline", "BaselinePrediction", "check_installed", "make", "baseline_class"]
+__all__ = ["BASELINES", "Baseline", "BaselinePrediction", "Resources", "baseline_class", "check_installed", "make"]

@@ -17,7 +17,8 @@ def train_in_turn(name: str, generator: nn.Module, discriminator: nn.Module, num
     forward(images): whatever the generator gives, the fake images first.  generator_loss(images, forward(images)).
     discriminate(images): the probability (B,) of being real.
     """
-    of_generator, of_discriminator = (torch.optim.Adam(m.parameters(), lr=LEARNING_RATE, betas=BETAS, fused=True) for m in (generator, discriminator))
+    of_generator, of_discriminator = (torch.optim.Adam(m.parameters(), lr=LEARNING_RATE, betas=BETAS, fused=True)
+                                      for m in (generator, discriminator))
     bce, losses = nn.BCELoss(), []
     generator.train()
     discriminator.train()
@@ -30,9 +31,9 @@ def train_in_turn(name: str, generator: nn.Module, discriminator: nn.Module, num
         of_generator.step()
 
         real, fake = discriminate(images), discriminate(given[0].detach())
-        told = 0.5 * (bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake)))
+        judge_loss = 0.5 * (bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake)))
         of_discriminator.zero_grad(set_to_none=True)
-        told.backward()
+        judge_loss.backward()
         of_discriminator.step()
         losses.append(loss.item())
     generator.eval()

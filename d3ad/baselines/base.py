@@ -21,7 +21,9 @@ BUDGET_BATCH = 4  # with few steps, small batches learn more for the same work
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a baseline may spend: training steps, times its pace (0: what its paper asks for), and the width of its networks."""
+    """How much a baseline may spend: training steps, times its pace (0: what its paper asks for), and the width of its
+    networks.
+    """
 
     steps: int = 0
     width: float = 1.0
@@ -32,8 +34,8 @@ class Resources:
     """What a baseline may build on, so that all methods compared share it.
 
     config: sizes and seed.  backbone: the features before any adaptation, for the methods that use a pretrained
-    network.  detector: the trained D3AD of the same images, whose autoencoder and diffusion model the diffusion baselines
-    take over; None where there is none.  budget: by default the whole of what the papers ask for.
+    network.  detector: the trained D3AD of the same images, whose autoencoder and diffusion model the diffusion
+    baselines take over; None where there is none.  budget: by default the whole of what the papers ask for.
     """
 
     config: Config
@@ -55,8 +57,8 @@ class BaselinePrediction:
 class Baseline:
     """A method that learns from normal images (N, 3, H, W) in [-1, 1] and scores others.
 
-    A subclass sets `name` and, where it is trained by gradient, `epochs` and `batch_size` of its paper; it implements `_fit`
-    and `_look`.
+    A subclass sets `name` and, where it is trained by gradient, `epochs` and `batch_size` of its paper; it implements
+    `_fit` and `_look`.
 
     pace: under a budget it gets so many times the budget's steps: more where a step is cheap or much has to be learnt.
     """
@@ -99,7 +101,8 @@ class Baseline:
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
             looks = [self._look(batch.to(self.device)) for batch in images.split(self.config.predict_batch)]
-        score, anomaly_map, reconstruction = (None if parts[0] is None else torch.cat([p.cpu() for p in parts]) for parts in zip(*looks))
+        score, anomaly_map, reconstruction = (None if parts[0] is None else torch.cat([p.cpu() for p in parts])
+                                              for parts in zip(*looks))
         return BaselinePrediction(score, anomaly_map, reconstruction, self.threshold)
 
     def _fit(self, train: Tensor) -> None:
@@ -112,16 +115,18 @@ class Baseline:
     def optimise(self, model: nn.Module, loss_of_step: Callable[[int], Tensor], num_images: int, learning_rate: float,
                  weight_decay: float = 0.0) -> None:
         """Train `model`; its learning rate warms up and falls to zero, since budgets are short."""
-        self.losses = training.optimise(self.name, model, loss_of_step, self.num_steps(num_images), learning_rate=learning_rate,
-                                        weight_decay=weight_decay, schedule="cosine")
+        self.losses = training.optimise(self.name, model, loss_of_step, self.num_steps(num_images),
+                                        learning_rate=learning_rate, weight_decay=weight_decay, schedule="cosine")
 
     def batch(self, train: Tensor, step: int) -> Tensor:
-        """The images of a training step: as many as the paper takes, under a budget at most `BUDGET_BATCH`, for more steps."""
+        """The images of a training step: as many as the paper takes, under a budget at most `BUDGET_BATCH`, for more
+        steps.
+        """
         size = min(self.batch_size, BUDGET_BATCH) if self.budget.steps else self.batch_size
         return train[training.batch_indices(len(train), size, step, self.config.seed)].to(self.device)
 
     def crop(self, step: int, *images: Tensor) -> list[Tensor]:
-        """A window of the profile's `crop_size`, at the same place of each (B, C, H, W): convolutions learn from parts as well."""
+        """A window of `crop_size` pixels at the same place of each tensor (B, C, H, W), drawn anew each step."""
         return [training.random_crop(x, step, self.config) for x in images]
 
     @property
@@ -148,8 +153,8 @@ class Blocks(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor] | list[Tensor]:
         with torch.no_grad():
             features = self.backbone(images)
-        found = {f"layer{j}": features[j].contiguous() for j in self.blocks}
-        return list(found.values()) if self.as_list else found
+        named = {f"layer{j}": features[j].contiguous() for j in self.blocks}
+        return list(named.values()) if self.as_list else named
 
 
 def patch_features(features: dict[int, Tensor], blocks: tuple[int, ...] = (2, 3)) -> Tensor:

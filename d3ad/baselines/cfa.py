@@ -1,4 +1,5 @@
-"""CFA (Lee, Lee and Song 2022, arXiv 2206.04325): features pulled into spheres around a memory of normal ones; anomalib's parts.
+"""CFA (Lee, Lee and Song 2022, arXiv 2206.04325): features pulled into spheres around a memory of normal ones;
+anomalib's parts.
 
 Kept: the patch descriptor with coordinates, one centre per place (gamma_c = 1, gamma_d = 1), K = 3 attracting and J = 3
 repelled neighbours, radius 1e-5, its loss and its map.
@@ -25,8 +26,10 @@ class CFA(Baseline):
         self.blocks = Blocks(self.backbone, as_list=True)
         self.descriptor = Descriptor(gamma_d=1, backbone="resnet18").to(self.device)  # as many channels as ResNet-34
         with torch.no_grad():
-            parts = [self.descriptor(self.blocks(batch.to(self.device))).sum(0) for batch in train.split(self.config.predict_batch)]
-        self.centres = (sum(parts) / len(train)).flatten(1)  # (C, h w): the mean image in features, its places the memory
+            parts = [self.descriptor(self.blocks(batch.to(self.device))).sum(0)
+                     for batch in train.split(self.config.predict_batch)]
+        # (C, h w): the mean image in features, its places the memory
+        self.centres = (sum(parts) / len(train)).flatten(1)
         loss = CfaLoss(NEIGHBOURS, HARD, RADIUS)
         loss.radius = loss.radius.detach()  # else its graph is walked twice
         self.optimise(self.descriptor, lambda step: loss(self._distances(self.batch(train, step))[0]), len(train),

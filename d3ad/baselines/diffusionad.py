@@ -1,10 +1,11 @@
 """DiffusionAD (Zhang et al. 2023, arXiv 2303.08730): noise to norm in one step, at two scales, then segmentation.
 
-Kept: the clean image predicted in a single step from a strongly noised one, guided by the prediction from a weakly noised
-one; a segmentation network on image and reconstruction, trained on synthetic anomalies with focal and smooth L1 loss.
-Simplified: the diffusion model is the latent one of the D3AD beside it, already trained on normal images, so that only the
-segmentation network is trained here; textures from other training images instead of DTD; `baseline_width`; the profile's
-budget instead of 3000 epochs.
+Kept: the clean image predicted in a single step from a strongly noised one, guided by the prediction from a weakly
+noised one; a segmentation network on image and reconstruction, trained on synthetic anomalies with focal and smooth L1
+loss.
+Simplified: the diffusion model is the latent one of the D3AD beside it, already trained on normal images, so that only
+the segmentation network is trained here; textures from other training images instead of DTD; `baseline_width`; the
+profile's budget instead of 3000 epochs.
 Reported there: I-AUROC 99.7, P-AUROC 98.7, PRO 95.7 on MVTec AD; 98.8, 98.9, 96.0 on VisA.
 """
 import torch
@@ -28,7 +29,8 @@ class DiffusionAD(Baseline):
 
     def _fit(self, train: Tensor) -> None:
         if self.detector is None:
-            raise ValueError("DiffusionAD takes over the diffusion model of a trained D3AD: give one in Resources.detector")
+            raise ValueError("DiffusionAD takes over the diffusion model of a trained D3AD: give one in "
+                             "Resources.detector")
         self.segment = DiscriminativeSubNetwork(in_channels=6, out_channels=2, base_width=self.width(64))
         self.segment.to(self.device, memory_format=torch.channels_last)
         focal = FocalLoss(alpha=1, reduction="mean")
@@ -37,8 +39,8 @@ class DiffusionAD(Baseline):
             generator = step_generator(self.config.seed, step)
             broken, where = pasted(self.batch(train, step), generator)
             broken, repaired, where = self.crop(step, broken, self._repaired(broken, [generator] * len(broken)), where)
-            told = self.segment(torch.cat([broken, repaired], 1))
-            return focal(told, where.long()) + smooth_l1_loss(told.softmax(1)[:, 1], where)
+            logits = self.segment(torch.cat([broken, repaired], 1))
+            return focal(logits, where.long()) + smooth_l1_loss(logits.softmax(1)[:, 1], where)
 
         self.optimise(self.segment, loss_of_step, len(train), learning_rate=1e-3)
 
@@ -61,6 +63,7 @@ class DiffusionAD(Baseline):
         return self.detector.codec.decode(diffusion.predict_x0(z_t, eps, abar_t))
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        repaired = self._repaired(images, [torch.Generator().manual_seed(image_seed(image.cpu(), self.config.seed)) for image in images])
+        repaired = self._repaired(images, [torch.Generator().manual_seed(image_seed(image.cpu(), self.config.seed))
+                                           for image in images])
         anomaly_map = maps.smooth(self.segment(torch.cat([images, repaired], 1)).softmax(1)[:, 1], self.sigma)
         return maps.image_score(anomaly_map), anomaly_map, repaired

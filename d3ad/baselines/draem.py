@@ -1,11 +1,14 @@
-"""DRAEM (Zavrtanik, Kristan and Skocaj 2021, arXiv 2108.07610): repair pasted textures, then segment what was repaired; anomalib's parts.
+"""DRAEM (Zavrtanik, Kristan and Skocaj 2021, arXiv 2108.07610): repair pasted textures, then segment what was repaired;
+anomalib's parts.
 
 Kept: the reconstructive and the discriminative network side by side, trained with squared error, SSIM and focal loss on
 synthetic anomalies; the smoothed map's maximum as image score.
-Simplified: textures come from other training images instead of DTD (not at hand); `baseline_width` narrows both networks;
-the profile's budget at a rate of 1e-3 instead of 700 epochs at 1e-4; convolutions see crops where the profile has a `crop_size`.
-Why it is near chance in the demo profile: 200 steps of 7,000 and more.  With 240 steps of eight images instead of 200 of four,
-I-AUROC rose from 57 to 73 on weave and from 54 to 81 on plank; the reconstructive network has hardly begun to copy its input.
+Simplified: textures come from other training images instead of DTD (not at hand); `baseline_width` narrows both
+networks; the profile's budget at a rate of 1e-3 instead of 700 epochs at 1e-4; convolutions see crops where the profile
+has a `crop_size`.
+Why it is near chance in the demo profile: 200 steps of 7,000 and more.  With 240 steps of eight images instead of 200
+of four, I-AUROC rose from 57 to 73 on weave and from 54 to 81 on plank; the reconstructive network has hardly begun to
+copy its input.
 Reported there: I-AUROC 98.0, P-AUROC 97.3 on MVTec AD.
 """
 import torch
@@ -27,7 +30,7 @@ class Draem(Baseline):
     def _fit(self, train: Tensor) -> None:
         self.repair = ReconstructiveSubNetwork(base_width=self.width(128))
         self.segment = DiscriminativeSubNetwork(in_channels=6, out_channels=2, base_width=self.width(64))
-        both = nn.ModuleList([self.repair, self.segment]).to(self.device, memory_format=torch.channels_last)
+        networks = nn.ModuleList([self.repair, self.segment]).to(self.device, memory_format=torch.channels_last)
         loss = DraemLoss()
 
         def loss_of_step(step: int) -> Tensor:
@@ -38,7 +41,7 @@ class Draem(Baseline):
             repaired = self.repair(broken)
             return loss(images, repaired, where.unsqueeze(1), self.segment(torch.cat([broken, repaired], 1)))
 
-        self.optimise(both, loss_of_step, len(train), learning_rate=1e-3)
+        self.optimise(networks, loss_of_step, len(train), learning_rate=1e-3)
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         images = (images + 1) / 2

@@ -22,8 +22,8 @@ class FastFlow(Baseline):
         self.model.feature_extractor = Blocks(self.backbone, as_list=True)
         self.model.to(self.device)
         loss = FastflowLoss()
-        self.optimise(self.model, lambda step: loss(*self.model(self.batch(train, step))), len(train), learning_rate=1e-3,
-                      weight_decay=1e-5)
+        self.optimise(self.model, lambda step: loss(*self.model(self.batch(train, step))), len(train),
+                      learning_rate=1e-3, weight_decay=1e-5)
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, None]:
         anomaly_map = maps.smooth(self.model(images).anomaly_map.squeeze(1), self.sigma)

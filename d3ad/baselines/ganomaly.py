@@ -1,7 +1,10 @@
-"""GANomaly (Akcay, Atapour-Abarghouei and Breckon 2018, arXiv 1805.06725): encode, decode, encode again; anomalib's torch model.
+"""GANomaly (Akcay, Atapour-Abarghouei and Breckon 2018, arXiv 1805.06725): encode, decode, encode again; anomalib's
+torch model.
 
-Kept: the generator's three losses (adversarial on features 1, contextual 50, encoder 1); the score, the distance between both codes.
-Simplified: `baseline_width` narrows the networks; the profile's budget instead of 15 epochs of far larger datasets.  The method
+Kept: the generator's three losses (adversarial on features 1, contextual 50, encoder 1); the score, the distance
+between both codes.
+Simplified: `baseline_width` narrows the networks; the profile's budget instead of 15 epochs of far larger datasets.
+The method
 has no map: the absolute difference of image and reconstruction, smoothed, stands in and is ours.
 Reported there: AUROC on classes of CIFAR-10 and on X-ray images; MVTec AD isn't in that paper.
 """
@@ -21,7 +24,8 @@ class GANomaly(Baseline):
     epochs, batch_size, pace = 15, 32, 2.0  # two networks learn all they know here
 
     def steps_asked(self, num_images: int) -> int:
-        return 100 * self.epochs  # 15 epochs of datasets of some thousand images: few epochs of few images teach a GAN nothing
+        # 15 epochs of datasets of some thousand images: few epochs of few images teach a GAN nothing
+        return 100 * self.epochs
 
     def _fit(self, train: Tensor) -> None:
         size = (self.config.image_size,) * 2
@@ -33,7 +37,8 @@ class GANomaly(Baseline):
             real_features, fake_features = (self.model.discriminator(x)[1] for x in (images, fake))
             return loss(code, code_again, images, fake, real_features, fake_features)
 
-        self.losses = train_in_turn(self.name, self.model.generator, self.model.discriminator, self.num_steps(len(train)),
+        self.losses = train_in_turn(self.name, self.model.generator, self.model.discriminator,
+                                    self.num_steps(len(train)),
                                     lambda step: self.batch(train, step), generator_loss, self.model.generator,
                                     lambda images: self.model.discriminator(images)[0])
 

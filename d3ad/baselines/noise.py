@@ -4,8 +4,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def octave_noise(count: int, size: int, generator: torch.Generator, octaves: int = 6, persistence: float = 0.8) -> Tensor:
-    """Noise (count, size, size) of mean 0 and deviation 1: lattices from 2 points across upwards, each octave twice as fine.
+def octave_noise(count: int, size: int, generator: torch.Generator, octaves: int = 6,
+                 persistence: float = 0.8) -> Tensor:
+    """Noise (count, size, size) of mean 0 and standard deviation 1: lattices from 2 points
+    across upwards, each octave twice as fine.
 
     Stands in for simplex noise (AnoDDPM: 6 octaves, persistence 0.8); a smooth interpolation of random lattices has the
     same spectrum and needs no further package.
@@ -20,17 +22,19 @@ def octave_noise(count: int, size: int, generator: torch.Generator, octaves: int
 
 
 def pasted(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """DRAEM's synthetic anomalies: images (B, 3, H, W) with blobs of another texture, and the blobs, (B, H, W) of 0 and 1.
+    """DRAEM's synthetic anomalies: images (B, 3, H, W) with blobs of another texture, and their masks (B, H, W).
 
-    The texture is another training image, turned and shifted in colour, where the authors take photographs of textures (DTD).
-    About half of the images stay as they are.
+    The texture is another training image, turned and shifted in colour, where the authors take photographs of textures
+    (DTD).  About half of the images stay as they are.
     """
     batch, _, size, _ = images.shape
-    coarse = octave_noise(batch, size, generator, octaves=int(torch.randint(2, 5, (1,), generator=generator)), persistence=1.0)
+    coarse = octave_noise(batch, size, generator, octaves=int(torch.randint(2, 5, (1,), generator=generator)),
+                          persistence=1.0)
     level = 0.8 + torch.rand(batch, 1, 1, generator=generator)
     chosen = torch.rand(batch, 1, 1, generator=generator) < 0.5
     where = ((coarse > level) & chosen).to(images)
-    other = images[torch.randperm(batch, generator=generator)].rot90(int(torch.randint(1, 4, (1,), generator=generator)), (2, 3))
+    shuffled = images[torch.randperm(batch, generator=generator)]
+    other = shuffled.rot90(int(torch.randint(1, 4, (1,), generator=generator)), (2, 3))
     tint = (torch.rand(batch, 3, 1, 1, generator=generator) - 0.5).to(images)
     opacity = (0.2 + 0.8 * torch.rand(batch, 1, 1, 1, generator=generator)).to(images) * where.unsqueeze(1)
     return torch.lerp(images, (1.5 * other + tint).clamp(-1, 1), opacity), where

@@ -1,11 +1,12 @@
-"""PatchCore (Roth et al. 2022, arXiv 2106.08265): a coreset of normal patches, distance to the nearest; anomalib's torch model.
+"""PatchCore (Roth et al. 2022, arXiv 2106.08265): a coreset of normal patches, distance to the nearest; anomalib's
+torch model.
 
 Kept: blocks 2 and 3, averaged over 3 x 3; greedy k-center coreset; 9 neighbours that reweight the image score.
-Simplified: the coreset holds 10 % of the patches, but at most 2000 (the paper compares 25 %, 10 % and 1 % and finds them
-close), because the greedy choice takes as many passes over all patches.
+Simplified: the coreset holds 10 % of the patches, but at most 2000 (the paper compares 25 %, 10 % and 1 % and finds
+them close), because the greedy choice takes as many passes over all patches.
 Reported there (WideResNet-50): I-AUROC 99.1, P-AUROC 98.1, PRO 93.5 on MVTec AD.
-The greedy choice is written here: anomalib's makes two tensors of all patches for each centre, and where the C library doesn't
-give such blocks back, memory grew to 18 GB.
+The greedy choice is written here: anomalib's makes two tensors of all patches for each centre, and where the C library
+doesn't give such blocks back, memory grew to 18 GB.
 """
 import torch
 from anomalib.models.components import SparseRandomProjection
@@ -35,12 +36,12 @@ class PatchCore(Baseline):
         self.model.eval()
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, None]:
-        found = self.model(images)
-        return found.pred_score.flatten(), found.anomaly_map.squeeze(1), None
+        output = self.model(images)
+        return output.pred_score.flatten(), output.anomaly_map.squeeze(1), None
 
 
 def greedy_coreset(points: Tensor, count: int) -> Tensor:
-    """Indices (count,) of points (N, D), each the farthest from those before it (k-center greedy); the first is drawn at random."""
+    """Indices (count,) of points (N, D), each the farthest from those before it (k-center greedy), the first random."""
     squares = points.square().sum(1)
     index = int(torch.randint(len(points), (1,)))
     chosen, nearest = [index], torch.full_like(squares, torch.inf)

@@ -3,11 +3,12 @@
 Kept: a projection per block between encoder and bottleneck, trained with pseudo-anomalies by three losses: optimal
 transport between normal and restored features (Sinkhorn), their cosine distance, and a contrast between the noisy
 features and the normal ones.
-Simplified: the losses are not the authors' to the letter: transport is taken between normal and restored features (theirs:
-normal and shuffled normal ones), the contrast pushes above a margin (theirs pulls), its weight and the cosine's are
-swapped; projections are three 1 x 1 convolutions (theirs: four 3 x 3 ones); optimal transport over the images of a batch
-on averaged features, where the authors use the geomloss package; noise of several octaves on a lattice stands in for simplex noise; one optimizer for all.
-Reported there (WideResNet-50): I-AUROC 99.4, P-AUROC 98.3, PRO 95.0 on MVTec AD.
+Simplified: the losses are not the authors' to the letter: transport is taken between normal and restored features
+(theirs: normal and shuffled normal ones), the contrast pushes above a margin (theirs pulls), its weight and the
+cosine's are swapped; projections are three 1 x 1 convolutions (theirs: four 3 x 3 ones); optimal transport over the
+images of a batch on averaged features, where the authors use the geomloss package; noise of several octaves on a
+lattice stands in for simplex noise; one optimizer for all.  Reported there (WideResNet-50): I-AUROC 99.4, P-AUROC 98.3,
+PRO 95.0 on MVTec AD.
 """
 import torch
 import torch.nn as nn
@@ -31,7 +32,7 @@ class RDPlusPlus(RD4AD):
         self._build()
         features = self.model.encoder(train[:2].to(self.device))
         self.projections = nn.ModuleList(_projection(f.shape[1]) for f in features.values()).to(self.device)
-        both = nn.ModuleDict({"model": self.model, "projections": self.projections})
+        learners = nn.ModuleDict({"model": self.model, "projections": self.projections})
         distillation = ReverseDistillationLoss()
 
         def loss_of_step(step: int) -> Tensor:
@@ -47,7 +48,7 @@ class RDPlusPlus(RD4AD):
                 loss = loss + 0.2 * (transport + 0.1 * _cosine(bad, good) + 0.01 * contrast)
             return loss
 
-        self.optimise(both, loss_of_step, len(train), learning_rate=5e-3)
+        self.optimise(learners, loss_of_step, len(train), learning_rate=5e-3)
 
     def _project(self, features: list[Tensor]) -> list[Tensor]:
         return [project(f) for project, f in zip(self.projections, features)]
@@ -62,7 +63,8 @@ class RDPlusPlus(RD4AD):
 def _projection(channels: int) -> nn.Module:
     """An hourglass of 1 x 1 convolutions, as wide as its input at both ends."""
     half = channels // 2
-    return nn.Sequential(nn.Conv2d(channels, half, 1), nn.InstanceNorm2d(half), nn.LeakyReLU(), nn.Conv2d(half, half, 1),
+    return nn.Sequential(nn.Conv2d(channels, half, 1), nn.InstanceNorm2d(half), nn.LeakyReLU(),
+                         nn.Conv2d(half, half, 1),
                          nn.InstanceNorm2d(half), nn.LeakyReLU(), nn.Conv2d(half, channels, 1))
 
 

@@ -1,11 +1,15 @@
-"""Skip-GANomaly (Akcay, Atapour-Abarghouei and Breckon 2019, arXiv 1901.08954): a U-shaped generator beside a discriminator.
+"""Skip-GANomaly (Akcay, Atapour-Abarghouei and Breckon 2019, arXiv 1901.08954): a U-shaped generator beside a
+discriminator.
 
 Kept: skip connections at every level, the losses (adversarial 1, contextual 40, latent 1), the score 0.9 R + 0.1 L of
 reconstruction and discriminator features.
 Simplified: R and L are scaled by their means over the training images instead of the test set's range; `baseline_width`
-narrows the networks; the profile's budget instead of 15 epochs of larger datasets.  The map, ours, is the smoothed difference.
+narrows the networks; the profile's budget instead of 15 epochs of larger datasets.  The map, ours, is the smoothed
+difference.
 Reported there: AUROC up to 0.95 on classes of CIFAR-10, and on X-ray images; MVTec AD isn't in that paper.
 """
+import itertools
+
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -26,7 +30,7 @@ def _channels(width: int) -> list[int]:
 def _halvings(channels: list[int]) -> list[nn.Module]:
     """A block per level, each halving the image."""
     return [nn.Sequential(nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2))
-            for a, b in zip(channels[:-1], channels[1:])]
+            for a, b in itertools.pairwise(channels)]
 
 
 class _Generator(nn.Module):
@@ -74,7 +78,8 @@ class SkipGANomaly(Baseline):
         return 100 * self.epochs
 
     def _fit(self, train: Tensor) -> None:
-        self.generator, self.discriminator = _Generator(self.width(64)).to(self.device), _Discriminator(self.width(64)).to(self.device)
+        self.generator = _Generator(self.width(64)).to(self.device)
+        self.discriminator = _Discriminator(self.width(64)).to(self.device)
 
         def generator_loss(images: Tensor, given: tuple) -> Tensor:
             judged, fake_features = self.discriminator(given[0])
@@ -84,7 +89,8 @@ class SkipGANomaly(Baseline):
 
         self.losses = train_in_turn(self.name, self.generator, self.discriminator, self.num_steps(len(train)),
                                     lambda step: self.crop(step, self.batch(train, step))[0], generator_loss,
-                                    lambda images: (self.generator(images),), lambda images: self.discriminator(images)[0])
+                                    lambda images: (self.generator(images),),
+                                    lambda images: self.discriminator(images)[0])
         with torch.no_grad():
             parts = [self._parts(batch.to(self.device))[:2] for batch in train.split(self.config.predict_batch)]
         self.scale = [torch.cat(part).mean() for part in zip(*parts)]
@@ -93,7 +99,8 @@ class SkipGANomaly(Baseline):
         """R and L of each image (B,), and the generator's image."""
         fake = self.generator(images)
         real_features, fake_features = (self.discriminator(x)[1] for x in (images, fake))
-        return (images - fake).abs().flatten(1).mean(1), (real_features - fake_features).square().flatten(1).mean(1), fake
+        return (images - fake).abs().flatten(1).mean(1), (real_features
+                                                          - fake_features).square().flatten(1).mean(1), fake
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         reconstruction, latent, fake = self._parts(images)

@@ -33,8 +33,8 @@ class Spade(Baseline):
         pooled, places = self._features(images)
         near = torch.cdist(pooled, self.pooled).topk(min(K, len(self.pooled)), largest=False)
         side = round(places.shape[1] ** 0.5)
-        found = []
+        coarse_maps = []
         for image, neighbours in zip(places, near.indices):
             gallery = self.places[neighbours[:GALLERY]].flatten(0, 1)
-            found.append(torch.cdist(image, gallery).amin(1).view(side, side))
-        return near.values.mean(1), self.finish(torch.stack(found)), None
+            coarse_maps.append(torch.cdist(image, gallery).amin(1).view(side, side))
+        return near.values.mean(1), self.finish(torch.stack(coarse_maps)), None

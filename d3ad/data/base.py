@@ -146,10 +146,12 @@ class Dataset:
 
     def duplicates(self) -> list[str]:
         """A line for each test image whose file is, byte for byte, that of a training image."""
-        trained = {hashlib.sha256(sample.image.read_bytes()).digest(): sample.image for sample in self.train if sample.image.is_file()}
+        trained = {hashlib.sha256(sample.image.read_bytes()).digest(): sample.image for sample in self.train
+                   if sample.image.is_file()}
         same = ((sample.image, trained.get(hashlib.sha256(sample.image.read_bytes()).digest())) for sample in self.test
                 if sample.image.is_file())
-        return [f"{image}: the same image as {other}, which is trained on; remove one of the two" for image, other in same if other]
+        return [f"{image}: the same image as {other}, which is trained on; remove one of the two"
+                for image, other in same if other]
 
     def _samples(self, split):
         if split not in ("train", "test"):

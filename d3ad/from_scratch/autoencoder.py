@@ -34,9 +34,10 @@ class ResBlock(nn.Module):
 class SmallAutoencoder(ModelMixin, ConfigMixin):
     """A variational autoencoder that two CPU cores train in a minute; 8x downsampling like the paper's.
 
-    Two paths are added: a linear one, from a patch of 8 x 8 pixels to its latent and back, which starts as the principal
-    components of the training patches (`start_linear`), and a convolutional one, which starts at zero and learns the
-    rest.  The latter's first 4x are a rearrangement of pixels into channels, so that no layer works at full resolution.
+    Two paths are added: a linear one, from a patch of 8 x 8 pixels to its latent and back, which starts as the
+    principal components of the training patches (`start_linear`), and a convolutional one, which starts at zero and
+    learns the rest.  The latter's first 4x are a rearrangement of pixels into channels, so that no layer works at full
+    resolution.
 
     linear: False leaves the linear path out.  What remains learns the smooth part of an image first, and forgets grain;
     on rough surfaces that is what a detector wants.
@@ -67,7 +68,7 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def start_linear(self, images: Tensor) -> None:
-        """Set the linear path to the principal components of the images' patches, the first scaled to standard deviation 1."""
+        """Set the linear path to the patches' principal components, the first at standard deviation 1."""
         patches = F.pixel_unshuffle(images, 8).permute(0, 2, 3, 1).flatten(0, 2).double()
         mean = patches.mean(0)
         variances, axes = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
@@ -92,7 +93,7 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):
 
 def autoencoder_loss(model: SmallAutoencoder, images: Tensor, noise: Tensor, kl_weight: float = 1e-4,
                      distance: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
-    """Mean absolute error of the decoded posterior sample, plus the KL divergence to N(0, 1) per latent element, a scalar.
+    """Mean absolute error of the decoded posterior sample, plus the KL divergence to N(0, 1) per element.
 
     images: (B, 3, H, W) in [-1, 1].  noise: (B, C, H/8, W/8), standard normal.
     distance: of decoded images and images, a scalar that is added, such as a perceptual one.
@@ -108,8 +109,8 @@ def train_autoencoder(codec: "LatentCodec", images: Tensor, config: Config, fold
                       team: Alone = ALONE) -> list[float]:
     """Train the small autoencoder on normal images (N, 3, H, W), and scale its latents to standard deviation 1.
 
-    With `autoencoder_perceptual`, its loss also holds the distance of the config's pretrained features, which stay as they are.
-    Raises FileNotFoundError where these can't be had.
+    With `autoencoder_perceptual`, its loss also holds the distance of the config's pretrained features, which stay as
+    they are.  Raises FileNotFoundError where these can't be had.
     """
     model = codec.model
     distance = perceptual_distance(config, model.device) if config.autoencoder_perceptual else None
@@ -123,8 +124,8 @@ def train_autoencoder(codec: "LatentCodec", images: Tensor, config: Config, fold
         mine, noise = (team.share(x).to(model.device) for x in (batch, noise))
         return team.weighted(autoencoder_loss(model, mine, noise, distance=distance), of=len(batch))
 
-    losses = optimise("autoencoder", model, loss_of_step, config.autoencoder_steps, learning_rate=2e-3, schedule="cosine",
-                      folder=folder, team=team)
+    losses = optimise("autoencoder", model, loss_of_step, config.autoencoder_steps, learning_rate=2e-3,
+                      schedule="cosine", folder=folder, team=team)
     model.register_to_config(scaling_factor=1.0)
     mean, _ = codec.encode_all(images[:256])
     model.register_to_config(scaling_factor=round(float(1 / mean.std()), 6))
@@ -132,10 +133,10 @@ def train_autoencoder(codec: "LatentCodec", images: Tensor, config: Config, fold
 
 
 def perceptual_distance(config: Config, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function of decoded images and images: `autoencoder_perceptual` times their cosine distance in phi's `adapt_blocks`.
+    """A function of decoded images and images: their distance in phi's blocks, times `autoencoder_perceptual`.
 
-    It is the distance of Eq. 10, so what the maps compare starts close to zero on normal images.  phi is frozen; gradients reach
-    the decoded images only.
+    It is the distance of Eq. 10, so what the maps compare starts close to zero on normal images.  phi is frozen;
+    gradients reach the decoded images only.
     """
     phi = FeatureExtractor(config.backbone, config.backbone_weights).to(device).eval().requires_grad_(False)
 
@@ -144,6 +145,7 @@ def perceptual_distance(config: Config, device: torch.device) -> Callable[[Tenso
             wanted = phi(images)
         features = phi(decoded)
         blocks = config.adapt_blocks
-        return config.autoencoder_perceptual * adaptation_loss([wanted[j] for j in blocks], [features[j] for j in blocks])
+        return config.autoencoder_perceptual * adaptation_loss([wanted[j] for j in blocks],
+                                                               [features[j] for j in blocks])
 
     return distance

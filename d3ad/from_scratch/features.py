@@ -1,4 +1,6 @@
-"""Training of phi on normal images, from random weights: to find what was pasted in.  Not part of the paper, which takes ImageNet's."""
+"""Training of phi on normal images, from random weights: to find what was pasted in.  Not part of the paper, which
+takes ImageNet's.
+"""
 from pathlib import Path
 
 import torch
@@ -33,7 +35,7 @@ def corrupt(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
 
 
 def _blob(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """A patch (H, W) of 0 and 1: a stretched, turned ellipse with a rough edge, a fiftieth to half of the image wide."""
+    """A mask (H, W) of 0 and 1: a stretched, turned ellipse with a rough edge, 1/50 to 1/2 of the image wide."""
     size, aspect, angle, cy, cx = torch.rand(5, generator=generator).tolist()
     y = torch.linspace(0, 1, height).view(-1, 1) - cy
     x = torch.linspace(0, 1, width).view(1, -1) - cx
@@ -41,7 +43,8 @@ def _blob(height: int, width: int, generator: torch.Generator) -> Tensor:
     long = 0.03 + 0.25 * size ** 2
     short = max(long * (0.1 + 0.9 * aspect), 0.012)
     distance = ((turn.cos() * x + turn.sin() * y) / long) ** 2 + ((turn.cos() * y - turn.sin() * x) / short) ** 2
-    rough = F.interpolate(torch.randn(1, 1, 8, 8, generator=generator), (height, width), mode="bicubic").view(height, width)
+    grain = torch.randn(1, 1, 8, 8, generator=generator)
+    rough = F.interpolate(grain, (height, width), mode="bicubic").view(height, width)
     return (distance * (1 + 0.4 * rough) < 1).float()
 
 

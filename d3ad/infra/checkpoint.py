@@ -1,7 +1,7 @@
 """Writing the folder of a detector, reading one that may come from anyone, and the state of a training.
 
-Nothing in it is ever run: weights are safetensors, never pickles, settings are JSON, and nothing is fetched.  What doesn't fit
-is refused in one line that names the file, before memory is taken for it.
+Nothing in it is ever run: weights are safetensors, never pickles, settings are JSON, and nothing is fetched.  What
+doesn't fit is refused in one line that names the file, before memory is taken for it.
 """
 import contextlib
 import json
@@ -17,27 +17,31 @@ from torch import Tensor
 from d3ad.infra.files import load_tensors, read_json, replacing, save_tensors, tidy
 
 FORMAT = 1  # of the folder; raised when an older d3ad couldn't read it
-RETIRED = frozenset((  # settings that detectors of this format may carry from before: they were a study's, or are no more
-    "source", "datasets", "categories", "drawn_counts", "split", "seeds", "spread_categories", "rivals", "rival_steps", "rival_width",
-    "rival_spread_categories"))
+# settings that detectors of this format may carry from before: they were a study's, or are no more
+RETIRED = frozenset((
+    "source", "datasets", "categories", "drawn_counts", "split", "seeds", "spread_categories", "rivals", "rival_steps",
+    "rival_width", "rival_spread_categories"))
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name
 MOST = {"layers": 64, "depth": 64, "blocks": 64}  # of what makes a loop; any other number in a network's config: 16,384
 
 
 def check_replaceable(folder: Path) -> None:
     """Raise FileExistsError where `save` would replace something else than a saved detector."""
-    if folder.is_dir() and (not any(folder.iterdir()) or (folder / "calibration").is_dir() and (folder / "config.json").is_file()):
+    if folder.is_dir() and (not any(folder.iterdir()) or ((folder / "calibration").is_dir()
+                            and (folder / "config.json").is_file())):
         return
     if folder.exists():
-        raise FileExistsError(f"{folder} exists and is not a saved detector, so it is not replaced: choose another folder")
+        raise FileExistsError(f"{folder} exists and is not a saved detector, so it is not replaced: choose another "
+                              "folder")
 
 
-def save(folder: Path, models: dict, parts: dict[str, tuple[dict[str, Tensor], dict]], settings: dict, card: str = "") -> Path:
+def save(folder: Path, models: dict, parts: dict[str, tuple[dict[str, Tensor], dict]], settings: dict,
+         card: str = "") -> Path:
     """Write a detector in one go: a folder per part, config.json, and README.md where there is a `card`.
 
-    models: those of diffusers, which write themselves.  parts: the others, tensors and config.  settings: ready for JSON.
-    The folder appears only when it is complete; an older detector of that name is replaced, and lost at no moment.
-    Raises FileExistsError where the folder holds something else.
+    models: those of diffusers, which write themselves.  parts: the others, tensors and config.  settings: ready for
+    JSON.  The folder appears only when it is complete; an older detector of that name is replaced, and lost at no
+    moment.  Raises FileExistsError where the folder holds something else.
     """
     check_replaceable(folder)
     with replacing(folder) as unfinished:
@@ -80,8 +84,8 @@ def read_settings(folder: Path) -> dict:
             or not isinstance(settings["config"], dict):
         raise ValueError(f"{file} is not of a saved detector")
     if settings["format"] != FORMAT:
-        raise ValueError(f"{file} has format {settings['format']!r}, this version reads {FORMAT}: train the detector anew, or use "
-                         "the version that saved it")
+        raise ValueError(f"{file} has format {settings['format']!r}, this version reads {FORMAT}: train the detector "
+                         "anew, or use the version that saved it")
     losses = settings["losses"]
     if not isinstance(losses, dict) or not all(isinstance(part, list) and all(isinstance(x, (int, float)) for x in part)
                                                for part in losses.values()):
@@ -92,8 +96,8 @@ def read_settings(folder: Path) -> dict:
 def read_tensors(file: Path, *names: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
-    Raises FileNotFoundError where it is missing, ValueError where it is something else, lacks one of `names`, or holds a
-    value that isn't finite.
+    Raises FileNotFoundError where it is missing, ValueError where it is something else, lacks one of `names`, or holds
+    a value that isn't finite.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: the saved detector is incomplete")
@@ -109,7 +113,7 @@ def read_tensors(file: Path, *names: str) -> dict[str, Tensor]:
 
 
 def load_network(file: Path, make: Callable[[], nn.Module]) -> nn.Module:
-    """The network that make() builds with the weights in a file, ready to predict; ValueError where they are not its own."""
+    """The network that make() builds, with a file's weights, ready to predict; ValueError where they don't fit."""
     check_size(file, make)
     model = make().eval()
     try:
@@ -120,22 +124,23 @@ def load_network(file: Path, make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def check_size(file: Path, make: Callable[[], nn.Module]) -> None:
-    """Raise ValueError where the network that make() builds has many more values than the file: before it takes memory."""
+    """Raise ValueError, before it takes memory, where make()'s network has many more values than the file."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: the saved detector is incomplete")
     with torch.device("meta"):
         expected = sum(parameter.numel() for parameter in make().parameters())
     try:
         with safe_open(file, "pt") as stored:
-            found = sum(torch.Size(stored.get_slice(key).get_shape()).numel() for key in stored.keys())
+            names = stored.keys()  # it can't be walked through itself
+            held = sum(torch.Size(stored.get_slice(name).get_shape()).numel() for name in names)
     except SafetensorError as error:
         raise ValueError(f"{file} is not a safetensors file, or damaged ({error})") from None
-    if expected > 1.1 * found:
-        raise ValueError(f"{file} holds {found:,} values, and config.json describes a network of {expected:,}")
+    if expected > 1.1 * held:
+        raise ValueError(f"{file} holds {held:,} values, and config.json describes a network of {expected:,}")
 
 
 def check_network(folder: Path, kind: type) -> None:
-    """Raise where a folder in diffusers' convention holds another class than `kind`, or a network that its weights don't fill."""
+    """Raise where a folder in diffusers' convention holds another class than `kind`, or too few weights for it."""
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: the saved detector is incomplete")
@@ -158,15 +163,18 @@ def check_network(folder: Path, kind: type) -> None:
         raise ValueError(f"{file} describes no {kind.__name__} ({type(error).__name__})") from None
 
 
-def keep_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict | None, losses: list) -> None:
-    """Write the state of a run: tensors in one safetensors file, the losses (their number is the step) inside its header."""
+def keep_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict | None,
+                  losses: list) -> None:
+    """Write a training's state: one safetensors file, with the losses (their number is the step) in its header."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in (average or {}).items()}
-    tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.state_dict()["state"].items() for k, v in state.items()}
+    tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.state_dict()["state"].items()
+                for k, v in state.items()}
     save_tensors(folder / "training.safetensors", tensors, {"losses": losses})
 
 
-def restore_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict | None) -> list[float]:
+def restore_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
+                     average: dict | None) -> list[float]:
     """Load what `keep_training` wrote; the losses so far, none where there is nothing."""
     file = folder / "training.safetensors"
     if not file.exists():
@@ -184,8 +192,10 @@ def restore_training(folder: Path, model: nn.Module, optimizer: torch.optim.Opti
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    for parameter, moments in optimizer.state.items():  # fused steps walk memory: moments must lie as their parameter does
-        moments.update({k: torch.empty_like(parameter).copy_(v) for k, v in moments.items() if v.shape == parameter.shape})
+    # fused steps walk memory: moments must lie as their parameter does
+    for parameter, moments in optimizer.state.items():
+        moments.update({k: torch.empty_like(parameter).copy_(v)
+                        for k, v in moments.items() if v.shape == parameter.shape})
     return about["losses"]
 
 

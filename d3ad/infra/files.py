@@ -13,13 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import filelock
 import psutil
 from safetensors import SafetensorError, safe_open
-
-try:
-    import fcntl
-except ImportError:  # not a Unix: then runs are not kept from each other, and files still appear whole
-    fcntl = None
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,14 +80,16 @@ def save_tensors(file: Path, tensors: "dict[str, Tensor]", about: dict) -> None:
     """Write tensors as safetensors, on the CPU, with `about` as JSON in the file's header."""
     from safetensors.torch import save_file  # takes torch with it, a second that the runner need not wait
     with whole_file(file) as part:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata={"about": json.dumps(about)})
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part,
+                  metadata={"about": json.dumps(about)})
 
 
 def load_tensors(file: Path) -> "tuple[dict[str, Tensor], dict]":
     """What `save_tensors` wrote: (tensors, about).  Raises ValueError naming the file where it is something else."""
     try:
         with safe_open(file, "pt") as stored:
-            return {key: stored.get_tensor(key) for key in stored.keys()}, json.loads(stored.metadata()["about"])
+            names = stored.keys()  # it can't be walked through itself
+            return {name: stored.get_tensor(name) for name in names}, json.loads(stored.metadata()["about"])
     except (SafetensorError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({type(error).__name__}); remove it, and it is computed anew") from error
 
@@ -110,7 +108,7 @@ def _part_of(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """A new folder to write into, which takes its name only once all is written; another process may have been first."""
+    """A new folder that takes its name only once all is written; another process may have been first."""
     with _part_of(folder) as part:
         with _naming(folder):
             yield part
@@ -122,8 +120,8 @@ def appearing(folder: Path) -> Iterator[Path]:
 def replacing(folder: Path) -> Iterator[Path]:
     """As `appearing`, but an older folder of that name makes way; it is removed only when the new one has its name.
 
-    Between the two renames there is no `folder`: a process killed just there leaves the old one beside it, to which `tidy` gives
-    its name back.
+    Between the two renames there is no `folder`: a process killed just there leaves the old one beside it, to which
+    `tidy` gives its name back.
     """
     tidy(folder.parent, folder.name)
     old = _beside(folder, "old")
@@ -133,7 +131,8 @@ def replacing(folder: Path) -> Iterator[Path]:
                 yield part
             with contextlib.suppress(FileNotFoundError):
                 folder.rename(old)
-            with contextlib.suppress(FileExistsError):  # another process saved just now: as if it had been the later one
+            # another process saved just now: as if it had been the later one
+            with contextlib.suppress(FileExistsError):
                 _name(part, folder)
         finally:
             if old.exists() and not folder.exists():
@@ -185,50 +184,43 @@ def alone(lock: Path, what: str) -> Iterator[None]:
     what: what only one process may do, for the message.
     Raises Busy, naming the other process, where another holds it.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with open(lock, "a+", encoding="utf-8") as stream:
-            _take(stream, what)
-            try:
-                same = os.path.samestat(os.fstat(stream.fileno()), os.stat(lock))
-            except FileNotFoundError:
-                same = False
-            if not same:  # its last holder removed it just now
-                continue
-            stream.truncate(0)
-            stream.write(str(os.getpid()))
-            stream.flush()
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    lock.parent.rmdir()  # where nothing else was written there
-            return
-
-
-def _take(stream, what: str) -> None:
-    """Lock an open file, or raise Busy; where the file system knows no locks, go on without."""
-    try:
-        if fcntl:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.seek(0)
-        number = stream.read().strip()
-        raise Busy(f"another process{number and f' ({number})'} {what}; wait until it ends, or give another --out") from None
-    except OSError:
-        pass
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(_locked(lock, timeout=0))
+        except filelock.Timeout:
+            holder = lock.read_text(encoding="utf-8").strip() if lock.exists() else ""
+            raise Busy(f"another process{holder and f' ({holder})'} {what}; wait until it ends, or give another --out"
+                       ) from None
+        lock.write_text(str(os.getpid()), encoding="utf-8")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                lock.parent.rmdir()  # where nothing else was written there
 
 
 @contextlib.contextmanager
 def in_turn(lock: Path) -> Iterator[None]:
-    """Hold `lock` during a short block, after waiting for whoever holds it: for reading a file and writing it changed."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "a") as stream:
-        with contextlib.suppress(OSError):  # a file system without locks
-            if fcntl:
-                fcntl.flock(stream, fcntl.LOCK_EX)
+    """Hold `lock` during a short block, after waiting for whoever holds it: to read a file and write it changed."""
+    with _locked(lock, timeout=-1):
         yield
+
+
+@contextlib.contextmanager
+def _locked(lock: Path, timeout: float) -> Iterator[None]:
+    """filelock's lock, waited for `timeout` seconds (-1: for ever); where the file system knows no locks, none."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = filelock.FileLock(lock)
+    try:
+        held.acquire(timeout=timeout, poll_interval=0.01)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def explain(error: OSError) -> str:

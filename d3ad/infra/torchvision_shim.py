@@ -22,7 +22,7 @@ def make_torchvision_importable() -> bool:
     try:
         for compiled in Path(spec.origin).parent.glob("_C.*"):
             torch.ops.load_library(str(compiled))
-        torch.ops.torchvision.nms  # present: the wheel fits this torch
+        torch.ops.torchvision.nms  # noqa: B018  raises where absent; present: the wheel fits this torch
         return False
     except (OSError, RuntimeError, AttributeError):
         _library = torch.library.Library("torchvision", "DEF")

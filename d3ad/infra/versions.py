@@ -21,7 +21,8 @@ def version(package: str) -> str:
 def commit() -> str:
     """The checkout's commit, "+" behind it where d3ad/ was changed since; "unknown" outside git."""
     def git(*arguments):
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True,
+                              check=True).stdout.strip()
 
     try:
         return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--", "d3ad") else "")

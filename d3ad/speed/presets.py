@@ -1,8 +1,9 @@
 """Presets: how a trained detector computes, from exactly as the paper says to as fast as its quality allows.
 
-`faithful` changes nothing: float32, the paper's autoencoder, the detector's own number of steps.  What makes it faster than the
-reference implementation (d3ad/speed/benchmark/reference.py) gives the same numbers but for rounding.  The others trade: fewer steps S of Algorithm 1, and `fast`
-also the tiny autoencoder where the paper's is used, and bfloat16 where the machine multiplies it faster.
+`faithful` changes nothing: float32, the paper's autoencoder, the detector's own number of steps.  What makes it faster
+than the reference implementation (d3ad/speed/benchmark/reference.py) gives the same numbers but for rounding.  The
+others trade: fewer steps S of Algorithm 1, and `fast` also the tiny autoencoder where the paper's is used, and bfloat16
+where the machine multiplies it faster.
 """
 import copy
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ class Preset:
     tiny: bool = False            # AutoencoderTiny in place of AutoencoderKL, whose latent space it shares
 
 
-PRESETS = {"faithful": Preset(), "10 steps": Preset(10), "5 steps": Preset(5), "3 steps": Preset(3), "2 steps": Preset(2),
-           "1 step": Preset(1), "fast": Preset(1, low_precision=True, tiny=True)}
+PRESETS = {"faithful": Preset(), "10 steps": Preset(10), "5 steps": Preset(5), "3 steps": Preset(3),
+           "2 steps": Preset(2), "1 step": Preset(1), "fast": Preset(1, low_precision=True, tiny=True)}
 
 
 def preset(name: str) -> Preset:
@@ -38,7 +39,7 @@ def preset(name: str) -> Preset:
 
 
 def low_precision_pays(device: torch.device) -> bool:
-    """Whether the machine has units for bfloat16: a GPU, or a processor with matrix tiles (AMX); elsewhere it is slower."""
+    """Whether the machine has units for bfloat16, as a GPU or a processor with AMX; elsewhere it is slower."""
     if device.type != "cpu":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return getattr(torch.cpu, "_is_amx_tile_supported", bool)()
@@ -48,7 +49,8 @@ class FastNetworks(Networks):
     """A detector's three networks: float32 in and out, `dtype` inside.
 
     In float32 their parameters are the detector's own, else copies; those that are saved stay as they were trained.  In
-    float32 on a CPU, the paper's autoencoder and the UNet compute by Winograd's way the convolutions for which it `pays`.
+    float32 on a CPU, the paper's autoencoder and the UNet compute by Winograd's way the convolutions for which it
+    `pays`.
     compiled: the UNet goes through torch.compile instead, with its weights laid out once for the machine.
     """
 
@@ -111,5 +113,7 @@ def speed_up(detector: D3AD) -> D3AD:
 
 
 def load(folder: Path | str, device: str = "auto") -> D3AD:
-    """`D3AD.load`, computing as the preset that it was saved under says.  Raises as that does, and for an unknown preset."""
+    """`D3AD.load`, computing as the preset that it was saved under says.  Raises as that does, and for an unknown
+    preset.
+    """
     return speed_up(D3AD.load(folder, device))

@@ -14,9 +14,10 @@ ROUNDS = 3
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed instead of giving it back: large layers then don't wait for the system to hand out fresh pages.
+    """Have glibc keep what is freed, so that large layers don't wait for the system to hand out fresh pages.
 
-    Measured: a tenth off the paper's autoencoder on a CPU.  For this process, until it ends; nothing happens on other systems.
+    Measured: a tenth off the paper's autoencoder on a CPU.  For this process, until it ends; nothing happens on other
+    systems.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
@@ -27,7 +28,8 @@ def keep_freed_memory() -> None:
 def clock(work: Callable[[], object], rounds: int = 1, warm_up: int = 0) -> list[float]:
     """Seconds of each of some rounds of work(), after `warm_up` that aren't counted; a GPU is waited for.
 
-    Not torch.utils.benchmark: its Timer warms up twice more and tells the mean only, and a round here may take ten seconds.
+    Not torch.utils.benchmark: its Timer warms up twice more and tells the mean only, and a round here may take ten
+    seconds.
     """
     seconds = []
     for _ in range(warm_up + rounds):
@@ -61,7 +63,8 @@ def _held(on_gpu: bool) -> int:
     if on_gpu:
         torch.cuda.empty_cache()
         return torch.cuda.memory_allocated()
-    with contextlib.suppress(OSError, AttributeError):  # glibc keeps freed memory; other systems' libraries lack the call
+    # glibc keeps freed memory; other systems' libraries lack the call
+    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     return psutil.Process().memory_info().rss
 

@@ -23,7 +23,8 @@ METRICS = ("i_auroc", "p_auroc", "pro")
 SEPARABILITY = "dic-separability.json"
 BENCHMARK = {"D3AD": {}, "D3AD, fully noised": dict(omega=1.0)}
 # Table 5: DS, the input is only scaled (downscaling); DA, the features are adapted (domain adaptation).
-TABLE5 = {"no DS, no DA": dict(omega=1.0, adapt_epochs=0), "DS": dict(adapt_epochs=0), "DA": dict(omega=1.0), "DS + DA": {}}
+TABLE5 = {"no DS, no DA": dict(omega=1.0, adapt_epochs=0), "DS": dict(adapt_epochs=0), "DA": dict(omega=1.0),
+          "DS + DA": {}}
 OMEGAS = tuple(round(0.1 * i, 1) for i in range(11))  # Eq. 11, Figure 14
 
 
@@ -35,7 +36,8 @@ def table4(config: Config) -> dict[str, dict]:
 
 def seeded(config: Config) -> dict[str, dict]:
     """What is measured with several seeds, for the ledger of claims."""
-    fixed = {name: changes for name, changes in table4(config).items() if changes.get("t_max") in (config.t_max // 4, config.t_max)}
+    fixed = {name: changes for name, changes in table4(config).items()
+             if changes.get("t_max") in (config.t_max // 4, config.t_max)}
     return {**BENCHMARK, "no DA": TABLE5["DS"], "no DS, no DA": TABLE5["no DS, no DA"], **fixed}
 
 
@@ -56,18 +58,19 @@ class Switch:
 
 
 SWITCHES = (
-    Switch("spacing of the steps", "t = T-hat, ..., 1", "one step lower: 0.9 T-hat, ..., 0", "the paper's", "the code's grid",
-           dict(spacing="leading")),
+    Switch("spacing of the steps", "t = T-hat, ..., 1", "one step lower: 0.9 T-hat, ..., 0", "the paper's",
+           "the code's grid", dict(spacing="leading")),
     Switch("a training image among its own neighbours", "not said", "yes, at distance 0", "the code's", "left out",
            dict(include_self=False)),
-    Switch("latent at test", "E(x)", "a sample of the posterior", "the posterior's mean", "a sample", dict(latent_sample=True)),
+    Switch("latent at test", "E(x)", "a sample of the posterior", "the posterior's mean", "a sample",
+           dict(latent_sample=True)),
     Switch("guidance eta", "0, or 7-10", "4", "0", "eta = 4", dict(guidance=4.0)),
     Switch("guidance eta", "0, or 7-10", "4", "0", "eta = 7", dict(guidance=7.0)),
     Switch("guidance eta", "0, or 7-10", "4", "0", "eta = 10", dict(guidance=10.0)),
-    Switch("loss of the domain adaptation", "Eq. 10, at each location", "cosine of whole flattened blocks", "the paper's",
-           "flattened", dict(adapt_loss="flattened")),
-    Switch("batch normalisation in the adaptation", "not said", "statistics of each batch", "the code's", "the running statistics, fixed",
-           dict(adapt_batch_norm="running")),
+    Switch("loss of the domain adaptation", "Eq. 10, at each location", "cosine of whole flattened blocks",
+           "the paper's", "flattened", dict(adapt_loss="flattened")),
+    Switch("batch normalisation in the adaptation", "not said", "statistics of each batch", "the code's",
+           "the running statistics, fixed", dict(adapt_batch_norm="running")),
     Switch("epochs of the domain adaptation", "0-3", "1", "1", "3 epochs", dict(adapt_epochs=3)),
     Switch("normalisation of the maps", "\"normalized\"", "min-max over the test set", "per profile",
            "min-max over the test set", dict(normalisation="test")),
@@ -106,12 +109,12 @@ def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
     `spread_*` is the standard deviation of the categories' mean over seeds, empty where there is one seed.  Where there
     are several synthetic datasets, "all synthetic" averages over all their categories.
     """
-    values = [c for c in frame if c.startswith("measured_")]
+    values = [column for column in frame if column.startswith("measured_")]
 
     def average(rows: pd.DataFrame, **names) -> pd.DataFrame:
         per_seed = rows.groupby(["method", "seed"], sort=False)[values].mean()
         mean, spread = (getattr(per_seed.groupby("method", sort=False), how)() for how in ("mean", "std"))
-        spread.columns = [c.replace("measured_", "spread_") for c in values]
+        spread.columns = [column.replace("measured_", "spread_") for column in values]
         return mean.join(spread).reset_index().assign(category="Average", **names)
 
     parts = []
@@ -123,7 +126,7 @@ def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def benchmark_runs(workspace: Workspace) -> list[Run]:
-    """The runs of the large comparisons: of the magnetic tiles every seed under both splits, else the profile's seed."""
+    """The runs of the large comparisons: every seed and split of the magnetic tiles, else the profile's seed."""
     if "mtd" not in workspace.study.datasets:
         return workspace.runs()
     seeds = range(workspace.config.seed, workspace.config.seed + workspace.study.seeds)
@@ -136,7 +139,7 @@ def against_noise(workspace: Workspace) -> pd.DataFrame:
 
 
 def seeds(workspace: Workspace) -> pd.DataFrame:
-    """The variants of `seeded` on the runs that spreads are taken over, with the bins of Algorithm 2 and PRO by size."""
+    """The variants of `seeded` on `seed_runs`, with PRO by size of defect and the AUROC of Algorithm 2's distance."""
     columns = (*METRICS, "pro_small", "pro_medium", "pro_large", "distance_auroc")
     return summary(workspace, seeded(workspace.config), workspace.seed_runs(), columns=columns)
 
@@ -167,43 +170,48 @@ def switch_effects(workspace: Workspace) -> pd.DataFrame:
     """
     runs = [run for run in workspace.seed_runs() if run.config.seed == workspace.config.seed]
     switches = [switch for switch in SWITCHES if switch.applies(workspace.config)]
-    variants = {"default": {}} | {f"{s.name}: {s.setting}": s.changes for s in switches}
+    variants = {"default": {}} | {f"{switch.name}: {switch.setting}": switch.changes for switch in switches}
     frame = summary(workspace, variants, runs, columns=(*METRICS, "pro_200"))
-    means = frame.groupby("method", sort=False)[[c for c in frame if c.startswith("measured_")]].mean()
+    means = method_means(frame)
     base = means.loc["default"]
     rows = []
-    for s in switches:
-        found = means.loc[f"{s.name}: {s.setting}"]
-        effects = {f"effect_{m}": found[f"measured_{m}"] - base[f"measured_{m}"] for m in METRICS}
-        rows.append(dict(difference=s.name, paper=s.paper, authors_code=s.code, here=s.default, changed_to=s.setting, **effects))
-    rows.append(dict(difference="definition of PRO", paper="Bergmann et al. 2019", authors_code="200 thresholds, divided by their largest FPR",
-                     here="exact, official", changed_to="200 thresholds", effect_pro=base["measured_pro_200"] - base["measured_pro"]))
+    for switch in switches:
+        mean = means.loc[f"{switch.name}: {switch.setting}"]
+        effects = {f"effect_{m}": mean[f"measured_{m}"] - base[f"measured_{m}"] for m in METRICS}
+        rows.append(dict(difference=switch.name, paper=switch.paper, authors_code=switch.code, here=switch.default,
+                         changed_to=switch.setting, **effects))
+    rows.append(dict(difference="definition of PRO", paper="Bergmann et al. 2019",
+                     authors_code="200 thresholds, divided by their largest FPR",
+                     here="exact, official", changed_to="200 thresholds",
+                     effect_pro=base["measured_pro_200"] - base["measured_pro"]))
     return pd.DataFrame(rows)
 
 
 def method_means(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean over all categories and seeds, a row per method."""
     single = frame[frame["category"] != "Average"]
-    return single.groupby("method", sort=False)[[c for c in frame if c.startswith("measured_")]].mean()
+    return single.groupby("method", sort=False)[[column for column in frame if column.startswith("measured_")]].mean()
 
 
 def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list[dict[str, Tensor]]:
-    """Images reconstructed from several fixed levels: a dict of reconstruction, latent_map and disturbed per level (Figure 15).
+    """Images reconstructed from several fixed levels: a dict of reconstruction, latent_map and disturbed per level
+    (Figure 15).
 
     images: (N, 3, H, W).  `disturbed` is Eq. 11 on the image itself, for the eye; the method disturbs latents.
     """
-    found = run.detector
+    trained = run.detector
     generators = [torch.Generator().manual_seed(image_seed(image, run.config.seed)) for image in images]
     noise = diffusion.image_noise(images, generators)
     rows = []
     with torch.no_grad():
-        z0, _ = found.codec.encode(images.to(found.device))
+        z0, _ = trained.codec.encode(images.to(trained.device))
         for level in levels:
             generators = [torch.Generator().manual_seed(image_seed(image, run.config.seed)) for image in images]
-            z_hat = diffusion.reconstruct(training.eps_model(found.unet), z0, level, found.alpha_bar, run.config.num_steps,
+            z_hat = diffusion.reconstruct(training.eps_model(trained.unet), z0, level, trained.alpha_bar,
+                                          run.config.num_steps,
                                           run.config.guidance, run.config.spacing, omega, generators)
-            rows.append(dict(disturbed=diffusion.perturb(images, level, found.alpha_bar, omega, noise),
-                             reconstruction=found.codec.decode(z_hat).cpu(),
+            rows.append(dict(disturbed=diffusion.perturb(images, level, trained.alpha_bar, omega, noise),
+                             reconstruction=trained.codec.decode(z_hat).cpu(),
                              latent_map=maps.latent_map(z0, z_hat, run.config.image_size).cpu()))
     return rows
 
@@ -211,11 +219,11 @@ def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list
 def backbones(run: Run) -> dict[str, FeatureExtractor]:
     """The feature extractor as it started, as the shared training left it, and as Eq. 10 adapted it."""
     config, shared = run.config, shared_backbone(run, {})
-    found = {"hub weights": shared}
+    extractors = {"hub weights": shared}
     if config.backbone_weights == "none":
         random = detector.fit_backbone(None, config.replace(pretrain_steps=0), None, {})
-        found = {"random weights": random, "trained on normal images": shared}
-    return found | {"adapted (Eq. 10)": run.detector.backbone}
+        extractors = {"random weights": random, "trained on normal images": shared}
+    return extractors | {"adapted (Eq. 10)": run.detector.backbone}
 
 
 def separability(workspace: Workspace) -> pd.DataFrame:
@@ -224,19 +232,20 @@ def separability(workspace: Workspace) -> pd.DataFrame:
 
 
 def dic_separability(run: Run) -> list[dict]:
-    """How well the distance of Algorithm 2 alone tells anomalous images, with each stage of the features: rows of I-AUROC; cached.
+    """How well the distance of Algorithm 2 alone tells anomalous images, with each stage of the features: rows of
+    I-AUROC; cached.
 
     `block` is the ResNet's; `pooling` "mean" is the authors' 16 x 16 average, "maximum" one maximum per channel.
     """
     def features(images: Tensor, backbone: FeatureExtractor) -> dict:
-        found: dict = {(block, pooling): [] for block in (2, 3) for pooling in ("mean", "maximum")}
+        pooled: dict = {(block, pooling): [] for block in (2, 3) for pooling in ("mean", "maximum")}
         with torch.no_grad():
             for batch in images.split(run.config.predict_batch):
                 blocks = backbone(batch.to(run.detector.device))
-                for block, pooling in found:
+                for block, pooling in pooled:
                     y = blocks[block]
-                    found[block, pooling].append(pool_features(y).cpu() if pooling == "mean" else y.amax((2, 3)).cpu())
-        return {key: torch.cat(parts) for key, parts in found.items()}
+                    pooled[block, pooling].append(pool_features(y).cpu() if pooling == "mean" else y.amax((2, 3)).cpu())
+        return {key: torch.cat(parts) for key, parts in pooled.items()}
 
     file = run.folder / SEPARABILITY
     if file.exists():
@@ -253,7 +262,9 @@ def dic_separability(run: Run) -> list[dict]:
 
 
 def mean_bins(workspace: Workspace) -> pd.DataFrame:
-    """Mean bin of training, good, anomalous and all test images of `seed_runs`: bin_train, bin_good, bin_anomalous, bin_test."""
+    """Mean bin of training, good, anomalous and all test images of `seed_runs`: bin_train, bin_good, bin_anomalous,
+    bin_test.
+    """
     runs = workspace.seed_runs()
     prepare(runs, [{}])
     rows = []
@@ -274,15 +285,16 @@ CHANGE = "change-of-good-images.json"
 
 
 def change_of_good_images(run: Run) -> list[dict]:
-    """Mean |x_hat - x_0| in % of the grey scale over good test images, scaled and noised, at the two highest levels; cached."""
+    """Mean |x_hat - x_0| in % of the grey scale over good test images, at the two highest levels; cached."""
     file = run.folder / CHANGE
     if not file.exists():
         good = run.images[run.labels == 0][:run.config.predict_batch]
         levels, rows = high_levels(run.config)[-2:], []
         for method, omega in (("scaled", 0.0), ("noised", 1.0)):
-            for level, found in zip(levels, perturbed(run, good, levels, omega)):
-                change = 50 * float((found["reconstruction"] - good).abs().mean())
-                rows.append(dict(category=run.category, seed=run.config.seed, method=method, level=level, change=change))
+            for level, pictures in zip(levels, perturbed(run, good, levels, omega)):
+                change = 50 * float((pictures["reconstruction"] - good).abs().mean())
+                rows.append(dict(category=run.category, seed=run.config.seed, method=method, level=level,
+                                 change=change))
         write_whole(file, json.dumps(rows))
     return json.loads(file.read_text(encoding="utf-8"))
 
@@ -293,7 +305,7 @@ def changes_of_good_images(workspace: Workspace) -> pd.DataFrame:
 
 
 def _each(runs: list[Run], title: str, function, file: str) -> pd.DataFrame:
-    """The rows that function(run), which caches them as `file`, gives for each run; what is missing is computed in parallel."""
+    """The rows of function(run), which caches them as `file`, for all runs; missing ones are computed in parallel."""
     on_trained(title, function, [(run,) for run in runs if not (run.folder / file).exists()])
     return pd.DataFrame([row for run in runs for row in function(run)])
 
@@ -308,12 +320,12 @@ def adaptation_loss_of(run: Run) -> list[dict]:
     """
     file = run.folder / LOSSES
     if not file.exists():
-        config, found = run.config, run.detector
+        config, trained = run.config, run.detector
         good = run.images[run.labels == 0][:config.predict_batch]
-        pair = [x.to(found.device) for x in (good, found.predict(good).reconstruction)]
+        pair = [x.to(trained.device) for x in (good, trained.predict(good).reconstruction)]
         row = dict(category=str(run))
         for how in ("as in training", "as in use"):
-            for when, backbone in (("before", shared_backbone(run, {})), ("after", found.backbone)):
+            for when, backbone in (("before", shared_backbone(run, {})), ("after", trained.backbone)):
                 backbone = copy.deepcopy(backbone).train(how == "as in training")
                 with torch.no_grad():
                     blocks = [[features[j] for j in config.adapt_blocks] for features in map(backbone, pair)]

@@ -22,7 +22,8 @@ class Evidence:
     seeds: of `sweeps.seeds`.  omega: of `sweeps.omega_sweep`, the runs of several seeds.  change: of
     `sweeps.changes_of_good_images`.  bins: of `sweeps.mean_bins`.
     averages: (dataset, metric) to D3AD's mean over all categories per seed, for the paper's own datasets.
-    baselines: of `baselines.compared` on the runs of several seeds.  speed: of `baselines.speed`, whose rounds stand for seeds.
+    baselines: of `baselines.compared` on the runs of several seeds.  speed: of `baselines.speed`, whose rounds stand
+    for seeds.
     """
 
     seeds: pd.DataFrame
@@ -61,14 +62,16 @@ def _gain(better: str, worse: str, metric: str) -> Callable[[Evidence], pd.Serie
 
 def _falls_with_omega(metric: str) -> Callable[[Evidence], pd.Series]:
     def measure(evidence: Evidence) -> pd.Series:
-        of_all_seeds = evidence.omega.groupby(["category", "omega"])["seed"].transform("nunique") == evidence.omega["seed"].nunique()
+        seeds_of_row = evidence.omega.groupby(["category", "omega"])["seed"].transform("nunique")
+        of_all_seeds = seeds_of_row == evidence.omega["seed"].nunique()
         curves = evidence.omega[of_all_seeds].groupby(["seed", "omega"])[f"measured_{metric}"].mean().unstack("omega")
         return -curves.T.rank().corrwith(pd.Series(curves.columns, index=curves.columns).rank())
     return measure
 
 
 def _over_fixed(metric: str) -> Callable[[Evidence], pd.Series]:
-    return lambda evidence: pd.concat([evidence.gain("D3AD", fixed, metric) for fixed in (FIXED_20, FIXED_80)], axis=1).min(axis=1)
+    return lambda evidence: pd.concat([evidence.gain("D3AD", fixed, metric) for fixed in (FIXED_20, FIXED_80)],
+                                      axis=1).min(axis=1)
 
 
 def _least_of_four(evidence: Evidence) -> pd.Series:
@@ -86,7 +89,8 @@ def _evenness(evidence: Evidence) -> pd.Series:
 
 def _bins(above: str, below: str) -> Callable[[Evidence], pd.Series]:
     def measure(evidence: Evidence) -> pd.Series:
-        return evidence.bins.groupby("seed")[f"bin_{above}"].mean() - evidence.bins.groupby("seed")[f"bin_{below}"].mean()
+        bins = evidence.bins.groupby("seed")
+        return bins[f"bin_{above}"].mean() - bins[f"bin_{below}"].mean()
     return measure
 
 
@@ -97,8 +101,8 @@ def _hallucination(evidence: Evidence) -> pd.Series:
 
 def _average(dataset: str, metric: str, reported: float) -> Callable[[Evidence], pd.Series | None]:
     def measure(evidence: Evidence) -> pd.Series | None:
-        found = evidence.averages.get((dataset, metric))
-        return None if found is None else found - reported
+        averages = evidence.averages.get((dataset, metric))
+        return None if averages is None else averages - reported
     return measure
 
 
@@ -138,48 +142,56 @@ def _slower_than(*names: str) -> Callable[[Evidence], pd.Series | None]:
 
 
 CLAIMS = (
-    Claim("an only scaled input detects better than a noised one", "Table 5, A.2.1", "96.0 against 90.8", "points of I-AUROC",
-          _gain("D3AD", "D3AD, fully noised", "i_auroc")),
-    Claim("an only scaled input localises better than a noised one", "Table 5, A.2.1", "94.1 against 83.8", "points of PRO",
-          _gain("D3AD", "D3AD, fully noised", "pro")),
-    Claim("I-AUROC falls as omega rises", "Figure 14, A.2.1", "declining", "rank correlation, sign reversed, 0.8 needed beyond the spread",
-          _falls_with_omega("i_auroc"), 0.8),
-    Claim("PRO falls as omega rises", "Figure 14, A.2.1", "declining", "rank correlation, sign reversed, 0.8 needed beyond the spread",
-          _falls_with_omega("pro"), 0.8),
+    Claim("an only scaled input detects better than a noised one", "Table 5, A.2.1", "96.0 against 90.8",
+          "points of I-AUROC", _gain("D3AD", "D3AD, fully noised", "i_auroc")),
+    Claim("an only scaled input localises better than a noised one", "Table 5, A.2.1", "94.1 against 83.8",
+          "points of PRO", _gain("D3AD", "D3AD, fully noised", "pro")),
+    Claim("I-AUROC falls as omega rises", "Figure 14, A.2.1", "declining",
+          "rank correlation, sign reversed, 0.8 needed beyond the spread", _falls_with_omega("i_auroc"), 0.8),
+    Claim("PRO falls as omega rises", "Figure 14, A.2.1", "declining",
+          "rank correlation, sign reversed, 0.8 needed beyond the spread", _falls_with_omega("pro"), 0.8),
     Claim("test images lie in higher bins than training images", "Figures 5, 16", "a shift to larger values", "bins",
           _bins("test", "train")),
-    Claim("anomalous test images lie in higher bins than good ones", "implied by Section 4.1, Figure 2", "", "bins", _bins("anomalous", "good")),
-    Claim("the dynamic step beats fixed steps in P-AUROC", "Table 4", "97.9 against 96.7", "points of P-AUROC, over the better of 20 and 80",
-          _over_fixed("p_auroc")),
-    Claim("the dynamic step beats fixed steps in I-AUROC", "Table 4", "96.0 against 95.4", "points of I-AUROC, over the better of 20 and 80",
-          _over_fixed("i_auroc")),
-    Claim("in PRO the dynamic step is close to 20 fixed steps", "Table 4", "94.1 against 94.3", "points of PRO, at least -0.5",
-          _gain("D3AD", FIXED_20, "pro"), -0.5),
+    Claim("anomalous test images lie in higher bins than good ones", "implied by Section 4.1, Figure 2", "", "bins",
+          _bins("anomalous", "good")),
+    Claim("the dynamic step beats fixed steps in P-AUROC", "Table 4", "97.9 against 96.7",
+          "points of P-AUROC, over the better of 20 and 80", _over_fixed("p_auroc")),
+    Claim("the dynamic step beats fixed steps in I-AUROC", "Table 4", "96.0 against 95.4",
+          "points of I-AUROC, over the better of 20 and 80", _over_fixed("i_auroc")),
+    Claim("in PRO the dynamic step is close to 20 fixed steps", "Table 4", "94.1 against 94.3",
+          "points of PRO, at least -0.5", _gain("D3AD", FIXED_20, "pro"), -0.5),
     Claim("the dynamic step finds large anomalies better than 80 fixed steps", "Section 5, Figure 6", "",
           "points of PRO, large regions, at least 0.5", _gain("D3AD", FIXED_80, "pro_large"), 0.5),
-    Claim("domain adaptation helps a scaled input", "Table 5", "94.1 against 92.0", "points of PRO", _gain("D3AD", "no DA", "pro")),
+    Claim("domain adaptation helps a scaled input", "Table 5", "94.1 against 92.0", "points of PRO",
+          _gain("D3AD", "no DA", "pro")),
     Claim("domain adaptation helps a noised input", "Table 5", "83.8 against 82.0", "points of PRO",
           _gain("D3AD, fully noised", "no DS, no DA", "pro")),
     Claim("downscaling helps more than domain adaptation", "Table 5", "10.0 against 1.8", "points of PRO",
           lambda e: e.gain("no DA", "no DS, no DA", "pro") - e.gain("D3AD, fully noised", "no DS, no DA", "pro")),
-    Claim("both together are best", "Table 5", "in all three metrics", "points, metric with the least lead", _least_of_four),
-    Claim("anomalies are localised regardless of their scale", "Abstract, Figures 1, 7, 10", "", "points of PRO, worst minus best size, at least -5",
-          _evenness, -5.0),
+    Claim("both together are best", "Table 5", "in all three metrics", "points, metric with the least lead",
+          _least_of_four),
+    Claim("anomalies are localised regardless of their scale", "Abstract, Figures 1, 7, 10", "",
+          "points of PRO, worst minus best size, at least -5", _evenness, -5.0),
     Claim("at high levels noise changes good images more (hallucination)", "Figure 15, A.2.1", "",
           "% of the grey scale more", _hallucination),
-    Claim("I-AUROC on VisA", "Table 1", "96.0", "points from the paper, at least -1", _average("VisA", "i_auroc", 96.0), -1.0),
+    Claim("I-AUROC on VisA", "Table 1", "96.0", "points from the paper, at least -1", _average("VisA", "i_auroc", 96.0),
+          -1.0),
     Claim("PRO on VisA", "Table 1", "94.1", "points from the paper, at least -1", _average("VisA", "pro", 94.1), -1.0),
-    Claim("P-AUROC on VisA", "Table 7", "97.9", "points from the paper, at least -1", _average("VisA", "p_auroc", 97.9), -1.0),
-    Claim("I-AUROC on BTAD", "Table 3", "95.2", "points from the paper, at least -1", _average("BTAD", "i_auroc", 95.2), -1.0),
+    Claim("P-AUROC on VisA", "Table 7", "97.9", "points from the paper, at least -1", _average("VisA", "p_auroc", 97.9),
+          -1.0),
+    Claim("I-AUROC on BTAD", "Table 3", "95.2", "points from the paper, at least -1", _average("BTAD", "i_auroc", 95.2),
+          -1.0),
     Claim("PRO on BTAD", "Table 3", "83.2", "points from the paper, at least -1", _average("BTAD", "pro", 83.2), -1.0),
-    Claim("I-AUROC on MVTec AD", "Table 6", "97.2", "points from the paper, at least -1", _average("MVTec AD", "i_auroc", 97.2), -1.0),
-    Claim("PRO on MVTec AD", "Table 6", "93.3", "points from the paper, at least -1", _average("MVTec AD", "pro", 93.3), -1.0),
-    Claim("better localisation than each baseline", "Tables 1-3, Figures 8, 9", "2.9 points of PRO ahead of PatchCore on VisA",
-          "points of PRO, over the best baseline", _ahead_of("pro")),
-    Claim("better localisation than other diffusion models", "Table 2", "94.1 against 93.2", "points of PRO, over the best of the three",
-          _ahead_of("pro", "AnoDDPM", "DiffusionAD", "DDAD")),
-    Claim("better localisation than DRAEM", "Tables 1, 6, Figures 8, 9", "94.1 against 73.1 on VisA, 93.3 against 93.0 on MVTec AD",
-          "points of PRO", _ahead_of("pro", "DRAEM")),
+    Claim("I-AUROC on MVTec AD", "Table 6", "97.2", "points from the paper, at least -1",
+          _average("MVTec AD", "i_auroc", 97.2), -1.0),
+    Claim("PRO on MVTec AD", "Table 6", "93.3", "points from the paper, at least -1", _average("MVTec AD", "pro", 93.3),
+          -1.0),
+    Claim("better localisation than each baseline", "Tables 1-3, Figures 8, 9",
+          "2.9 points of PRO ahead of PatchCore on VisA", "points of PRO, over the best baseline", _ahead_of("pro")),
+    Claim("better localisation than other diffusion models", "Table 2", "94.1 against 93.2",
+          "points of PRO, over the best of the three", _ahead_of("pro", "AnoDDPM", "DiffusionAD", "DDAD")),
+    Claim("better localisation than DRAEM", "Tables 1, 6, Figures 8, 9",
+          "94.1 against 73.1 on VisA, 93.3 against 93.0 on MVTec AD", "points of PRO", _ahead_of("pro", "DRAEM")),
     Claim("PatchCore has the better P-AUROC", "Table 7", "98.8 against 97.9", "points of P-AUROC",
           lambda e: _negative(_ahead_of("p_auroc", "PatchCore")(e))),
     Claim("slower than RD4AD and PatchCore", "Table 8", "0.34 s an image against 0.21 s",
@@ -212,6 +224,6 @@ def ledger(evidence: Evidence) -> pd.DataFrame:
         some = values is not None and len(values.dropna()) > 0
         rows.append(dict(
             claim=claim.claim, where=claim.where, reported=claim.reported, quantity=claim.quantity,
-            measured=values.mean() if some else None, spread=values.std() if some else None, seeds=len(values.dropna()) if some else 0,
-            limit=claim.limit, verdict=verdict(values, claim.limit)))
+            measured=values.mean() if some else None, spread=values.std() if some else None,
+            seeds=len(values.dropna()) if some else 0, limit=claim.limit, verdict=verdict(values, claim.limit)))
     return pd.DataFrame(rows)

@@ -1,6 +1,7 @@
 """The baselines on the same images as D3AD: each is fitted once per run, and what it says is kept in the cache.
 
-They share the run's data, image size, metrics and feature extractor; the diffusion baselines share its trained networks too.
+They share the run's data, image size, metrics and feature extractor; the diffusion baselines share its trained networks
+too.
 """
 import json
 import statistics
@@ -38,14 +39,14 @@ class BaselineOutcome:
 
 def available(workspace: Workspace) -> list[str]:
     """The baselines of the profile whose packages are installed; prints a line for each one whose aren't."""
-    found = []
+    installed = []
     for name in workspace.study.baselines:
         try:
             check_installed(name)
-            found.append(name)
+            installed.append(name)
         except ImportError as error:
             print(f"{name} is not measured: {error}")
-    return found
+    return installed
 
 
 def _file(run: Run, name: str):
@@ -87,8 +88,8 @@ def outcome(run: Run, name: str) -> BaselineOutcome:
 
 
 def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
-    """A row per (dataset, category, split, seed, baseline) as `sweeps.summary` has them, in percent, with the training steps
-    that were done and those that the baseline's paper asks for.
+    """A row per (dataset, category, split, seed, baseline) as `sweeps.summary` has them, in percent, with the training
+    steps that were done and those that the baseline's paper asks for.
     """
     prepare(runs, names)
     rows = []
@@ -100,18 +101,22 @@ def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
 
 
 def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.DataFrame:
-    """D3AD, with noise and with the paper's maps, and the baselines on these runs, with averages and their spread over seeds.
+    """D3AD, with noise and with the paper's maps, and the baselines on these runs, with averages and their spread over
+    seeds.
 
-    Where a dataset is split in two ways, the baselines are measured under the profile's own split only, for the time it takes.
+    Where a dataset is split in two ways, the baselines are measured under the profile's own split only, for the time it
+    takes.
     """
     own_split = [run for run in runs if run.split == workspace.study.split]
     variants = ablations.BENCHMARK | ({PAPERS_MAPS: dict(standardise=False)} if workspace.config.standardise else {})
     frame = pd.concat([ablations.summary(workspace, variants, runs), summary(own_split, names)], ignore_index=True)
-    return ablations.with_averages(frame).astype({c: "Int64" for c in STEPS})
+    return ablations.with_averages(frame).astype(dict.fromkeys(STEPS, "Int64"))
 
 
 def seed_runs(workspace: Workspace) -> list[Run]:
-    """The runs that the baselines' spreads are taken over: those of D3AD, or of fewer categories where the profile says so."""
+    """The runs that the baselines' spreads are taken over: those of D3AD, or of fewer categories where the profile says
+    so.
+    """
     chosen = workspace.study.baseline_spread_categories
     return [run for run in workspace.seed_runs() if not chosen or run.category in chosen]
 
@@ -126,7 +131,8 @@ def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     single = seeds[seeds["category"] != "Average"]
     columns = [f"measured_{metric}" for metric in ablations.METRICS]
     per_seed = single.groupby(["method", "seed"], sort=False)[columns].mean().groupby("method", sort=False)
-    return per_seed.mean().join(per_seed.std().rename(columns=lambda c: c.replace("measured_", "spread_"))).reset_index()
+    spread = per_seed.std().rename(columns=lambda name: name.replace("measured_", "spread_"))
+    return per_seed.mean().join(spread).reset_index()
 
 
 def as_text(frame: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
@@ -141,10 +147,11 @@ def as_text(frame: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
 
 
 def mean_ranks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean rank of each method over blocks, 1 = best: a row per method, a column per metric, and `blocks`, their number.
+    """Mean rank of each method over blocks, 1 = best: a row per method, a column per metric, and `blocks`, their
+    number.
 
-    frame: rows of `compared`.  A block is one run: a category, a split, a seed.  Only blocks that hold all methods count;
-    ties share their mean rank.
+    frame: rows of `compared`.  A block is one run: a category, a split, a seed.  Only blocks that hold all methods
+    count; ties share their mean rank.
     """
     single, block = frame[frame["category"] != "Average"], ["dataset", "category", "split", "seed"]
     whole = single.groupby(block)["method"].transform("nunique") == single["method"].nunique()
@@ -157,18 +164,21 @@ def mean_ranks(frame: pd.DataFrame) -> pd.DataFrame:
 @lru_cache
 def critical_difference(num_methods: int, num_blocks: int, alpha: float = 0.05) -> float:
     """How far two mean ranks must be apart to differ beyond chance (Nemenyi's test, Demsar 2006)."""
-    q = studentized_range.ppf(1 - alpha, num_methods, 1e6) / 2 ** 0.5  # 1e6 stands for infinity, where scipy's takes a minute
+    # 1e6 stands for infinity, where scipy's takes a minute
+    q = studentized_range.ppf(1 - alpha, num_methods, 1e6) / 2 ** 0.5
     return float(q * (num_methods * (num_methods + 1) / (6 * num_blocks)) ** 0.5)
 
 
 def speed(run: Run, names: list[str]) -> pd.DataFrame:
-    """What D3AD and the baselines cost on one batch of the run's test images, one after the other in this process; cached.
+    """What D3AD and the baselines cost on one batch of the run's test images, one after the other in this process;
+    cached.
 
-    A row per method and round: method, round, seconds (per image), megabytes, batch_size, threads.  The baselines are trained
-    for one step only, which changes nothing in what a prediction costs.
+    A row per method and round: method, round, seconds (per image), megabytes, batch_size, threads.  The baselines are
+    trained for one step only, which changes nothing in what a prediction costs.
     """
     methods = ["D3AD", *names]
-    key = zlib.crc32("|".join(["2", run.config.hash("predict_batch"), run.workspace.study.hash("baseline_width"), *methods]).encode())
+    key = zlib.crc32("|".join(["2", run.config.hash("predict_batch"), run.workspace.study.hash("baseline_width"),
+                               *methods]).encode())
     file = run.folder / f"speed-{key:08x}.json"
     if not file.exists():
         images, batch = run.training_images, run.images[:run.config.predict_batch]
@@ -181,11 +191,14 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
         builders = {"D3AD": lambda: fresh().predict}
         for name in names:
             baseline_class(name)  # imported before memory is counted
-            builders[name] = lambda name=name: make(name, Resources(config, shared_backbone(run, {}), fresh(), budget)).fit(images).predict
+            builders[name] = lambda name=name: make(name,
+                                                    Resources(config, shared_backbone(run, {}), fresh(),
+                                                              budget)).fit(images).predict
         about, rows = dict(batch_size=len(batch), threads=torch.get_num_threads()), []
         for name in tqdm(methods, "time per image"):
             cost = timed(builders[name], batch)
-            rows += [dict(method=name, round=i, seconds=s, megabytes=cost["megabytes"], **about) for i, s in enumerate(cost["seconds"])]
+            rows += [dict(method=name, round=i, seconds=seconds, megabytes=cost["megabytes"], **about)
+                     for i, seconds in enumerate(cost["seconds"])]
         write_whole(file, json.dumps(rows))
     return pd.DataFrame(json.loads(file.read_text(encoding="utf-8")))
 

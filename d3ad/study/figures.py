@@ -30,7 +30,8 @@ def latent_picture(z: Tensor, scale: float = 2.5) -> np.ndarray:
 
 def show(ax, picture, title: str = "", frame: str | None = None, **options) -> None:
     """A picture without axes; `frame` draws a coloured border."""
-    ax.imshow(to_picture(picture) if isinstance(picture, Tensor) and picture.ndim == 3 else np.asarray(picture), **options)
+    ax.imshow(to_picture(picture) if isinstance(picture, Tensor) and picture.ndim == 3 else np.asarray(picture),
+              **options)
     ax.set(xticks=[], yticks=[], title=title)
     for spine in ax.spines.values():
         spine.set(visible=frame is not None, color=frame or "none", linewidth=2)
@@ -160,7 +161,7 @@ def architecture(x0: Tensor, z0: Tensor, z_scaled: Tensor, z_hat: Tensor, x_hat:
     return fig
 
 
-def losses(curves: dict[str, list[float]], title: str = ""):
+def losses(curves: dict[str, list[float]]):
     """Training losses over steps, with a running mean; one panel per network."""
     fig, axes = plt.subplots(1, len(curves), figsize=(WIDTH, 2.2), squeeze=False)
     for ax, (name, values) in zip(axes[0], curves.items()):
@@ -169,7 +170,8 @@ def losses(curves: dict[str, list[float]], title: str = ""):
         ax.plot(values, color=TRAIN, alpha=0.3, lw=0.8)
         smooth = np.convolve(values, np.ones(width) / width, "valid")
         ax.plot(np.arange(len(smooth)) + width - 1, smooth, color=TRAIN)
-        ax.set(title=name, xlabel="step", yscale="log" if values.min() > 0 and values.max() > 5 * values.min() else "linear")
+        ax.set(title=name, xlabel="step", yscale="log" if values.min() > 0 and values.max() > 5 * values.min()
+               else "linear")
     axes[0, 0].set_ylabel("loss")
     return fig
 
@@ -266,7 +268,8 @@ def method_dots(frame, metrics: dict[str, str], own: str = "D3AD"):
 
 
 def rank_plot(ranks, critical: float, metrics: dict[str, str], own: str = "D3AD"):
-    """Mean ranks of all methods, best on top; methods inside the band around `own` differ from it by less than chance explains.
+    """Mean ranks of all methods, best on top; methods inside the band around `own` differ from it by less than chance
+    explains.
 
     ranks: of `baselines.mean_ranks`.  critical: the critical difference of two mean ranks.
     """
@@ -286,9 +289,9 @@ def rank_plot(ranks, critical: float, metrics: dict[str, str], own: str = "D3AD"
 def omega_curves(frame, seed: int, metrics: dict[str, str]):
     """Figure 14: each metric over the share of noise omega.
 
-    frame: columns omega, category, seed and the metrics.  Thin: the categories of `seed`; thick: their mean; the band is the
-    standard deviation over seeds of the mean over those categories that were measured with every seed, at those omegas, drawn
-    around their own mean (dashed) over all seeds.
+    frame: columns omega, category, seed and the metrics.  Thin: the categories of `seed`; thick: their mean; the band
+    is the standard deviation over seeds of the mean over those categories that were measured with every seed, at those
+    omegas, drawn around their own mean (dashed) over all seeds.
     """
     own = frame[frame["seed"] == seed]
     several = frame[frame.groupby(["category", "omega"])["seed"].transform("nunique") == frame["seed"].nunique()]
@@ -328,13 +331,15 @@ def picture_table(rows: list[list[Cell | None]], row_labels: list[str], column_t
     columns = len(column_titles)
     cell = min(width / (columns + 0.25), 1.2)
     notes = any(c is not None and c.note for row in rows for c in row)
-    fig, axes = plt.subplots(len(rows), columns, figsize=(cell * (columns + 0.25), (cell + 0.14 * notes) * len(rows) + 0.3), squeeze=False)
+    fig, axes = plt.subplots(len(rows), columns, figsize=(cell * (columns + 0.25),
+                                                          (cell + 0.14 * notes) * len(rows) + 0.3), squeeze=False)
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
     for i, row in enumerate(rows):
         for j, (ax, c) in enumerate(zip(axes[i], row)):
             title = column_titles[j] if i == 0 else ""
             if c is None:
-                ax.text(0.5, 0.5, "not\nmeasured", ha="center", va="center", fontsize=7, color="#777777", transform=ax.transAxes)
+                ax.text(0.5, 0.5, "not\nmeasured", ha="center", va="center", fontsize=7, color="#777777",
+                        transform=ax.transAxes)
                 show(ax, np.ones((2, 2)), title, frame="#cccccc", cmap="gray", vmin=0, vmax=1)
                 continue
             _show_cell(ax, c, title)
@@ -399,8 +404,8 @@ def scores_by_kind(table):
     """
     kinds = list(dict.fromkeys(table["kind"]))
     fig, ax = plt.subplots(figsize=(WIDTH, 0.3 * len(kinds) + 0.8))
-    sns.stripplot(data=table, x="score", y="kind", order=kinds, hue="anomalous", palette={False: GOOD, True: BAD}, size=4, alpha=0.8,
-                  jitter=0.2, legend=False, ax=ax)
+    sns.stripplot(data=table, x="score", y="kind", order=kinds, hue="anomalous", palette={False: GOOD, True: BAD},
+                  size=4, alpha=0.8, jitter=0.2, legend=False, ax=ax)
     ax.axvline(1, color="#444444", lw=1.2, ls="--")
     ax.set(xscale="log", xlabel="score, in units of the threshold", ylabel="")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -25,7 +25,8 @@ class Outcome:
 
     def save(self, file: Path) -> None:
         """Maps as float16 and images as bytes, which is all that figures need; the metrics came from float32."""
-        tensors = {f.name: getattr(self.prediction, f.name) for f in dataclasses.fields(Prediction) if f.name != "threshold"}
+        tensors = {f.name: getattr(self.prediction, f.name) for f in dataclasses.fields(Prediction)
+                   if f.name != "threshold"}
         tensors["reconstruction"] = ((tensors["reconstruction"] + 1) * 127.5).round().byte()
         for name in ("anomaly_map", "latent_map", "feature_map"):
             tensors[name] = tensors[name].half()
@@ -57,5 +58,6 @@ def mean_bins(detector: D3AD, prediction: Prediction, labels: Tensor) -> dict[st
     """Mean bin of Algorithm 2 of training, good and anomalous test images; the distance's own I-AUROC."""
     dic = detector.conditioning
     train, test = (assign_bins(distance, dic.edges).float() for distance in (dic.train_distances, prediction.distance))
-    return dict(bin_train=float(train.mean()), bin_good=float(test[labels == 0].mean()), bin_anomalous=float(test[labels == 1].mean()),
+    return dict(bin_train=float(train.mean()), bin_good=float(test[labels == 0].mean()),
+                bin_anomalous=float(test[labels == 1].mean()),
                 distance_auroc=metrics.image_auroc(prediction.distance, labels))

@@ -26,7 +26,8 @@ def _measure(run: Run, name: str) -> None:
 def summary(workspace: Workspace, runs: list[Run] | None = None) -> pd.DataFrame:
     """Rows as `ablations.summary` has them, in percent, with the names of all presets as methods; cached."""
     runs = workspace.runs() if runs is None else runs
-    steps = {name: dict(num_steps=preset.num_steps) if preset.num_steps else {} for name, preset in PRESETS.items() if not preset.low_precision}
+    steps = {name: dict(num_steps=preset.num_steps) if preset.num_steps else {}
+             for name, preset in PRESETS.items() if not preset.low_precision}
     exact = ablations.summary(workspace, steps, runs)
     others = [name for name in PRESETS if name not in steps]
     on_trained("presets", _measure, [(run, name) for run in runs for name in others if not _file(run, name).exists()])
@@ -35,7 +36,9 @@ def summary(workspace: Workspace, runs: list[Run] | None = None) -> pd.DataFrame
 
 
 def seconds(run: Run) -> dict[str, float]:
-    """Seconds per image of every preset on one batch of the run's test images, in this process; median of some rounds, cached."""
+    """Seconds per image of every preset on one batch of the run's test images, in this process; median of some rounds,
+    cached.
+    """
     file = run.folder / f"preset-seconds-{run.config.predict_batch}.json"
     if not file.exists():
         batch, own = run.images[:run.config.predict_batch], presets.load(run.folder / "detector", run.config.device)

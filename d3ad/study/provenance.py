@@ -68,13 +68,15 @@ def machine() -> dict:
 
 
 def save_figure(workspace: Workspace, fig, name: str, fingerprint: str = "") -> None:
-    """Write figures/<profile>/<name>.png, stamped with profile, seed, settings and commit, and note where it comes from.
+    """Write figures/<profile>/<name>.png, stamped with profile, seed, settings and commit, and note where it comes
+    from.
 
     fingerprint: of the data that it shows.
     """
     config = workspace.config
-    fig.text(0.999, 1.005, f"{config.name} profile · seed {config.seed} · settings {workspace.settings_hash} · commit {commit()}", ha="right", va="bottom",
-             fontsize=5, color="#888888")
+    fig.text(0.999, 1.005,
+             f"{config.name} profile · seed {config.seed} · settings {workspace.settings_hash} · commit {commit()}",
+             ha="right", va="bottom", fontsize=5, color="#888888")
     drawn, buffer = io.BytesIO(), io.BytesIO()
     fig.savefig(drawn, format="png", dpi=DPI, bbox_inches="tight")
     with Image.open(drawn) as picture:
@@ -83,7 +85,9 @@ def save_figure(workspace: Workspace, fig, name: str, fingerprint: str = "") -> 
 
 
 def _in_256_colours(picture: Image.Image) -> Image.Image:
-    """The picture with a palette that keeps rare colours too: a fifth of the bytes.  Every second pixel chooses it, for speed."""
+    """The picture with a palette that keeps rare colours too: a fifth of the bytes.  Every second pixel chooses it, for
+    speed.
+    """
     sample = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.NEAREST)
     palette = sample.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
@@ -96,14 +100,17 @@ def write_product(workspace: Workspace, path: str, content: bytes, fingerprint: 
     with in_turn(workspace.cache / "provenance.lock"):  # else one of two notebooks could undo the other's entry
         entries = read_json(note) if note.exists() else {}
         entries[path] = dict(
-            sha256=hashlib.sha256(content).hexdigest(), commit=commit(), config=workspace.settings_hash, data=fingerprint,
+            sha256=hashlib.sha256(content).hexdigest(), commit=commit(), config=workspace.settings_hash,
+            data=fingerprint,
             seed=workspace.config.seed, packages={name: version(name) for name in PACKAGES}, machine=machine(),
             seconds=round(time.monotonic() - workspace.opened, 1))
         write_whole(note, json.dumps(entries, indent=1, sort_keys=True) + "\n")
 
 
 def written(workspace: Workspace, *names: str) -> None:
-    """Raise AssertionError where neither a figure nor a table of this name ("fig05", "table4") is there, or one isn't in range."""
+    """Raise AssertionError where neither a figure nor a table of this name ("fig05", "table4") is there, or one isn't
+    in range.
+    """
     for name in names:
         picture, table = workspace.figures / f"{name}.png", workspace.results / f"{name}.csv"
         assert picture.exists() or table.exists(), f"{name} was not written"
@@ -130,7 +137,8 @@ def registry(workspace: Workspace, ledger: pd.DataFrame) -> list[dict]:
     def entry(item, reported, measured, spread, notebook):
         values = (None if pd.isna(value) else round(float(value), 2) if isinstance(value, float) else value
                   for value in (reported, measured, spread))
-        entries.append(dict(zip(("item", "paper", "measured", "spread"), (item, *values)), notebook=notebook, minutes=took.get(notebook)))
+        entries.append(dict(zip(("item", "paper", "measured", "spread"), (item, *values)), notebook=notebook,
+                            minutes=took.get(notebook)))
 
     for name, (notebook, _) in ARTIFACTS.items():
         if name.startswith("table") and (workspace.results / f"{name}.csv").exists():
@@ -142,5 +150,6 @@ def registry(workspace: Workspace, ledger: pd.DataFrame) -> list[dict]:
                         entry(f"Table {name[-1]}, {row['dataset']}, {row['method']}, {metric}", *numbers, notebook)
     for row in ledger.itertuples():
         entry(f"claim: {row.claim}", row.reported or None, row.measured, row.spread, "08_claims")
-    write_product(workspace, f"results/{workspace.name}/registry.json", (json.dumps(entries, indent=1) + "\n").encode(), "")
+    write_product(workspace, f"results/{workspace.name}/registry.json", (json.dumps(entries, indent=1) + "\n").encode(),
+                  "")
     return entries

@@ -20,7 +20,9 @@ METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
 
 
 def gallery() -> str:
-    """Every figure and table of the paper: the picture or file, the notebook that makes it, its minutes, the claims on it."""
+    """Every figure and table of the paper: the picture or file, the notebook that makes it, its minutes, the claims on
+    it.
+    """
     took = _json("demo", "minutes")["minutes"]
     ledger = pd.read_csv(ROOT / "results/demo/claims.csv")
     lines = ["| | shows | claims that rest on it | notebook | minutes |", "|---|---|---|---|---|"]
@@ -33,8 +35,10 @@ def gallery() -> str:
             formats = [f"[{kind.upper()}](results/demo/{name}.{kind})" for kind in ("csv", "md", "tex")
                        if (ROOT / f"results/demo/{name}.{kind}").exists()]
             first = f"Table {number}: {', '.join(formats)}"
-        claimed = "<br>".join(f"{row.claim}: {_bold(row.verdict)}" for row in ledger.itertuples() if mentions(row.where, name))
-        lines.append(f"| {first} | {shows} | {claimed} | [{notebook[:2]}](notebooks/{notebook}.ipynb) | {took[notebook]:.1f} |")
+        claimed = "<br>".join(f"{row.claim}: {_bold(row.verdict)}" for row in ledger.itertuples()
+                              if mentions(row.where, name))
+        lines.append(f"| {first} | {shows} | {claimed} | [{notebook[:2]}](notebooks/{notebook}.ipynb) | "
+                     f"{took[notebook]:.1f} |")
     return "\n".join(lines)
 
 
@@ -42,10 +46,12 @@ def claims() -> str:
     """The ledger of claims: a row per claim, a column per profile that has measured it."""
     frames = {profile: pd.read_csv(ROOT / f"results/{profile}/claims.csv") for profile in ("demo", "mtd")
               if (ROOT / f"results/{profile}/claims.csv").exists()}
-    lines = ["| claim | in the paper | " + " | ".join(f"`{name}`" for name in frames) + " |", "|---|---" + "|---" * len(frames) + "|"]
+    lines = ["| claim | in the paper | " + " | ".join(f"`{name}`" for name in frames) + " |",
+             "|---|---" + "|---" * len(frames) + "|"]
     by_claim = [frame.set_index("claim") for frame in frames.values()]
     for _, row in frames["demo"].iterrows():
-        cells = [_verdict(frame.loc[row["claim"]]) if row["claim"] in frame.index else "not tested" for frame in by_claim]
+        cells = [_verdict(frame.loc[row["claim"]]) if row["claim"] in frame.index else "not tested"
+                 for frame in by_claim]
         if any(cell != "not tested" for cell in cells):
             lines.append(f"| {row['claim']} | {row['where']} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -75,27 +81,30 @@ def results() -> str:
     for profile, title in TITLES.items():
         file = ROOT / "results" / profile / "benchmark.csv"
         if file.exists():
-            parts.append(f"**{title}**, in percent, from [`{file.relative_to(ROOT).as_posix()}`](results/{profile}/benchmark.csv):\n\n"
+            parts.append(f"**{title}**, in percent, from "
+                         f"[`{file.relative_to(ROOT).as_posix()}`](results/{profile}/benchmark.csv):\n\n"
                          + _markdown(pd.read_csv(file), profile))
     return "\n\n".join(parts)
 
 
 def baselines() -> str:
-    """Fifteen methods on the synthetic datasets and on the tiles, best PRO on the synthetic ones first, best numbers bold."""
+    """Fifteen methods on the synthetic datasets and the tiles, by PRO on the synthetic ones, best numbers bold."""
     columns: dict[str, dict[str, str]] = {}
-    for profile, name, summarise, note in (("demo", "benchmark", overall, ""), ("demo", "benchmark_seeds", over_seeds, ", washer"),
+    for profile, name, summarise, note in (("demo", "benchmark", overall, ""),
+                                           ("demo", "benchmark_seeds", over_seeds, ", washer"),
                                            ("mtd", "benchmark_seeds", over_seeds, "")):
         if (ROOT / f"results/{profile}/{name}.csv").exists():
-            found = summarise(pd.read_csv(ROOT / f"results/{profile}/{name}.csv"))
-            text = as_text(found, METRICS).set_index("method")
+            summary = summarise(pd.read_csv(ROOT / f"results/{profile}/{name}.csv"))
+            text = as_text(summary, METRICS).set_index("method")
             for metric, title in METRICS.items():
                 if note and metric != "pro":
                     continue
-                best = f"{found[f'measured_{metric}'].max():.1f}"
+                best = f"{summary[f'measured_{metric}'].max():.1f}"
                 columns[f"`{profile}`{note}, {title}"] = {method: f"**{cell}**" if cell.split(" ")[0] == best else cell
                                                            for method, cell in text[title].items()}
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {method} | " + " | ".join(cells.get(method, "") for cells in columns.values()) + " |" for method in next(iter(columns.values()), [])]
+    lines += [f"| {method} | " + " | ".join(cells.get(method, "") for cells in columns.values()) + " |"
+              for method in next(iter(columns.values()), [])]
     return "\n".join(lines)
 
 
@@ -127,8 +136,10 @@ def speed() -> str:
              "| | images per second | times the reference | precision | steps S |", "|---|---|---|---|---|"]
     for row in rows:
         steps = row.get("num_steps", 10 if row["preset"] == "reference" else "")
-        name = {"reference": "the reference implementation", "PatchCore": "PatchCore (anomalib)", "EfficientAD": "EfficientAD (anomalib)"}.get(row["preset"], f"`{row['preset']}`")
-        lines.append(f"| {name} | {row['images_per_second']:.2f} | {row['speedup']:.2f} | {row.get('precision', 'float32')} | {steps} |")
+        name = {"reference": "the reference implementation", "PatchCore": "PatchCore (anomalib)",
+                "EfficientAD": "EfficientAD (anomalib)"}.get(row["preset"], f"`{row['preset']}`")
+        lines.append(f"| {name} | {row['images_per_second']:.2f} | {row['speedup']:.2f} | "
+                     f"{row.get('precision', 'float32')} | {steps} |")
     return "\n".join(lines)
 
 
@@ -139,8 +150,8 @@ def with_blocks(readme: str) -> str:
     """The README's text with its blocks made anew."""
     for name, block in BLOCKS.items():
         mark = MARK.format(name)
-        before, rest = readme.split(mark)
-        readme = f"{before}{mark}\n{block()}\n{END}{rest.split(END, 1)[1]}"
+        before, after = readme.split(mark)
+        readme = f"{before}{mark}\n{block()}\n{END}{after.split(END, 1)[1]}"
     return readme
 
 

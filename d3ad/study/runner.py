@@ -205,9 +205,10 @@ def check_data(profile: str, study: Study, root: Path | None) -> None:
             continue
         for category in categories:
             try:
-                found = data.load(name, root, category)  # lists files, opens no image
-                if found.labels("test").unique().tolist() != [0, 1]:
-                    problems.append(f"{name}/{category}: both good and anomalous test images are needed; restore them from the dataset")
+                dataset = data.load(name, root, category)  # lists files, opens no image
+                if dataset.labels("test").unique().tolist() != [0, 1]:
+                    problems.append(f"{name}/{category}: both good and anomalous test images are needed; restore them "
+                                    "from the dataset")
             except data.DataError as error:
                 problems.append(str(error))
     if problems:
@@ -219,11 +220,12 @@ def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
     try:
         config, study = settings_of(options.profile)
         if not study.datasets:
-            raise ValueError(f"the {options.profile} profile names no dataset: it is for python -m d3ad fit, and for notebook 09 "
-                             "with a good_folder")
+            raise ValueError(f"the {options.profile} profile names no dataset: it is for python -m d3ad fit, and for "
+                             "notebook 09 with a good_folder")
     except ValueError as error:
         raise UsageError(error) from None
-    options.results, options.settings = config.name, settings_hash(config, study)  # the name is another where D3AD_SET changes it
+    # the name is another where D3AD_SET changes it
+    options.results, options.settings = config.name, settings_hash(config, study)
     if options.update_notebooks and (options.results != "demo" or options.out):
         raise UsageError("--update-notebooks goes with the demo profile, and not with --out")
     if options.workers == "ray" and importlib.util.find_spec("ray") is None:
@@ -304,7 +306,7 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
 
 
 def keep_minutes(file: Path, settings: str, notebook: str, took: float) -> None:
-    """Note how long a notebook took.  Of several runs with the same settings the longest counts: it computed the most."""
+    """Note a notebook's minutes; of several runs with the same settings the longest counts: it computed the most."""
     kept = read_json(file) if file.exists() else {}
     minutes = kept["minutes"] if kept.get("settings") == settings else {}
     minutes[notebook] = max(minutes.get(notebook, 0.0), round(took, 1))

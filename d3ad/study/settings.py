@@ -20,14 +20,17 @@ class Study(Settings):
     source: str = setting("disk", allowed=("synthetic", "disk", "package"))  # drawn and written to disk first; under a data root; from pip
     datasets: tuple[str, ...] = setting(())                   # of d3ad.data.NAMES
     categories: tuple[str, ...] = setting((), MACHINE)        # empty: every category that is found
-    counts: tuple[int, ...] = setting((0, 0, 0), allowed=(0, 100_000))  # normal for training, normal and anomalous for test, where drawn
+    # normal for training, normal and anomalous for test, where drawn
+    counts: tuple[int, ...] = setting((0, 0, 0), allowed=(0, 100_000))
     split: str = setting("random", allowed=("random", "by_tile"))  # magnetic tiles only
     seeds: int = setting(1, MACHINE, (1, 100))                # how many seeds the spreads are taken over
     spread_categories: tuple[str, ...] = setting((), MACHINE)  # on these categories; empty: on all
     baselines: tuple[str, ...] = setting((), MACHINE)         # which are measured (d3ad/baselines)
-    baseline_steps: int = setting(0, MACHINE, (0, 10_000_000))  # budget of training steps each, times its pace; 0: what its paper asks for
+    # budget of training steps each, times its pace; 0: what its paper asks for
+    baseline_steps: int = setting(0, MACHINE, (0, 10_000_000))
     baseline_width: float = setting(1.0, MACHINE, (0.01, 1.0))  # of the channels of their own networks
-    baseline_spread_categories: tuple[str, ...] = setting((), MACHINE)  # those of `spread_categories` on which they get further seeds
+    # those of `spread_categories` on which they get further seeds
+    baseline_spread_categories: tuple[str, ...] = setting((), MACHINE)
 
     def _check_together(self) -> None:
         if len(self.counts) != 3:
@@ -35,7 +38,7 @@ class Study(Settings):
 
     @classmethod
     def profile(cls, name: str, /, **changes) -> "Study":
-        """The table [study] of the named profile, with `changes` on top.  Raises ValueError for an unknown profile or key."""
+        """The named profile's table [study], with `changes` on top.  ValueError for an unknown profile or key."""
         return cls.from_dict({**read_profile(name).get("study", {}), **changes})
 
 
@@ -56,7 +59,9 @@ def cache_folder(out: Path | None, name: str) -> Path:
 
 
 def tried_settings() -> dict:
-    """The settings in D3AD_SET, as JSON such as {"t_max": 40}: to try them without editing a profile.  Raises ValueError."""
+    """The settings in D3AD_SET, as JSON such as {"t_max": 40}: to try them without editing a profile.  Raises
+    ValueError.
+    """
     try:
         tried = json.loads(os.environ.get("D3AD_SET") or "{}")
     except ValueError as error:

@@ -12,8 +12,8 @@ def roofline(rows: list[dict], written: dict[str, float] | None = None):
     """Rate of each part against its arithmetic intensity, below what memory and matrix units allow at most.
 
     rows: of inference.json, one machine and size; those with "parts" are drawn.
-    written: GFLOP of each part as its network is written (`networks.arithmetic`); where `faithful` does fewer, a hollow mark shows at
-    which rate the written ones would have had to be done.
+    written: GFLOP of each part as its network is written (`networks.arithmetic`); where `faithful` does fewer, a hollow
+    mark shows at which rate the written ones would have had to be done.
     """
     fig, ax = plt.subplots(figsize=(WIDTH, 3.4))
     drawn = [row for row in rows if "parts" in row]
@@ -21,8 +21,10 @@ def roofline(rows: list[dict], written: dict[str, float] | None = None):
     for precision, rate in about["matmul_gflops"].items():
         ridge = rate / about["copy_gb_per_s"]
         ax.plot([1, ridge, 2e5], [about["copy_gb_per_s"], rate, rate], color="#444444", lw=1)
-        ax.annotate(f"matrix multiplications, {precision}: {rate} GFLOP/s", (1.8e5, rate), xytext=(0, 3), textcoords="offset points", ha="right", fontsize=7)
-    ax.annotate(f"memory: {about['copy_gb_per_s']} GB/s", (2, 2 * about["copy_gb_per_s"]), xytext=(4, -10), textcoords="offset points", fontsize=7)
+        ax.annotate(f"matrix multiplications, {precision}: {rate} GFLOP/s", (1.8e5, rate), xytext=(0, 3),
+                    textcoords="offset points", ha="right", fontsize=7)
+    ax.annotate(f"memory: {about['copy_gb_per_s']} GB/s", (2, 2 * about["copy_gb_per_s"]), xytext=(4, -10),
+                textcoords="offset points", fontsize=7)
     for row in drawn:
         for part in row["parts"]:
             if part["part"] in MARKERS:
@@ -30,11 +32,13 @@ def roofline(rows: list[dict], written: dict[str, float] | None = None):
                 ax.scatter(part["flop_per_byte"], part["gflops"], **look)
                 more = (written or {}).get(part["part"], 0) / part["gflop"]
                 if row["preset"] == "faithful" and more > 1.01:
-                    ax.scatter(more * part["flop_per_byte"], more * part["gflops"], **look | dict(color="none", edgecolors=look["color"]))
+                    ax.scatter(more * part["flop_per_byte"], more * part["gflops"],
+                               **look | dict(color="none", edgecolors=look["color"]))
     for name, marker in MARKERS.items():
         ax.scatter([], [], color="#444444", marker=marker, label={"eps": "UNet"}.get(name, name))
     for row in drawn:
-        ax.scatter([], [], color=COLOURS[row["preset"]], marker="_", s=80, label=f"{row['preset']} ({row['precision']})")
+        ax.scatter([], [], color=COLOURS[row["preset"]], marker="_", s=80,
+                   label=f"{row['preset']} ({row['precision']})")
     if written:
         ax.scatter([], [], color="none", edgecolors="#444444", label="faithful, as written")
     ax.set(xscale="log", yscale="log", xlim=(1, 2e5), xlabel="FLOP per byte that has to move", ylabel="GFLOP/s")
@@ -59,17 +63,19 @@ def quality_and_time(points: pd.DataFrame, metric: str, title: str):
             name = row.method if kind == "baseline" else ", ".join(some[near]["method"])
             if kind == "preset" and some[near]["method"].iloc[0] != row.method:
                 continue  # named with the one before it, on the same spot
-            ax.annotate(name, (row.milliseconds, getattr(row, f"measured_{metric}")), textcoords="offset points", fontsize=7,
-                        color="#333333", **where)
+            ax.annotate(name, (row.milliseconds, getattr(row, f"measured_{metric}")), textcoords="offset points",
+                        fontsize=7, color="#333333", **where)
     best = points.loc[points["method"] == "faithful"]
     ax.axhline(float(best[f"measured_{metric}"].iloc[0]) - 0.5, color=GOOD, lw=0.8, ls="--", zorder=1)
-    ax.text(0.01, float(best[f"measured_{metric}"].iloc[0]) - 0.9, "half a point below faithful", transform=ax.get_yaxis_transform(), fontsize=6.5,
-            color=GOOD, va="top")
-    ax.set(xscale="log", xlabel="milliseconds per image", ylabel=f"{title}, %", ylim=(None, 118), yticks=range(0, 101, 20))
+    ax.text(0.01, float(best[f"measured_{metric}"].iloc[0]) - 0.9, "half a point below faithful",
+            transform=ax.get_yaxis_transform(), fontsize=6.5, color=GOOD, va="top")
+    ax.set(xscale="log", xlabel="milliseconds per image", ylabel=f"{title}, %", ylim=(None, 118),
+           yticks=range(0, 101, 20))
     ax.set_ylim(bottom=min(points[f"measured_{metric}"]) - 5)
     ax.margins(x=0.12)
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter("")
-    ax.set_xticks([tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if points["milliseconds"].min() / 1.3 < tick < 1.3 * points["milliseconds"].max()])
+    ax.set_xticks([tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+                   if points["milliseconds"].min() / 1.3 < tick < 1.3 * points["milliseconds"].max()])
     ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(0.01, 0.55))
     return fig

@@ -21,11 +21,13 @@ def save_table(workspace: Workspace, frame: pd.DataFrame, name: str, fingerprint
 def beside_paper(table: int, measured: pd.DataFrame, more: tuple[str, ...] = ()) -> pd.DataFrame:
     """The paper's rows with what was measured on the same dataset, category and method, then all other measured rows.
 
-    A cell that was not measured, or that the paper doesn't give, is empty.  more: measured columns that the paper lacks.
+    A cell that was not measured, or that the paper doesn't give, is empty.  more: measured columns that the paper
+    lacks.
     """
     known = paper.reported(table)
-    order = [f"measured_{c.removeprefix('reported_')}" for c in known if c.startswith("reported_")]  # the paper's own
-    measured = measured[paper.KEYS + [c for c in (*order, *more) if c in measured]]
+    # the paper's own
+    order = [f"measured_{column.removeprefix('reported_')}" for column in known if column.startswith("reported_")]
+    measured = measured[paper.KEYS + [column for column in (*order, *more) if column in measured]]
     of_paper = pd.MultiIndex.from_frame(measured[paper.KEYS]).isin(pd.MultiIndex.from_frame(known[paper.KEYS]))
     return pd.concat([known.merge(measured, on=paper.KEYS, how="left"), measured[~of_paper]], ignore_index=True)
 
@@ -36,23 +38,27 @@ BOLD = {"html": "<b>{}</b>", "md": "**{}**", "tex": "\\textbf{{{}}}"}
 def layout(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
     """A table of `beside_paper` laid out as the paper prints it, as text: a row per category, a column per method.
 
-    A cell holds the metrics in their order, an em dash where one is missing; the best of a row and metric is bold, among what
-    was reported and among what was measured.  Where a row has both, measured methods have a second column; where no row has,
-    the dataset's name says which rows were measured.  kind: "html", "md" or "tex".
+    A cell holds the metrics in their order, an em dash where one is missing; the best of a row and metric is bold,
+    among what was reported and among what was measured.  Where a row has both, measured methods have a second column;
+    where no row has, the dataset's name says which rows were measured.  kind: "html", "md" or "tex".
     """
     given = {prefix: frame.filter(regex=f"^{prefix}_").notna().any(axis=1) for prefix in ("reported", "measured")}
     side_by_side = bool((given["reported"] & given["measured"]).any())
-    columns = [(method, prefix) for method in frame["method"].unique() for prefix in given
-               if given[prefix][frame["method"] == method].any()] if side_by_side else [(m, None) for m in frame["method"].unique()]
+    methods = frame["method"].unique()
+    columns = ([(method, prefix) for method in methods for prefix in given
+                if given[prefix][frame["method"] == method].any()] if side_by_side
+               else [(method, None) for method in methods])
     rows = []
-    for (dataset, category), here in frame.groupby(["dataset", "category"], sort=False):
-        measured = given["measured"][here.index].any() and not side_by_side
+    for (dataset, category), group in frame.groupby(["dataset", "category"], sort=False):
+        measured = given["measured"][group.index].any() and not side_by_side
         row = {"dataset": dataset + (", measured" if measured else ""), "category": category.replace("_", " ")}
-        here = here.set_index("method")
+        group = group.set_index("method")
         for method, prefix in columns:
             kind_of_value = prefix or ("measured" if measured else "reported")
-            values = here.filter(regex=f"^{kind_of_value}_(i_auroc|p_auroc|pro|fps|seconds|megabytes)$").dropna(axis=1, how="all")
-            text = " / ".join([] if method not in here.index else [_cell(values[c], method, kind) for c in values])
+            values = group.filter(regex=f"^{kind_of_value}_(i_auroc|p_auroc|pro|fps|seconds|megabytes)$")
+            values = values.dropna(axis=1, how="all")
+            text = " / ".join([] if method not in group.index
+                              else [_cell(values[column], method, kind) for column in values])
             row[method + (", measured" if prefix == "measured" else "")] = text if text.strip("— /") else ""
         rows.append(row)
     return pd.DataFrame(rows)
@@ -64,17 +70,24 @@ def _cell(column: pd.Series, method: str, kind: str) -> str:
     if pd.isna(value):
         return "—"
     best = column.min() if column.name.endswith(("seconds", "megabytes")) else column.max()
-    text = f"{value:.2g}" if column.name.endswith("seconds") else f"{value:.0f}" if column.name.endswith("megabytes") else f"{value:.1f}"
+    text = (f"{value:.2g}" if column.name.endswith("seconds")
+            else f"{value:.0f}" if column.name.endswith("megabytes") else f"{value:.1f}")
     return BOLD[kind].format(text) if value == best and column.notna().sum() > 1 else text
 
 
-def save_layouts(workspace: Workspace, frame: pd.DataFrame, name: str, caption: str, fingerprint: str = "", decimals: int = 2) -> None:
-    """Write results/<profile>/<name>.csv, and the same as the paper lays it out: .md (Markdown) and .tex (LaTeX, booktabs)."""
+def save_layouts(workspace: Workspace, frame: pd.DataFrame, name: str, caption: str, fingerprint: str = "",
+                 decimals: int = 2) -> None:
+    """Write results/<profile>/<name>.csv, and the same as the paper lays it out: .md (Markdown) and .tex (LaTeX,
+    booktabs).
+    """
     save_table(workspace, frame, name, fingerprint, decimals)
     markdown = layout(frame, "md")
-    lines = ["| " + " | ".join(row) + " |" for row in [list(markdown.columns), ["---"] * markdown.shape[1], *markdown.to_numpy().tolist()]]
-    write_product(workspace, f"results/{workspace.name}/{name}.md", ("\n".join([caption, "", *lines]) + "\n").encode(), fingerprint)
-    tex = layout(frame, "tex").to_latex(index=False, escape=False, caption=caption.replace("%", "\\%"), label=f"tab:{name}")
+    lines = ["| " + " | ".join(row) + " |" for row in [list(markdown.columns), ["---"] * markdown.shape[1],
+                                                       *markdown.to_numpy().tolist()]]
+    write_product(workspace, f"results/{workspace.name}/{name}.md", ("\n".join([caption, "", *lines]) + "\n").encode(),
+                  fingerprint)
+    tex = layout(frame, "tex").to_latex(index=False, escape=False, caption=caption.replace("%", "\\%"),
+                                        label=f"tab:{name}")
     write_product(workspace, f"results/{workspace.name}/{name}.tex", tex.replace("—", "--").encode(), fingerprint)
 
 

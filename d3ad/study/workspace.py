@@ -1,7 +1,7 @@
 """The workspace of a study: its runs, their trained detectors, and what is kept of them in the cache.
 
-Everything expensive is kept in the cache under a key of what it depends on: settings, data and `VERSION`.  So a notebook
-asks for what it needs, and it is computed only once, by whichever notebook comes first.
+Everything expensive is kept in the cache under a key of what it depends on: settings, data and `VERSION`.  So a
+notebook asks for what it needs, and it is computed only once, by whichever notebook comes first.
 """
 import dataclasses
 import hashlib
@@ -100,16 +100,16 @@ class Workspace:
 
 
 def open_workspace(profile: str = "", data_root: str = "", out: str = "", **changes) -> Workspace:
-    """The workspace of a profile.  Empty arguments fall back to D3AD_PROFILE, D3AD_DATA_ROOT, D3AD_OUT, then to the demo
-    profile and the repository's own folders.
+    """The workspace of a profile.  Empty arguments fall back to D3AD_PROFILE, D3AD_DATA_ROOT, D3AD_OUT, then to the
+    demo profile and the repository's own folders.
 
     Raises ValueError for an unknown profile or setting (`settings_of`), or a profile on real data without a data root.
     """
     config, study = settings_of(profile or os.environ.get("D3AD_PROFILE") or "demo", **changes)
     data_root, out = data_root or os.environ.get("D3AD_DATA_ROOT"), out or os.environ.get("D3AD_OUT")
     if study.source == "disk" and study.datasets and not data_root:
-        raise ValueError(f"the {config.name} profile needs the real dataset {', '.join(study.datasets)}: set data_root to "
-                         "the folder that holds it")
+        raise ValueError(f"the {config.name} profile needs the real dataset {', '.join(study.datasets)}: set data_root "
+                         "to the folder that holds it")
     if detector.pick_device(config.device).type == "cpu":
         torch.set_num_threads(1)
     return Workspace(config, study, Path(data_root).expanduser().resolve() if data_root else None,
@@ -171,7 +171,8 @@ class Run:
     def key(self) -> str:
         """Of everything that the trained detector depends on."""
         names = set(Config.names()) - set(Config.names(MACHINE)) - {"normalisation"}
-        parts = [str(VERSION), self.config.hash(*sorted(names)), self.dataset.fingerprint(), *map(str, self.workspace.targets())]
+        parts = [str(VERSION), self.config.hash(*sorted(names)), self.dataset.fingerprint(),
+                 *map(str, self.workspace.targets())]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 
     @cached_property
@@ -217,7 +218,7 @@ class Run:
         return self.folder / f"outcome-{self.config.replace(**changes).hash()}.safetensors"
 
     def measure(self, changes: dict, keep_maps: bool) -> None:
-        """Predict the test images with settings changed as in `numbers`, and keep the metrics, with `keep_maps` the maps too."""
+        """Predict the test images, settings changed as in `numbers`; keep the metrics, with `keep_maps` the maps."""
         variant = self.variant(**changes)
         started = time.perf_counter()
         prediction = variant.predict(self.images)
@@ -238,12 +239,13 @@ class Run:
 
 
 class Remembering(Networks):
-    """Networks that keep features and latents of each batch, for the variants that look at the same images again and again."""
+    """Networks that remember features and latents of each batch, for variants that see the same images again."""
 
     def __init__(self, networks: Networks):
         super().__init__(networks.codec, networks.unet, networks.backbone)
         self.networks, self.seen = networks, {}
-        self.features, self.eps, self.encode, self.decode = networks.features, networks.eps, networks.encode, networks.decode
+        self.features, self.eps = networks.features, networks.eps
+        self.encode, self.decode = networks.encode, networks.decode
 
     def see(self, images: Tensor, config: Config) -> tuple[dict[int, Tensor], Tensor, tuple[Tensor, Tensor]]:
         """As `Networks.see`, from memory where these images were seen before."""
@@ -261,9 +263,9 @@ def synthetic_root(workspace: Workspace, config: Config) -> Path:
 def shared_parts(run: Run) -> tuple[LatentCodec, FeatureExtractor, dict]:
     """Autoencoder and feature extractor, trained once on all categories' normal images where they have no weights.
 
-    They take the place of networks that the paper takes pretrained on other data; each detector adapts its own copy of the
-    feature extractor.  All seeds of synthetic data share those of the profile's own seed, as they would share pretrained ones;
-    on real data each split has its own, which must not see what that split tests with.
+    They take the place of networks that the paper takes pretrained on other data; each detector adapts its own copy of
+    the feature extractor.  All seeds of synthetic data share those of the profile's own seed, as they would share
+    pretrained ones; on real data each split has its own, which must not see what that split tests with.
     Returns (codec, backbone, losses).
     """
     losses: dict = {}
@@ -327,7 +329,8 @@ def _training_images(runs: tuple[Run, ...]) -> Tensor:
 
 def prepare(runs: list[Run], variants: list[dict], maps: bool = False) -> None:
     """Compute what the cache lacks of `numbers` (with `maps`: of `outcome`) for each run and variant, in parallel."""
-    on_trained("measure", Run.measure, [(run, changes, maps) for run in runs for changes in variants if not run.is_kept(changes, maps)])
+    on_trained("measure", Run.measure, [(run, changes, maps) for run in runs for changes in variants
+                                        if not run.is_kept(changes, maps)])
 
 
 def on_trained(title: str, function, jobs: list[tuple]) -> None:

@@ -1,4 +1,5 @@
-"""The drawn categories, seven for the profiles and one for a reader to try: what a normal picture holds, and how it can go wrong.
+"""The drawn categories, seven for the profiles and one for a reader to try: what a normal picture holds, and how it can
+go wrong.
 
 A picture is a *scene*: an ordered dict of painters, each a function that paints one thing on a canvas.  A
 defect edits the scene: it deletes a painter (a missing part), replaces one (a part turned round) or adds one

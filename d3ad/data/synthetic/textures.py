@@ -20,7 +20,7 @@ def plane(n: int):
 
 @lru_cache
 def noise(n: int, down: float, across: float | None = None, wide: int = 1, seed: int = 0) -> np.ndarray:
-    """Noise (n, wide * n), mean 0 and deviation 1, smoothed over `down` and `across` shares of the width."""
+    """Noise (n, wide * n), mean 0 and standard deviation 1, smoothed over `down` and `across` shares of the width."""
     rough = np.random.default_rng(seed).standard_normal((n, wide * n))
     fine = gaussian_filter(rough, [down * n, (across or down) * n], mode="wrap")
     return fine / fine.std()

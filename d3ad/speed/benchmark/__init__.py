@@ -1,8 +1,8 @@
 """How fast, and how near the machine's limit: `python -m d3ad benchmark`.
 
-Three measurements, each in one run on one machine, so that ratios mean something: `inference` (the reference implementation, the presets,
-two baselines), `training` (one step, and what all datasets would take), `metrics` (PRO and AUROC against the usual ways).
-Networks have the paper's sizes and random weights, which cost what trained ones cost.
+Three measurements, each in one run on one machine, so that ratios mean something: `inference` (the reference
+implementation, the presets, two baselines), `training` (one step, and what all datasets would take), `metrics` (PRO and
+AUROC against the usual ways).  Networks have the paper's sizes and random weights, which cost what trained ones cost.
 """
 import json
 from pathlib import Path
@@ -30,9 +30,9 @@ def measured(part: str, size: str, batch: int, file: Path) -> list[dict]:
     else:
         raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
     rows = [row | {"size": size} for row in rows]
-    here = (rows[0]["device"], size)
+    replaced = (rows[0]["device"], size)
     kept = read_json(file) if file.exists() else []
-    kept = [row for row in kept if (row["device"], row["size"]) != here]
+    kept = [row for row in kept if (row["device"], row["size"]) != replaced]
     write_whole(file, json.dumps([*kept, *rows], indent=1) + "\n")
     return rows
 
@@ -41,9 +41,10 @@ def as_text(rows: list[dict]) -> str:
     """A line per row: what it is, and its main numbers."""
     def one(row: dict) -> str:
         name = row.get("preset") or row.get("way") or f"{row['metric']}, {row['method']}"
-        numbers = {"images_per_second": "images/s", "seconds_per_image": "s per image", "seconds": "s", "speedup": "times the reference",
-                   "times_ours": "times ours", "megabytes": "MB"}
-        return f"{name}: " + ", ".join(f"{row[key]:.4g} {unit}" for key, unit in numbers.items() if row.get(key) is not None)
+        numbers = {"images_per_second": "images/s", "seconds_per_image": "s per image", "seconds": "s",
+                   "speedup": "times the reference", "times_ours": "times ours", "megabytes": "MB"}
+        return f"{name}: " + ", ".join(f"{row[key]:.4g} {unit}"
+                                       for key, unit in numbers.items() if row.get(key) is not None)
 
     return "\n".join(map(one, rows))
 

@@ -1,4 +1,5 @@
-"""Images per second of the reference implementation, of the presets and of two baselines, and what each part of D3AD takes."""
+"""Images per second of the reference implementation, the presets and two baselines; the cost of each part of D3AD.
+"""
 import contextlib
 import statistics
 import time
@@ -18,7 +19,8 @@ from d3ad.speed.timing import clock, keep_freed_memory, timed
 
 
 def inference(size: str, batch: int = 16, reference_images: int = 2, rounds: int = 2) -> list[dict]:
-    """One dict per preset or baseline: seconds per image, images per second, speed-up over the reference, memory, each part's share.
+    """One dict per preset or baseline: seconds per image, images per second, speed-up over the reference, memory, each
+    part's share.
 
     size: of `networks.SIZES`.  reference_images: the reference is timed on so many of the batch.
     """
@@ -26,50 +28,58 @@ def inference(size: str, batch: int = 16, reference_images: int = 2, rounds: int
     detector, images = untrained(config), drawn_images(batch, config.image_size)
     about = machine.describe(detector.device) | dict(image_size=config.image_size, batch=batch)
     rates = {str(dtype)[6:]: machine.matmul_rate(detector.device, dtype) for dtype in (torch.float32, torch.bfloat16)}
-    about |= dict(matmul_gflops={name: round(rate) for name, rate in rates.items()}, copy_gb_per_s=round(machine.bandwidth(detector.device), 1))
+    about |= dict(matmul_gflops={name: round(rate) for name, rate in rates.items()},
+                  copy_gb_per_s=round(machine.bandwidth(detector.device), 1))
 
-    plain = timed(lambda: Reference(detector).predict, images[:reference_images], rounds)  # before memory is kept: as PyTorch comes
+    # before memory is kept: as PyTorch comes
+    plain = timed(lambda: Reference(detector).predict, images[:reference_images], rounds)
     reference = Reference(detector).predict(images[:reference_images])
     rows = [about | dict(preset="reference", batch=1) | _cost(plain, plain)]
     keep_freed_memory()
     compiled = size == "paper" and detector.device.type == "cuda"
     for name in tqdm(("faithful", "fast"), "presets"):
-        found = presets.apply(detector, name, tiny_autoencoder())
-        found.networks = presets.networks_of(found, name, compiled and name == "faithful")  # after its calibration: each batch size compiles anew
-        cost = timed(lambda: found.predict, images, rounds)
-        dtype = str(found.networks.dtype)[6:]
-        row = about | dict(preset=name, precision=dtype, num_steps=found.config.num_steps,
+        accelerated = presets.apply(detector, name, tiny_autoencoder())
+        # after its calibration: each batch size compiles anew
+        accelerated.networks = presets.networks_of(accelerated, name, compiled and name == "faithful")
+        cost = timed(lambda: accelerated.predict, images, rounds)
+        dtype = str(accelerated.networks.dtype)[6:]
+        row = about | dict(preset=name, precision=dtype, num_steps=accelerated.config.num_steps,
                                  compiled=compiled and name == "faithful") | _cost(cost, plain)
-        row["parts"] = parts(found, presets.apply(detector, name, found.codec), images, rates[dtype])
-        row["megabytes_one_image"] = round(timed(lambda: untrained(config).predict, images[:1], 1)["megabytes"]) if name == "faithful" else None
+        row["parts"] = parts(accelerated, presets.apply(detector, name, accelerated.codec), images, rates[dtype])
+        row["megabytes_one_image"] = round(timed(lambda: untrained(config).predict, images[:1],
+                                                 1)["megabytes"]) if name == "faithful" else None
         if name == "faithful":
-            row["largest_difference"] = difference(found, images, reference)
+            row["largest_difference"] = difference(accelerated, images, reference)
         rows.append(row)
     for name, build in BASELINES.items() if config.image_size >= 256 else ():  # EfficientAD can't take less
         with contextlib.suppress(ImportError):
-            rows.append(about | dict(preset=name) | _cost(timed(lambda: build(config.image_size), images, rounds), plain))
+            rows.append(about | dict(preset=name) | _cost(timed(lambda: build(config.image_size), images, rounds),
+                                                          plain))
     return rows
 
 
 def _cost(cost: dict, plain: dict) -> dict:
     seconds, reference = statistics.median(cost["seconds"]), statistics.median(plain["seconds"])
-    return dict(seconds_per_image=seconds, images_per_second=1 / seconds, speedup=reference / seconds, megabytes=round(cost["megabytes"]))
+    return dict(seconds_per_image=seconds, images_per_second=1 / seconds, speedup=reference / seconds,
+                megabytes=round(cost["megabytes"]))
 
 
 def difference(detector: D3AD, images: Tensor, reference: dict[str, Tensor]) -> dict[str, float]:
-    """The largest difference of each map from the reference's, as a share of the map's largest value; T-hat must be equal.
+    """Each map's largest difference from the reference's, as a share of its largest value; T-hat must be equal.
 
     reference: of `Reference.predict`, for the first of the images.
     """
     prediction, count = detector.predict(images), len(reference["t_hat"])
     assert torch.equal(prediction.t_hat[:count], reference["t_hat"])
-    found = dict(latent=prediction.latent_map[:count], feature=prediction.feature_map[:count])
-    found["anomaly_map"] = fused(found["latent"], found["feature"], detector.config)
-    return {name: float((value - reference[name]).abs().max() / reference[name].abs().max()) for name, value in found.items()}
+    measured = dict(latent=prediction.latent_map[:count], feature=prediction.feature_map[:count])
+    measured["anomaly_map"] = fused(measured["latent"], measured["feature"], detector.config)
+    return {name: float((value - reference[name]).abs().max() / reference[name].abs().max())
+            for name, value in measured.items()}
 
 
 def parts(detector: D3AD, countable: D3AD, images: Tensor, rate: float) -> list[dict]:
-    """What each part takes of one predict: calls, seconds and GFLOP per image, GFLOP/s, its share of `rate`, and FLOP per byte.
+    """What each part takes of one predict: calls, seconds and GFLOP per image, GFLOP/s, its share of `rate`, and FLOP
+    per byte.
 
     countable: the same detector, not compiled: operations inside compiled code are not counted.
     The bytes are those that can't be avoided: the part's weights as stored, once per call, its inputs and outputs.
@@ -81,10 +91,13 @@ def parts(detector: D3AD, countable: D3AD, images: Tensor, rate: float) -> list[
     count, rows = len(images), []
     for part, entry in seen.items():
         gflop = count * counted[part]["flops"] / 1e9  # every image costs the same
-        rows.append(dict(part=part, calls=entry["calls"], seconds=entry["seconds"] / count, gflop=gflop / count, gflops=gflop / entry["seconds"],
-                         share_of_limit=gflop / entry["seconds"] / rate, flop_per_byte=1e9 * gflop / max(entry["bytes"], 1)))
+        rows.append(dict(part=part, calls=entry["calls"], seconds=entry["seconds"] / count, gflop=gflop / count,
+                         gflops=gflop / entry["seconds"],
+                         share_of_limit=gflop / entry["seconds"] / rate,
+                         flop_per_byte=1e9 * gflop / max(entry["bytes"], 1)))
     features = pool_features(detector.networks.features(images.to(detector.device))[detector.config.dic_block])
-    rows.append(dict(part="conditioning", calls=1, seconds=clock(lambda: detector.conditioning.distances(features))[0] / count))
+    rows.append(dict(part="conditioning", calls=1,
+                     seconds=clock(lambda: detector.conditioning.distances(features))[0] / count))
     known = sum(row["seconds"] for row in rows)
     return [*rows, dict(part="maps", calls=1, seconds=max(total / count - known, 0.0))]
 
@@ -93,7 +106,8 @@ def parts(detector: D3AD, countable: D3AD, images: Tensor, rate: float) -> list[
 def _watched(detector: D3AD, flops: Callable[[], int]) -> Iterator[dict]:
     """Inside the block, hooks on the detector's networks add each part's calls, seconds, FLOPs and bytes to a dict."""
     networks = detector.networks
-    modules = dict(features=networks.backbone, encode=networks.codec.model.encoder, eps=networks.unet, decode=networks.codec.model.decoder)
+    modules = dict(features=networks.backbone, encode=networks.codec.model.encoder, eps=networks.unet,
+                   decode=networks.codec.model.decoder)
     seen = {part: dict(calls=0, seconds=0.0, flops=0, bytes=0) for part in modules}
     begun: dict = {}
 
@@ -107,7 +121,8 @@ def _watched(detector: D3AD, flops: Callable[[], int]) -> Iterator[dict]:
 
     def end(part: str, module: torch.nn.Module, inputs: tuple, output) -> None:
         started, before = begun[part]
-        tensors = [x for x in (*inputs, *(output if isinstance(output, (tuple, list)) else (output,))) if isinstance(x, Tensor)]
+        tensors = [x for x in (*inputs, *(output if isinstance(output, (tuple, list)) else (output,)))
+                   if isinstance(x, Tensor)]
         entry = seen[part]
         entry["seconds"] += now() - started
         entry["flops"] += flops() - before
@@ -117,7 +132,8 @@ def _watched(detector: D3AD, flops: Callable[[], int]) -> Iterator[dict]:
     hooks = []
     for part, module in modules.items():
         hooks.append(module.register_forward_pre_hook(lambda module, inputs, part=part: begin(part)))
-        hooks.append(module.register_forward_hook(lambda module, inputs, output, part=part: end(part, module, inputs, output)))
+        hooks.append(module.register_forward_hook(lambda module, inputs, output,
+                                                  part=part: end(part, module, inputs, output)))
     try:
         yield seen
     finally:

@@ -22,7 +22,8 @@ def describe(device: torch.device) -> dict:
 def _processor() -> str:
     """The processor's name where the system tells it."""
     info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines()
+             if line.startswith("model name")] if info.exists() else []
     name = names[0] if names else platform.processor() or platform.machine()
     return f"{name} with AMX" if low_precision_pays(torch.device("cpu")) else name
 
@@ -49,6 +50,6 @@ def bandwidth(device: torch.device, megabytes: int = 512) -> float:
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts the floating point operations of all multiplications inside it; torch's own leaves out attention on a CPU."""
+    """Counts the floating point operations inside the block, those of attention on a CPU too, unlike torch's own."""
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return FlopCounterMode(display=False, custom_mapping={attention: lambda *shapes, **_: sdpa_flop_count(*shapes[:3])})

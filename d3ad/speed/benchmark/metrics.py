@@ -20,22 +20,29 @@ def measure(num_maps: int = 60, size: int = 256, largest: int = 441) -> list[dic
     """
     maps, masks = drawn_maps(num_maps, size)
     about = machine.describe(CPU) | dict(num_maps=num_maps, pixels=size)
-    ways = {"PRO": {"ours, exact": metrics.pro, "anomalib's AUPRO": anomalib_aupro, "200 thresholds, region by region": loop_pro},
-            "P-AUROC": {"ours, exact": metrics.pixel_auroc, "scikit-learn": lambda maps, masks: roc_auc_score(masks.ravel(), maps.ravel())}}
+    ways = {"PRO": {"ours, exact": metrics.pro, "anomalib's AUPRO": anomalib_aupro,
+                    "200 thresholds, region by region": loop_pro},
+            "P-AUROC": {"ours, exact": metrics.pixel_auroc, "scikit-learn": lambda maps,
+                        masks: roc_auc_score(masks.ravel(), maps.ravel())}}
     rows = []
     for metric, methods in ways.items():
         ours = None
         for method, function in methods.items():
             values: list = []
-            seconds = machine.best_seconds(lambda function=function, values=values: values.append(function(maps, masks)),
+            seconds = machine.best_seconds(lambda function=function,
+                                           values=values: values.append(function(maps, masks)),
                                            1 if function is loop_pro else 5)
             ours = ours or seconds
-            rows.append(about | dict(metric=metric, method=method, value=float(values[-1]), seconds=seconds, times_ours=seconds / ours))
-    return [*rows, about | dict(num_maps=largest, metric="PRO", method="ours, exact", megabytes=round(peak_megabytes(largest, size)))]
+            rows.append(about | dict(metric=metric, method=method, value=float(values[-1]), seconds=seconds,
+                                     times_ours=seconds / ours))
+    return [*rows, about | dict(num_maps=largest, metric="PRO", method="ours, exact",
+                                megabytes=round(peak_megabytes(largest, size)))]
 
 
 def drawn_maps(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth noise that is somewhat higher where the masks say so, float32 and bool (count, size, size); a third are good."""
+    """Smooth noise that is somewhat higher where the masks say so, float32 and bool (count, size, size); a third are
+    good.
+    """
     random = np.random.default_rng(0)
     maps = ndimage.gaussian_filter(random.standard_normal((count, size, size), np.float32), (0, size / 64, size / 64))
     masks = np.zeros(maps.shape, bool)
@@ -50,12 +57,12 @@ def loop_pro(maps: np.ndarray, masks: np.ndarray, fpr_limit: float = 0.3) -> flo
     """PRO as most repositories compute it: 200 thresholds, each region of each image by itself."""
     fpr, overlap = [], []
     for threshold in np.linspace(maps.max(), maps.min(), 201)[1:]:
-        found, shares = maps > threshold, []
-        for one, mask in zip(found, masks):
+        flagged, shares = maps > threshold, []
+        for image_flagged, mask in zip(flagged, masks):
             regions, count = ndimage.label(mask, metrics.EIGHT_CONNECTED)
-            shares += [one[regions == region].mean() for region in range(1, count + 1)]
+            shares += [image_flagged[regions == region].mean() for region in range(1, count + 1)]
         overlap.append(np.mean(shares))
-        fpr.append(found[~masks].mean())
+        fpr.append(flagged[~masks].mean())
     fpr, overlap = np.array(fpr), np.array(overlap)
     kept = fpr < fpr_limit
     return float(np.trapezoid(overlap[kept], fpr[kept] / fpr[kept].max()))

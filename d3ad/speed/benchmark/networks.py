@@ -37,8 +37,10 @@ def untrained(config: Config, num_reference: int = 900) -> D3AD:
     detector.codec, detector.unet, detector.backbone = (
         part.to(detector.device).eval().requires_grad_(False) for part in random_networks(config))
     presets.speed_up(detector)
-    seen = pool_features(detector.networks.features(drawn_images(8, config.image_size).to(detector.device))[config.dic_block]).cpu()
-    which = torch.arange(num_reference) % len(seen)  # each is one of the images, more or less blurred: several bins are in use
+    blocks = detector.networks.features(drawn_images(8, config.image_size).to(detector.device))
+    seen = pool_features(blocks[config.dic_block]).cpu()
+    # each is one of the images, more or less blurred: several bins are in use
+    which = torch.arange(num_reference) % len(seen)
     blur = (0.2 + which / len(seen)).unsqueeze(1) * seen.std(0) * torch.randn(num_reference, seen.shape[1])
     detector.conditioning = detector._conditioning().fit(seen[which] + blur)
     detector.calibration = Calibration.neutral(config.t_max)
@@ -54,20 +56,21 @@ def random_networks(config: Config) -> tuple[LatentCodec, nn.Module, FeatureExtr
 
 
 def arithmetic(size: str) -> dict[str, float]:
-    """GFLOP per image of each part of D3AD as its networks are written, counted on shapes alone: nothing is computed."""
+    """GFLOP per image of each part of D3AD, counted on shapes alone: nothing is computed."""
     config = config_of(size)
     with torch.device("meta"):
         codec, unet, backbone = (part.eval() for part in random_networks(config))
         images = torch.empty(1, 3, config.image_size, config.image_size)
         latents, t = torch.empty(1, config.latent_channels, *[config.image_size // 8] * 2), torch.zeros(1)
         calls = {"features": (2, lambda: backbone(images)), "encode": (1, lambda: codec.model.encoder(images)),
-                 "eps": (config.num_steps, lambda: unet(latents, t)), "decode": (1, lambda: codec.model.decoder(latents))}
-        found = {}
+                 "eps": (config.num_steps, lambda: unet(latents, t)),
+                 "decode": (1, lambda: codec.model.decoder(latents))}
+        gflop = {}
         for part, (times, call) in calls.items():
             with flop_counter() as counter, torch.no_grad():
                 call()
-            found[part] = times * counter.get_total_flops() / 1e9
-    return found
+            gflop[part] = times * counter.get_total_flops() / 1e9
+    return gflop
 
 
 def tiny_autoencoder() -> LatentCodec:

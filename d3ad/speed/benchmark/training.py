@@ -1,4 +1,6 @@
-"""One training step of eps_theta in the authors' order and in ours, and what the paper's datasets would take at that rate."""
+"""One training step of eps_theta in the authors' order and in ours, and what the paper's datasets would take at that
+rate.
+"""
 import torch
 
 from d3ad import diffusion, training
@@ -22,7 +24,8 @@ def measure(size: str, batch: int = 4, rounds: int = 2, memory_batch: int = 0) -
     images = drawn_images(batch, config.image_size).to(device)
     about = machine.describe(device) | dict(batch=batch)
     rates = {dtype: machine.matmul_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
-    z, t = torch.randn(1, config.latent_channels, *(config.image_size // 8,) * 2, device=device), torch.ones(1, dtype=torch.long, device=device)
+    z = torch.randn(1, config.latent_channels, *(config.image_size // 8,) * 2, device=device)
+    t = torch.ones(1, dtype=torch.long, device=device)
     with machine.flop_counter() as counter, torch.no_grad():
         detector.unet(z, t)
     step_gflop = 3 * counter.get_total_flops() / 1e9  # forward, and twice that backward
@@ -33,7 +36,8 @@ def measure(size: str, batch: int = 4, rounds: int = 2, memory_batch: int = 0) -
         return repeated + std[torch.arange(count) % batch] * torch.randn_like(repeated)
 
     rows, plain = [], None
-    ways = {"authors' order": (lambda count: detector.codec.encode(images[torch.arange(count) % batch])[0], torch.float32, False),
+    ways = {"authors' order": (lambda count: detector.codec.encode(images[torch.arange(count) % batch])[0],
+                               torch.float32, False),
             "latents cached": (cached, torch.float32, True), "latents cached, bfloat16": (cached, torch.bfloat16, True)}
     for name, (latents, dtype, ours) in ways.items():
         unet = training.make_unet(config).to(device).train()
@@ -46,7 +50,8 @@ def measure(size: str, batch: int = 4, rounds: int = 2, memory_batch: int = 0) -
         plain = plain or seconds
         rate = step_gflop / seconds
         rows.append(about | dict(
-            way=name, precision=str(dtype)[6:], seconds_per_image=seconds, speedup=plain / seconds, unet_gflop_per_image=step_gflop,
+            way=name, precision=str(dtype)[6:], seconds_per_image=seconds, speedup=plain / seconds,
+            unet_gflop_per_image=step_gflop,
             gflops=rate, share_of_limit=rate / rates[dtype], matmul_gflops=round(rates[dtype]),
             hours_for_all_datasets=sum(IMAGES.values()) * EPOCHS * seconds / 3600))
         if memory_batch and ours and dtype == torch.bfloat16:
@@ -61,7 +66,8 @@ def measure(size: str, batch: int = 4, rounds: int = 2, memory_batch: int = 0) -
 def _step(unet, config, latents, dtype, fused: bool):
     """step(count): one optimizer step on so many latents."""
     abar = diffusion.alpha_bar(config.beta_start, config.beta_end, config.num_timesteps)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused, foreach=False)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
+                                  fused=fused, foreach=False)
 
     def step(count: int) -> None:
         z0 = latents(count)

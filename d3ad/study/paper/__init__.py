@@ -1,8 +1,8 @@
 """The numbers of the paper's Tables 1 to 8, as data.
 
-One CSV a table, one row a cell, in the order of print, copied from the text of "D3AD: Dynamic Denoising Diffusion Probabilistic
-Model for Anomaly Detection"; a cell printed as "-" has no row.  Where the machine that read the PDF ran a cell's numbers
-together, or a number needs a word beside it, `note` says so.
+One CSV a table, one row a cell, in the order of print, copied from the text of "D3AD: Dynamic Denoising Diffusion
+Probabilistic Model for Anomaly Detection"; a cell printed as "-" has no row.  Where the machine that read the PDF ran a
+cell's numbers together, or a number needs a word beside it, `note` says so.
 """
 from importlib.resources import files
 
@@ -12,7 +12,8 @@ TABLES = range(1, 9)
 METRICS = ("i_auroc", "p_auroc", "pro", "fps", "seconds")
 KEYS = ["dataset", "category", "method"]
 ROUNDING = 0.05                                             # an average is printed with one decimal
-OWN_RESULT = {(4, "DIC"): "D3AD", (5, "DS + DA"): "D3AD"}   # the whole method under the names that its ablations give it
+# the whole method under the names that its ablations give it
+OWN_RESULT = {(4, "DIC"): "D3AD", (5, "DS + DA"): "D3AD"}
 
 
 def cells(table: int) -> pd.DataFrame:
@@ -29,7 +30,8 @@ def cells(table: int) -> pd.DataFrame:
 
 
 def reported(table: int) -> pd.DataFrame:
-    """What the paper prints in Tables 1 to 8: columns dataset, category, method, reported_*, in the paper's units and order.
+    """What the paper prints in Tables 1 to 8: columns dataset, category, method, reported_*, in the paper's units and
+    order.
 
     A cell that the paper doesn't give is empty.  Raises ValueError for a table that the paper doesn't have.
     """
@@ -43,9 +45,9 @@ def reported(table: int) -> pd.DataFrame:
 def contradictions(tolerance: float = 0.1) -> pd.DataFrame:
     """Where the paper's tables contradict themselves or each other: columns table, method, metric, printed, recomputed.
 
-    Every printed Average of Tables 1, 3 and 6 beside the mean of its categories; then every average that a later table prints
-    again, beside the first one printed (in `recomputed`).  Listed is what differs by more than the tolerance and the rounding
-    of a printed average, 0.05.
+    Every printed Average of Tables 1, 3 and 6 beside the mean of its categories; then every average that a later table
+    prints again, beside the first one printed (in `recomputed`).  Listed is what differs by more than the tolerance and
+    the rounding of a printed average, 0.05.
     """
     rows, first = [], {}
     for table in TABLES:
@@ -61,5 +63,6 @@ def contradictions(tolerance: float = 0.1) -> pd.DataFrame:
                 rows.append((table, row.method, row.metric, row.reported, first[key]))
             first.setdefault(key, row.reported)
     listed = pd.DataFrame(rows, columns=["table", "method", "metric", "printed", "recomputed"])
-    differs = (listed["printed"] - listed["recomputed"]).abs() > tolerance + ROUNDING + 1e-9  # 1e-9: floats aren't decimals
+    # 1e-9: floats aren't decimals
+    differs = (listed["printed"] - listed["recomputed"]).abs() > tolerance + ROUNDING + 1e-9
     return listed[differs].reset_index(drop=True)
