@@ -41,6 +41,7 @@ FIGURES = {
                                                       dict(difference="c", changed_to="d", x=-1, y=2)]),
                                         {"x": "X", "y": "Y"}),
     "verdicts": lambda: figures.verdicts(pd.DataFrame(dict(verdict=["reproduced", "reproduced", "not tested"]))),
+    "one_claim": lambda: figures.one_claim(pd.Series([1.0, 2.0, 1.5]), 0.0, "points"),
     "pairs": lambda: figures.pairs({"input": IMAGES, "latent": [figures.latent_picture(z) for z in LATENT.expand(4, 4, 4, 4)]},
                                     count=4),
 }
