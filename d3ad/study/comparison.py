@@ -50,12 +50,13 @@ def available(workspace: Workspace) -> list[str]:
 
 
 def left_out(names: list[str]) -> str:
-    """A sentence on the paper's baselines that a profile doesn't measure, and why; "" where `names` holds them all."""
+    """A sentence on the paper's baselines that a profile doesn't measure, and why.  names: those that it measures."""
     trained = [name for name in BASELINES if name not in names and name not in UNTRAINED]
     others = [name for name in UNTRAINED if name not in names]
     parts = [f"{', '.join(group)} ({why})" for group, why in
              ((trained, "needs training; measured in other profiles"), (others, "not in this profile's list")) if group]
-    return f"Not measured here, so their cells stay empty: {'; '.join(parts)}." if parts else ""
+    return f"Not measured here, so their cells stay empty: {'; '.join(parts)}." if parts else \
+        "All of the paper's baselines are measured here."
 
 
 def ahead(frame: pd.DataFrame, metric: str, own: str = "D3AD") -> list[str]:

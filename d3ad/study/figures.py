@@ -390,11 +390,13 @@ def verdicts(frame):
 def one_claim(values, limit: float, quantity: str):
     """A claim by hand: one number per seed, their mean with the standard deviation around it, and the limit.
 
-    values: a Series, seed to number.  The claim is reproduced where the band lies right of the dashed limit.
+    values: a Series, seed to number, at least one seed; with one there is no band.  limit: in the same unit.
+    The claim is reproduced where the whole band lies right of the dashed limit.
     """
     fig, ax = plt.subplots(figsize=(WIDTH, 1.3))
     mean, spread = values.mean(), values.std()
-    ax.axvspan(mean - spread, mean + spread, color=TRAIN, alpha=0.2, lw=0, label="mean ± standard deviation")
+    if len(values) > 1:
+        ax.axvspan(mean - spread, mean + spread, color=TRAIN, alpha=0.2, lw=0, label="mean ± standard deviation")
     ax.axvline(mean, color=TRAIN, lw=2)
     ax.scatter(values, [0] * len(values), color=BAD, s=26, zorder=3, label="a seed")
     ax.axvline(limit, color="#444444", lw=1.2, ls="--", label="limit")
