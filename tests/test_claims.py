@@ -1,4 +1,6 @@
 """The ledger: the rule by hand, and each kind of claim on made-up evidence whose answer is known."""
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -112,3 +114,24 @@ def test_claims_against_baselines():
     assert {verdicts(evidence(1.0))[name] for name in names} == {"not tested"}
     short = verdicts(against_baselines(86.0, 2.0, steps=3))  # a lead over them proves nothing, being behind them does
     assert [short[name] for name in names[:3]] == ["not reproduced", "not tested", "not tested"]
+
+
+def only(evidence: claims.Evidence, *names: str) -> dict[str, str]:
+    """The verdicts where a profile measures these baselines only."""
+    keep = ("D3AD", *names)
+    some = [frame[frame["method"].isin(keep)] for frame in (evidence.baselines, evidence.speed)]
+    return verdicts(dataclasses.replace(evidence, baselines=some[0], speed=some[1]))
+
+
+def test_a_lead_over_some_of_the_baselines_proves_nothing():
+    claim, untrained = "better localisation than each baseline", ("SPADE", "PaDiM", "PatchCore")
+    assert only(against_baselines(95.0, 2.0), *untrained)[claim] == "not tested"
+    assert only(against_baselines(86.0, 2.0), *untrained)[claim] == "not reproduced"  # being behind one of them does
+    for claim in (claim, "better localisation than DRAEM", "PatchCore has the better P-AUROC", "slower than RD4AD and PatchCore"):
+        assert only(against_baselines(86.0, 2.0))[claim] == "not tested"
+
+
+@pytest.mark.parametrize("holds, word", [(True, "yes"), (False, "no"), (np.bool_(False), "no")])
+def test_a_finding_is_printed_and_stops_nothing(holds, word, capsys):
+    claims.finding("most defects are flagged", holds)
+    assert capsys.readouterr().out == f"most defects are flagged: {word}\n"

@@ -87,6 +87,35 @@ def test_a_mean_and_its_spread_are_of_the_same_runs():
     assert text.to_dict("records")[0] == {"method": "A", "I-AUROC": "91.0 ± 1.0", "PRO": "91.0 ± 1.0"}
 
 
+def test_averages_of_a_file_are_not_rounded_twice(tmp_path):
+    """The file's own average is what is shown: computed anew from rounded rows, it could be another number."""
+    seeds = pd.concat([made_up({"A": [90.004 + s]}).assign(seed=s) for s in range(3)])
+    whole = ablations.with_averages(seeds)
+    assert comparison.over_seeds(whole).equals(comparison.over_seeds(seeds).astype(comparison.over_seeds(whole).dtypes))
+    whole.loc[whole["category"] == "Average", "spread_pro"] = 0.85
+    assert comparison.over_seeds(whole)["spread_pro"].tolist() == [0.85]
+    two = ablations.with_averages(pd.concat([seeds, seeds.assign(dataset="e", measured_pro=80.0)]))
+    assert comparison.over_seeds(two)["measured_pro"].tolist() == pytest.approx([(91.004 + 80) / 2])
+
+
+def test_what_a_profile_leaves_out_is_said():
+    text = comparison.left_out(["SPADE", "PaDiM", "PatchCore"])
+    assert text.startswith("Not measured here") and text.endswith("(needs training; measured in other profiles).")
+    assert "DRAEM" in text and "PaDiM" not in text
+    assert "SPADE, PaDiM, PatchCore (not in this profile's list)" in comparison.left_out([])
+    assert comparison.left_out(list(baselines.BASELINES)).startswith("All of")
+
+
+def test_who_is_ahead():
+    frame = comparison.overall(made_up({"D3AD": [80, 80], "A": [90, 80], "B": [70, 60], "C": [99, 99], "E": [80, 80]}))
+    assert comparison.ahead(frame, "pro") == ["C", "A"] and comparison.ahead(frame, "pro", own="C") == []
+
+
+def test_ranks_of_few_methods():
+    ranks = comparison.mean_ranks(made_up({"D3AD": [90, 80], "D3AD, fully noised": [70, 90]}))
+    assert ranks["pro"].tolist() == [1.5, 1.5] and 0 < comparison.critical_difference(len(ranks), 2) < 2
+
+
 def test_costs_are_measured_once_for_all_methods(workspace):
     run, names = workspace.runs()[0], comparison.available(workspace)
     found = comparison.speed(run, names)

@@ -137,6 +137,17 @@ def test_contradictions_are_found(monkeypatch):
     pd.testing.assert_frame_equal(paper.contradictions().round(3), expected)
 
 
+def test_where_the_text_differs_from_the_tables():
+    found = paper.text_against_tables()
+    assert list(found) == ["text", "tables"] and found["text"].is_unique
+    assert found["tables"].tolist() == [
+        "2.9 points over PatchCore (Table 1), 0.9 points over DiffusionAD (Table 2)",
+        "Table 2: D3AD 96.0, DDAD 99.3, DiffusionAD 97.8",
+        "Table 2 gives that of DDAD only",
+        "Table 4: D3AD 94.1, 25% (20) 94.3, 75% (60) 94.2",
+        "Table 8: of 4 methods, the slowest is D3AD"]
+
+
 @pytest.mark.parametrize("table", [0, 9, -1, "1"])
 def test_a_table_that_the_paper_does_not_have(table):
     with pytest.raises(ValueError, match="Tables 1 to 8"):

@@ -95,6 +95,23 @@ def test_a_table_is_laid_out_as_the_paper_prints_it(workspace):
     assert laid_out.loc[("BTAD", "Average"), "D3AD, measured"] == ""
 
 
+def test_a_table_of_the_paper_takes_its_own_dataset_and_methods(workspace):
+    values = dict(split=workspace.study.split, measured_p_auroc=98.0, measured_pro=90.0)
+    title = workspace.title("visa")
+    frame = pd.DataFrame([dict(dataset=title, category="Average", method="D3AD", **values),
+                          dict(dataset=title, category="board", method="D3AD", **values),
+                          dict(dataset=title, category="Average", method="FastFlow", **values),
+                          dict(dataset="another", category="Average", method="D3AD", **values)])
+    rows = tables.of_dataset(workspace, frame, "visa", "p_auroc", average_only=True)
+    assert list(rows) == ["dataset", "category", "method", "measured_p_auroc"]
+    assert rows["method"].tolist() == ["D3AD", "FastFlow"]
+    assert len(tables.of_dataset(workspace, frame, "visa", "pro")) == 3
+    tables.of_paper(workspace, 7, rows, "P-AUROC on VisA")
+    written = pd.read_csv(workspace.results / "table7.csv")
+    assert written.query("dataset == @title")["method"].tolist() == ["D3AD"]  # Table 7 has no FastFlow
+    assert "PatchCore" in tables.of_paper(workspace, 7, rows[:0], "nothing measured").data
+
+
 def test_tables_are_written_in_three_formats(workspace):
     measured = pd.DataFrame([dict(dataset="MVTec-like", category="weave", method="D3AD", measured_i_auroc=99.0,
                                   measured_p_auroc=98.0, measured_pro=95.0)])

@@ -25,6 +25,7 @@ from d3ad.study.outcome import evaluate
 from d3ad.study.workspace import Run, Workspace, on_trained, shared_backbone, train
 
 STEPS = ("steps", "steps_asked")
+UNTRAINED = ("SPADE", "PaDiM", "PatchCore")  # they collect features; no gradient
 PAPERS_MAPS = "D3AD, maps not standardised"  # where a profile standardises them, which is ours and no baseline has
 VERSION = 1  # raised when a baseline computes something else
 
@@ -47,6 +48,25 @@ def available(workspace: Workspace) -> list[str]:
         except ImportError as error:
             print(f"{name} is not measured: {error}")
     return installed
+
+
+def left_out(names: list[str]) -> str:
+    """A sentence on the paper's baselines that a profile doesn't measure, and why.  names: those that it measures."""
+    trained = [name for name in BASELINES if name not in names and name not in UNTRAINED]
+    others = [name for name in UNTRAINED if name not in names]
+    parts = [f"{', '.join(group)} ({why})" for group, why in
+             ((trained, "needs training; measured in other profiles"), (others, "not in this profile's list")) if group]
+    return f"Not measured here, so their cells stay empty: {'; '.join(parts)}." if parts else \
+        "All of the paper's baselines are measured here."
+
+
+def ahead(frame: pd.DataFrame, metric: str, own: str = "D3AD") -> list[str]:
+    """The methods with a higher mean than `own` in a metric, best first.
+
+    frame: of `overall`, in percent.  metric: "i_auroc", "p_auroc" or "pro".  Raises KeyError where `own` isn't in the frame.
+    """
+    values = frame.set_index("method")[f"measured_{metric}"]
+    return values[values > values[own]].sort_values(ascending=False).index.tolist()
 
 
 def _file(run: Run, name: str):
@@ -127,9 +147,16 @@ def overall(frame: pd.DataFrame, split: str = "random") -> pd.DataFrame:
 
 
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
-    """One row per method: mean (`measured_*`) and standard deviation (`spread_*`) over seeds, of the same runs."""
-    single = seeds[seeds["category"] != "Average"]
+    """One row per method: mean (`measured_*`) and standard deviation (`spread_*`) over seeds, of the same runs.
+
+    seeds: rows of `compared`.  Its averages are taken as they are, so that a number read back from a rounded CSV file isn't
+    computed, and rounded, a second time; without any, they are computed from the single rows.
+    """
+    single, averages = seeds[seeds["category"] != "Average"], seeds[seeds["category"] == "Average"]
     columns = [f"measured_{metric}" for metric in ablations.METRICS]
+    if len(averages):
+        whole = averages[averages["dataset"].str.startswith("all ")] if averages["dataset"].nunique() > 1 else averages
+        return whole[["method", *columns, *(c.replace("measured_", "spread_") for c in columns)]].reset_index(drop=True)
     per_seed = single.groupby(["method", "seed"], sort=False)[columns].mean().groupby("method", sort=False)
     spread = per_seed.std().rename(columns=lambda name: name.replace("measured_", "spread_"))
     return per_seed.mean().join(spread).reset_index()

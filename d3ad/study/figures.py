@@ -271,7 +271,7 @@ def rank_plot(ranks, critical: float, metrics: dict[str, str], own: str = "D3AD"
     """Mean ranks of all methods, best on top; methods inside the band around `own` differ from it by less than chance
     explains.
 
-    ranks: of `baselines.mean_ranks`.  critical: the critical difference of two mean ranks.
+    ranks: of `comparison.mean_ranks`.  critical: the critical difference of two mean ranks.
     """
     ranks = ranks.sort_values(list(metrics)[-1], ascending=False)
     colours = [BAD if method.startswith(own) else TRAIN for method in ranks.index]
@@ -324,7 +324,7 @@ class Cell:
 
 
 def picture_table(rows: list[list[Cell | None]], row_labels: list[str], column_titles: list[str], width: float = WIDTH):
-    """Rows of pictures under column titles; None is a panel that says "not measured".
+    """Rows of pictures under column titles; None is a panel that says "not measured in this profile".
 
     Figures 1, 4, 7-10 and 15.
     """
@@ -389,6 +389,25 @@ def verdicts(frame):
             ax.text(left + width / 2, 0, f"{name}: {width}", ha="center", va="center", color="white", fontsize=8)
         left += width
     ax.axis("off")
+    return fig
+
+
+def one_claim(values, limit: float, quantity: str):
+    """A claim by hand: one number per seed, their mean with the standard deviation around it, and the limit.
+
+    values: a Series, seed to number, at least one seed; with one there is no band.  limit: in the same unit.
+    The claim is reproduced where the whole band lies right of the dashed limit.
+    """
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.3))
+    mean, spread = values.mean(), values.std()
+    if len(values) > 1:
+        ax.axvspan(mean - spread, mean + spread, color=TRAIN, alpha=0.2, lw=0, label="mean ± standard deviation")
+    ax.axvline(mean, color=TRAIN, lw=2)
+    ax.scatter(values, [0] * len(values), color=BAD, s=26, zorder=3, label="a seed")
+    ax.axvline(limit, color="#444444", lw=1.2, ls="--", label="limit")
+    ax.set(xlabel=quantity, yticks=[], ylim=(-1, 1))
+    ax.margins(x=0.1)
+    ax.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.35))
     return fig
 
 

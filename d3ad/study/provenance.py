@@ -26,7 +26,7 @@ ARTIFACTS = {
     "fig06": ("03_dic_histograms", "masks at fixed steps and at the dynamic one"),
     "fig07": ("06_qualitative", "reconstruction and segmentation by category"),
     "fig08": ("06_qualitative", "reconstructions beside DRAEM's"),
-    "fig09": ("06_qualitative", "masks beside DRAEM's and DDAD's"),
+    "fig09": ("06_qualitative", "masks beside those of two baselines"),
     "fig10": ("06_qualitative", "more segmentations across scales"),
     "fig11": ("01_background", "the forward process, noised"),
     "fig12": ("01_background", "the forward process, only scaled"),

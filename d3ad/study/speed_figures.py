@@ -54,6 +54,8 @@ def quality_and_time(points: pd.DataFrame, metric: str, title: str):
     fig, ax = plt.subplots(figsize=(WIDTH, 3.8))
     for kind, colour in (("baseline", TEST), ("preset", TRAIN)):
         some = points[points["kind"] == kind].sort_values("milliseconds")
+        if some.empty:
+            continue  # a profile may measure no baseline
         ax.scatter(some["milliseconds"], some[f"measured_{metric}"], color=colour, s=28, zorder=3, label=f"{kind}s")
         for i, row in enumerate(some.itertuples()):
             # presets lie close together, in one row on top: their names stand upright above them

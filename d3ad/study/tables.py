@@ -91,6 +91,29 @@ def save_layouts(workspace: Workspace, frame: pd.DataFrame, name: str, caption: 
     write_product(workspace, f"results/{workspace.name}/{name}.tex", tex.replace("—", "--").encode(), fingerprint)
 
 
+def of_dataset(workspace: Workspace, frame: pd.DataFrame, name: str, *metrics: str, average_only: bool = False) -> pd.DataFrame:
+    """The rows of one dataset under the profile's split, with the columns that a table of the paper has.
+
+    frame: of `comparison.compared`, in percent.  name: "visa", "btad", "mvtec" or "mtd".  metrics: "i_auroc", "p_auroc", "pro".
+    average_only: leave the single categories out.  Without a row where the profile holds nothing of that dataset.
+    """
+    rows = frame[(frame["dataset"] == workspace.title(name)) & (frame["split"] == workspace.study.split)]
+    if average_only:
+        rows = rows[rows["category"] == "Average"]
+    return rows[paper.KEYS + [f"measured_{metric}" for metric in metrics]]
+
+
+def of_paper(workspace: Workspace, number: int, rows: pd.DataFrame, caption: str):
+    """A table of the paper beside what was measured: written as CSV, Markdown and LaTeX; returned for a notebook.
+
+    rows: of `of_dataset`; methods that the table lacks are left out.  The best number of a row is bold.
+    Raises ValueError for a table that the paper doesn't have.
+    """
+    frame = beside_paper(number, rows[rows["method"].isin(paper.reported(number)["method"])])
+    save_layouts(workspace, frame, f"table{number}", f"Table {number}: {caption}")
+    return layout_html(frame)
+
+
 def layout_html(frame: pd.DataFrame):
     """`layout` for a notebook."""
     from IPython.display import HTML
