@@ -17,7 +17,7 @@ from d3ad.calibration import Calibration, Threshold, threshold_for
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import PREDICTION, Config
 from d3ad.features import FeatureExtractor
-from d3ad.images import as_images, check_training_images, every_nth, image_seed
+from d3ad.images import as_images, check_training_images, every_nth, image_seed, in_batches
 from d3ad.infra import checkpoint
 from d3ad.training import ALONE, Alone
 
@@ -122,7 +122,7 @@ class D3AD:
             self.losses["adaptation"] = training.adapt(self.backbone, self.codec, self.unet, images, mean, self.config, folder)
         self.backbone.eval()
         self.networks = Networks(self.codec, self.unet, self.backbone)
-        self.conditioning = self._conditioning().fit(self._knn_features(images))
+        self.conditioning = self._conditioning().fit(self.vectors(images))
         self.calibration_images = every_nth(images, self.config.calibration_images)
         self.calibration = self._calibrate()
 
@@ -241,10 +241,11 @@ class D3AD:
         c = self.config
         return DynamicConditioning(c.k, c.num_bins, c.t_max, c.min_bin, c.round_to, c.include_self)
 
-    @torch.no_grad()
-    def _knn_features(self, images: Tensor) -> Tensor:
-        batches = images.split(self.config.predict_batch)
-        return torch.cat([self.networks.vectors(batch.to(self.device), self.config).cpu() for batch in batches])
+    def vectors(self, images: Tensor) -> Tensor:
+        """The features y that Algorithm 2 compares, of images (N, 3, H, W) in [-1, 1]: (N, D), on the CPU."""
+        def look(batch: Tensor) -> dict[str, Tensor]:
+            return {"y": self.networks.vectors(batch, self.config)}
+        return in_batches(look, images, self.config.predict_batch, self.device)["y"]
 
     def save(self, folder: Path | str, card: str = "") -> Path:
         """Write the detector in diffusers' convention, a folder per part with config.json and safetensors.
