@@ -133,7 +133,7 @@ class D3AD:
                                                        folder)
         self.backbone.eval()
         self.networks = Networks(self.codec, self.unet, self.backbone)
-        self.conditioning = self._conditioning().fit(self._knn_features(images))
+        self.conditioning = self._conditioning().fit(self.vectors(images))
         self.calibration_images = every_nth(images, self.config.calibration_images)
         self.calibration = self._calibrate()
 
@@ -262,10 +262,11 @@ class D3AD:
         return DynamicConditioning(config.k, config.num_bins, config.t_max, config.min_bin, config.round_to,
                                    config.include_self)
 
-    @torch.no_grad()
-    def _knn_features(self, images: Tensor) -> Tensor:
-        batches = images.split(self.config.predict_batch)
-        return torch.cat([self.networks.vectors(batch.to(self.device), self.config).cpu() for batch in batches])
+    def vectors(self, images: Tensor) -> Tensor:
+        """The features y that Algorithm 2 compares, of images (N, 3, H, W) in [-1, 1]: (N, D), on the CPU."""
+        def look(batch: Tensor) -> dict[str, Tensor]:
+            return {"y": self.networks.vectors(batch, self.config)}
+        return in_batches(look, images, self.config.predict_batch, self.device)["y"]
 
     def save(self, folder: Path | str, card: str = "") -> Path:
         """Write the detector in diffusers' convention, a folder per part with config.json and safetensors.

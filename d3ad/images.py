@@ -1,7 +1,7 @@
 """Images as D3AD takes them: whatever a caller has becomes one Tensor; which few of many; the seed that an image carries."""
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +99,20 @@ def every_nth(images: Tensor, count: int) -> Tensor:
     """`count` images spread evenly over all, all where there are fewer."""
     index = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
     return images[index]
+
+
+@torch.no_grad()
+def in_batches(function: Callable[[Tensor], dict[Hashable, Tensor]], images: Tensor, batch_size: int,
+               device: torch.device | str = "cpu") -> dict[Hashable, Tensor]:
+    """What `function` says of images (N, ...), a batch of at most `batch_size` at a time: its Tensors, each (N, ...), on the CPU.
+
+    function: takes a batch (B, ...) on `device`, and returns a dict of Tensors (B, ...), with the same keys for each batch.
+    Raises ValueError where there is no image.
+    """
+    if len(images) == 0:
+        raise ValueError("there is no image to look at")
+    parts = [{key: value.cpu() for key, value in function(batch.to(device)).items()} for batch in images.split(batch_size)]
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 def image_seed(image: Tensor, seed: int) -> int:

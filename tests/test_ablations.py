@@ -1,4 +1,5 @@
 """The sweeps: their settings against the paper's, and their tables against metrics computed here."""
+import pandas as pd
 import pytest
 import torch
 
@@ -63,3 +64,27 @@ def test_disturbed_images_are_eq_11s(workspace):
 def test_settings_that_need_training_are_refused(workspace):
     with pytest.raises(ValueError, match="train_steps"):
         workspace.runs()[0].outcome(train_steps=3)
+
+
+def test_the_lead_is_over_the_best_of_the_others():
+    means = pd.DataFrame({"pro": [90.0, 92.0, 91.0], "i_auroc": [99.0, 97.0, 98.5]}, index=["DIC", "20", "80"])
+    found = ablations.leads(means, "DIC")
+    assert found["best other"].to_dict() == {"pro": "20", "i_auroc": "80"}
+    assert found["lead"].to_dict() == {"pro": -2.0, "i_auroc": 0.5}
+    with pytest.raises(KeyError):
+        ablations.leads(means, "other")
+
+
+def test_gains_of_table_5_by_hand():
+    values = dict(zip(ablations.TABLE5, (80.0, 90.0, 81.0, 92.0)))  # no DS no DA, DS, DA, both
+    frame = pd.DataFrame([dict(method=m, category=c, seed=0, measured_pro=v + d) for m, v in values.items() for c, d in (("a", 1), ("b", -1))])
+    gains = ablations.component_gains(frame)["pro"].to_dict()
+    assert gains == {"DS alone": 10.0, "DA alone": 1.0, "DS on top of DA": 11.0, "DA on top of DS": 2.0}
+
+
+def test_bins_are_those_that_the_detector_uses(workspace):
+    run = workspace.runs()[0]
+    train, test = ablations.bins_of(run)
+    assert len(train) == len(run.training_images) and len(test) == len(run.images)
+    assert torch.equal(run.detector.conditioning.steps(test), run.outcome().prediction.t_hat)
+    assert torch.equal(test, run.detector.conditioning.bins(run.detector.vectors(run.images)))

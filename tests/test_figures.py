@@ -13,6 +13,7 @@ MASK = torch.zeros(16, 16, dtype=torch.bool)
 MASK[4:9, 5:12] = True
 BINS, LABELS = torch.tensor([0, 1, 2, 5]), torch.tensor([0, 0, 1, 1])
 DISTANCES, EDGES, LATENT = torch.rand(20) + 1, torch.linspace(1, 2, 11), torch.randn(4, 4, 4)
+LEVEL = dict(disturbed=IMAGES[:1], reconstruction=IMAGES[1:2], latent_map=IMAGES[2:3, 0].abs())
 METRICS = {"measured_i_auroc": "I-AUROC", "measured_pro": "PRO"}
 SCORES = pd.DataFrame([dict(method=method, category=category, seed=seed, omega=omega, size="small", pro=80 + seed,
                             i_auroc=90 + seed, measured_pro=80 + seed, measured_i_auroc=90 + seed)
@@ -40,6 +41,8 @@ FIGURES = {
                                                      None],
                                                      [Cell(MASK), Cell(IMAGES[1, 0]), None]],
                                                     ["a", "b"], ["image", "map", "none"]),
+    "scaled_and_noised": lambda: figures.scaled_and_noised({"a": dict(
+        image=IMAGES[0], mask=MASK, scaled=[LEVEL, LEVEL], noised=[LEVEL, LEVEL])}, [80, 160]),
     "effects": lambda: figures.effects(pd.DataFrame([dict(difference="a", changed_to="b", x=1.0, y=None),
                                                       dict(difference="c", changed_to="d", x=-1, y=2)]),
                                         {"x": "X", "y": "Y"}),

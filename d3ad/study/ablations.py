@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from d3ad import detector, diffusion, maps, metrics, training
-from d3ad.conditioning import knn_distances, pool_features
+from d3ad.conditioning import assign_bins, knn_distances, pool_features
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_loss
-from d3ad.images import image_seed
+from d3ad.images import image_seed, in_batches
 from d3ad.infra.files import write_whole
 from d3ad.study.workspace import Run, Workspace, on_trained, prepare, shared_backbone
 
@@ -193,6 +193,28 @@ def method_means(frame: pd.DataFrame) -> pd.DataFrame:
     return single.groupby("method", sort=False)[[column for column in frame if column.startswith("measured_")]].mean()
 
 
+def leads(means: pd.DataFrame, own: str) -> pd.DataFrame:
+    """How far one method is ahead of the best other one: a row per metric, with `own`, `best other`, `other` and `lead`.
+
+    means: a row per method, a column per metric in percent.  own: a row's name.
+    Raises KeyError where `means` has no such row.
+    """
+    others = means.drop(index=own)
+    return pd.DataFrame({"own": means.loc[own], "best other": others.idxmax(), "other": others.max(),
+                         "lead": means.loc[own] - others.max()})
+
+
+def component_gains(frame: pd.DataFrame) -> pd.DataFrame:
+    """What each component of Table 5 adds, in points: a row per step from one combination to the next, a column per metric.
+
+    frame: of `summary` over `TABLE5`; its means over categories and seeds are compared.
+    """
+    means = method_means(frame).rename(columns=lambda name: name.removeprefix("measured_"))
+    steps = {"DS alone": ("DS", "no DS, no DA"), "DA alone": ("DA", "no DS, no DA"),
+             "DS on top of DA": ("DS + DA", "DA"), "DA on top of DS": ("DS + DA", "DS")}
+    return pd.DataFrame({name: means.loc[after] - means.loc[before] for name, (after, before) in steps.items()}).T
+
+
 def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list[dict[str, Tensor]]:
     """Images reconstructed from several fixed levels: a dict of reconstruction, latent_map and disturbed per level
     (Figure 15).
@@ -235,7 +257,7 @@ def dic_separability(run: Run) -> list[dict]:
     """How well the distance of Algorithm 2 alone tells anomalous images, with each stage of the features: rows of
     I-AUROC; cached.
 
-    `block` is the ResNet's; `pooling` "mean" is the authors' 16 x 16 average, "maximum" one maximum per channel.
+    Rows of I-AUROC, cached.  `block` is the feature extractor's; `pooling` "mean" is the authors' 16 x 16 average, "maximum" one maximum per channel.
     """
     def features(images: Tensor, backbone: FeatureExtractor) -> dict:
         pooled: dict = {(block, pooling): [] for block in (2, 3) for pooling in ("mean", "maximum")}
@@ -252,13 +274,19 @@ def dic_separability(run: Run) -> list[dict]:
         return json.loads(file.read_text(encoding="utf-8"))
     rows, train_images = [], run.training_images
     for name, backbone in backbones(run).items():
-        train, test = features(train_images, backbone), features(run.images, backbone)
+        train, test = vectors(train_images, backbone), vectors(run.images, backbone)
         for block, pooling in train:
             distance = knn_distances(test[block, pooling], train[block, pooling], run.config.k).mean(1)
             rows.append(dict(dataset=run.workspace.title(run.name), category=run.category, features=name, block=block,
                              pooling=pooling, measured_i_auroc=100 * metrics.image_auroc(distance, run.labels)))
     write_whole(file, json.dumps(rows))
     return rows
+
+
+def bins_of(run: Run) -> tuple[Tensor, Tensor]:
+    """Bins of Algorithm 2, long, 0..|B|: of the training images (N,), and of the test images (M,); Figures 5 and 16."""
+    dic, distance = run.detector.conditioning, run.outcome().prediction.distance
+    return assign_bins(dic.train_distances, dic.edges), assign_bins(distance, dic.edges)
 
 
 def mean_bins(workspace: Workspace) -> pd.DataFrame:

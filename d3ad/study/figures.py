@@ -360,6 +360,25 @@ def _show_cell(ax, c: Cell, title: str) -> None:
         ax.set_xlabel(c.note, fontsize=7, labelpad=1)
 
 
+def scaled_and_noised(examples: dict[str, dict], levels: list[int]):
+    """Figure 15: an input, and what comes of it from rising levels; left only scaled, right noised.
+
+    examples: name to {"image": (3, H, W), "mask": (H, W) bool, "scaled": ..., "noised": ...}; the last two are what
+    `ablations.perturbed` gives for this one image, a dict per level.  The latent maps of one example share one scale.
+    """
+    rows, labels = [], []
+    for name, example in examples.items():
+        found = example["scaled"] + example["noised"]
+        brightest = max(float(level["latent_map"].max()) for level in found)
+        blank = Cell(torch.ones_like(example["image"]))
+        rows += [[Cell(example["image"], example["mask"])] + [Cell(level["disturbed"][0]) for level in found],
+                 [blank] + [Cell(level["reconstruction"][0]) for level in found],
+                 [blank] + [Cell(level["latent_map"][0], vmax=brightest) for level in found]]
+        labels += [f"{name}\ndisturbed", "reconstruction", "latent map"]
+    titles = [f"{side}\n$T={level}$" for side in ("scaled", "noised") for level in levels]
+    return picture_table(rows, labels, ["input", *titles])
+
+
 def effects(frame, metrics: dict[str, str]):
     """What each switch between text and code changes, in points: a row per switch, a panel per metric."""
     labels = [f"{row.difference}: {row.changed_to}" for row in frame.itertuples()]

@@ -121,6 +121,14 @@ def written(workspace: Workspace, *names: str) -> None:
             assert ((values >= 0) & (values <= 100) | pd.isna(values)).all(), f"{name} is out of range"
 
 
+def finding(text: str, holds: bool) -> None:
+    """Print whether what `text` says holds in this run, as "text: holds here" or "text: does not hold here".
+
+    For what is measured, and may come out otherwise with other data or another seed.  Mathematics is asserted instead.
+    """
+    print(f"{text}: {'holds here' if holds else 'does not hold here'}")
+
+
 def minutes(workspace: Workspace) -> dict[str, float]:
     """How long each notebook took to run from an empty cache, as far as the runner saw it."""
     file = workspace.results / "minutes.json"
