@@ -1,149 +1,376 @@
-"""The README's tables: made from results/, never typed.
+"""The measured parts of README.md and of docs/: made from results/, never typed.
 
     python -m d3ad.study.readme        # write them anew
+
+A block stands between two markers, `<!-- name: written by python -m d3ad.study.readme -->` and `<!-- end -->`.  It tells of
+whatever profiles have results; what a profile lacks is left out, or called "pending" or "not measured".
 """
+import ast
 import json
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 
 import pandas as pd
 
+from d3ad.baselines import BASELINES
+from d3ad.config import PROFILE_FOLDER, Config
+from d3ad.infra.files import ROOT
 from d3ad.speed.benchmark import kept
-from d3ad.study.ablations import BENCHMARK
-from d3ad.study.claims import mentions
-from d3ad.study.comparison import as_text, over_seeds, overall
+from d3ad.study import claims, paper
+from d3ad.study.comparison import over_seeds
 from d3ad.study.provenance import ARTIFACTS
-from d3ad.study.workspace import ROOT
+from d3ad.study.settings import Study, settings_hash, study_profiles
 
-MARK, END = "<!-- {}: written by python -m d3ad.study.readme -->", "<!-- end -->"
-THUMBNAIL = 260  # pixels
-TITLES = {"demo": "Synthetic datasets (`demo`)", "mtd": "Magnetic tiles, real photographs (`mtd`)"}
+MARKED = re.compile(r"(<!-- ([\w-]+): written by python -m d3ad\.study\.readme -->\n).*?(<!-- end -->)", flags=re.S)
+THUMBNAIL, PER_ROW = 200, 4  # pixels; pictures in a row of the gallery
 METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
+DATA = {
+    "smoke": "a handful of drawn images; for the tests, its numbers mean nothing",
+    "demo": "drawn on the spot, in the layouts of VisA, BTAD and MVTec AD",
+    "mtd": "magnetic tiles, real photographs, under `--data-root`",
+    "elpv": "solar cells, real photographs without masks, from `pip install elpv-dataset`",
+    "mvtec-cpu": "whatever categories of MVTec AD lie under `--data-root`",
+    "visa": "VisA under `--data-root`; for a GPU", "btad": "BTAD under `--data-root`; for a GPU",
+    "mvtec": "MVTec AD under `--data-root`; for a GPU",
+    "visa-authors": "VisA with the authors' settings for each category, tuned on the test set; for a GPU",
+}
+FEATURES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18", "resnet34": "ResNet-34"}
+AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoencoder", "small": "autoencoder trained here",
+                "smooth": "autoencoder trained here"}
+HEADLINES = (  # the claims that README.md shows; docs/claims.md has all
+    "an only scaled input detects better than a noised one", "an only scaled input localises better than a noised one",
+    "I-AUROC falls as omega rises", "at high levels noise changes good images more (hallucination)",
+    "anomalous test images lie in higher bins than good ones", "the dynamic step beats fixed steps in P-AUROC",
+    "the dynamic step beats fixed steps in I-AUROC", "domain adaptation helps a scaled input",
+    "downscaling helps more than domain adaptation", "both together are best",
+    "anomalies are localised regardless of their scale", "better localisation than each baseline",
+)
 
 
-def gallery() -> str:
-    """Every figure and table of the paper: the picture or file, the notebook that makes it, its minutes, the claims on it."""
-    took = _json("demo", "minutes")["minutes"]
-    ledger = pd.read_csv(ROOT / "results/demo/claims.csv")
-    lines = ["| | shows | claims that rest on it | notebook | minutes |", "|---|---|---|---|---|"]
+# --- small helpers
+
+def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown; a | inside a cell is escaped."""
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def mean_and_spread(mean: float | None, spread: float | None = None, decimals: int = 1, sign: str = "") -> str:
+    """A mean over seeds with its standard deviation, "93.4 ± 0.9"; without one where a single seed was measured; "—" for nothing."""
+    if mean is None or pd.isna(mean):
+        return "—"
+    text = f"{mean:{sign}.{decimals}f}"
+    text = text.lstrip("+-") if not text.strip("+-0.") else text  # no "-0.0"
+    return text if spread is None or pd.isna(spread) else f"{text} ± {spread:.{decimals}f}"
+
+
+def metrics_text(row: pd.Series | None, prefix: str = "measured") -> str:
+    """The three metrics of a row in one cell: "100.0 / 98.6 / 96.0"."""
+    return " / ".join(mean_and_spread(row.get(f"{prefix}_{metric}"), row.get(f"spread_{metric}")) for metric in METRICS)
+
+
+def table(profile: str, name: str) -> pd.DataFrame | None:
+    """results/<profile>/<name>.csv, or None where it wasn't measured."""
+    file = ROOT / "results" / profile / f"{name}.csv"
+    return pd.read_csv(file) if file.exists() else None
+
+
+def told(profile: str, name: str) -> dict:
+    """results/<profile>/<name>.json; empty where there is none."""
+    file = ROOT / "results" / profile / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def measured_profiles(name: str) -> dict[str, pd.DataFrame]:
+    """The profiles whose results hold that table, in the order of `study_profiles`, smoke left out."""
+    frames = {profile: table(profile, name) for profile in study_profiles() if profile != "smoke"}
+    return {profile: frame for profile, frame in frames.items() if frame is not None}
+
+
+def of_split(profile: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the split that counts first in this profile."""
+    return frame[frame["split"] == Study.profile(profile).split]
+
+
+def seeds_text(frame: pd.DataFrame) -> str:
+    count = frame["seed"].nunique()
+    return f"{count} seed" + "s" * (count != 1)
+
+
+def is_current(profile: str) -> bool:
+    """Whether the results were computed with the settings that the profile has today."""
+    used = {entry["config"] for path, entry in told(profile, "provenance").items() if path.endswith("/benchmark.csv")}
+    return used == {settings_hash(Config.profile(profile), Study.profile(profile))}
+
+
+def features_of(profile: str) -> str:
+    config = Config.profile(profile)
+    name = FEATURES.get(config.backbone.split(".")[0], config.backbone)
+    return f"{name}, {'trained here' if config.backbone_weights == 'none' else 'ImageNet'}"
+
+
+def model_of(profile: str) -> str:
+    """The model of a profile in a few words."""
+    config = Config.profile(profile)
+    trained = f"{config.train_steps} steps" if config.train_steps else f"{config.train_epochs} epochs"
+    return f"{config.image_size} pixels; {features_of(profile)}; {AUTOENCODERS[config.autoencoder]}; UNet, {trained}"
+
+
+def data_of(profile: str) -> str:
+    """What a profile's data are; for one that DATA doesn't know, the first comment of its file."""
+    first = (PROFILE_FOLDER / f"{profile}.toml").read_text(encoding="utf-8").partition("\n")[0]
+    return DATA.get(profile, first.lstrip("# "))
+
+
+# --- blocks; each takes the way up to the repository's root, "" or "../"
+
+def profiles(up: str) -> str:
+    """Every profile: data, model, minutes."""
+    rows = []
+    for profile in study_profiles():
+        minutes = told(profile, "minutes").get("minutes")
+        rows.append([f"`{profile}`" + " (default)" * (profile == "demo"), data_of(profile), "tiny" if profile == "smoke" else model_of(profile),
+                     f"{sum(minutes.values()):.0f}" if minutes else "not measured"])
+    return markdown_table(["profile", "data", "model", "minutes"], rows)
+
+
+def reported() -> pd.DataFrame:
+    """The paper's numbers of D3AD: a row per (dataset, category), Average included."""
+    frames = [paper.reported(number) for number in (1, 3, 6, 7)]
+    rows = pd.concat([frame[frame["method"] == "D3AD"] for frame in frames])
+    return rows.groupby(["dataset", "category"], sort=False)[[f"reported_{metric}" for metric in METRICS]].first()
+
+
+def results(up: str) -> str:
+    """The paper's datasets, reported and measured; then what else was measured."""
+    of_paper, rows = reported(), []
+    frames = {profile: frame[(frame["method"] == "D3AD") & (frame["category"] != "Average")]
+              for profile, frame in measured_profiles("benchmark").items()}
+    where = {profile: [f"[`{profile}`]({up}results/{profile}/benchmark.csv), {seeds_text(frame)}",
+                       features_of(profile) if is_current(profile) else "settings changed since"]
+             for profile, frame in frames.items()}
+
+    for dataset in dict.fromkeys(of_paper.index.get_level_values("dataset")):
+        numbers = of_paper.loc[dataset]
+        single = numbers.drop("Average")
+        parts = {profile: frame[(frame["dataset"] == dataset) & frame["category"].isin(single.index)] for profile, frame in frames.items()}
+        parts = {profile: part for profile, part in parts.items() if len(part)}
+        whole = next((profile for profile, part in parts.items() if set(part["category"]) == set(single.index)), None)
+        average = f"{dataset}, all {len(single)} categories" if len(single) else dataset
+        rows.append([average, metrics_text(numbers.loc["Average"], "reported"),
+                     *([metrics_text(over_seeds(parts[whole]).iloc[0]), *where[whole]] if whole else ["pending", "", ""])])
+        for profile, part in parts.items():
+            names = list(dict.fromkeys(part["category"]))
+            if profile == whole:
+                continue
+            if len(names) > 1:
+                rows.append([f"{dataset}, mean of {len(names)}: {', '.join(names)}", metrics_text(single.loc[names].mean(), "reported"),
+                             metrics_text(over_seeds(part).iloc[0]), *where[profile]])
+            if len(names) <= 6:
+                rows += [[f"{dataset}, {name}", metrics_text(single.loc[name], "reported"),
+                          metrics_text(over_seeds(part[part["category"] == name]).iloc[0]), *where[profile]] for name in names]
+    for profile, frame in frames.items():
+        frame = frame[~frame["dataset"].isin(of_paper.index.get_level_values("dataset"))]
+        for split, part in frame.groupby("split", sort=False):
+            names = list(dict.fromkeys(part["category"]))
+            title = "Synthetic datasets" if Study.profile(profile).source == "synthetic" else ", ".join(dict.fromkeys(part["dataset"]))
+            title += f", mean of {len(names)} categories" if len(names) > 1 else ""
+            title += f", split {split.replace('_', ' ')}" if frame["split"].nunique() > 1 else ""
+            rows.append([title, "not in the paper", metrics_text(over_seeds(part).iloc[0]), *where[profile]])
+    return markdown_table(["I-AUROC / P-AUROC / PRO, in percent", "reported", "measured", "profile", "features"], rows)
+
+
+def state(up: str) -> str:
+    """From which commit the measured numbers are, a line per profile."""
+    lines = []
+    for profile in measured_profiles("benchmark"):
+        entries = told(profile, "provenance")
+        commits = ", ".join(sorted({entry["commit"] for path, entry in entries.items() if path.startswith("results/")})) or "unknown"
+        changed = "" if is_current(profile) else "; the profile's settings have changed since"
+        lines.append(f"- `{profile}`: commit {commits}{changed}.")
+    return "\n".join(lines)
+
+
+def gallery(up: str) -> str:
+    """Every figure as a thumbnail, every table as a cell below: with its notebook and minutes."""
+    minutes = told("demo", "minutes").get("minutes", {})
+    cells = []
     for name, (notebook, shows) in ARTIFACTS.items():
-        number = name.lstrip("figtable").lstrip("0")
-        if name.startswith("fig"):
-            path = f"figures/demo/{name}.png"
-            first = f'Figure {number}<br><a href="{path}"><img src="{path}" width="{THUMBNAIL}"></a>'
-        else:
-            formats = [f"[{kind.upper()}](results/demo/{name}.{kind})" for kind in ("csv", "md", "tex")
-                       if (ROOT / f"results/demo/{name}.{kind}").exists()]
-            first = f"Table {number}: {', '.join(formats)}"
-        claimed = "<br>".join(f"{row.claim}: {_bold(row.verdict)}" for row in ledger.itertuples() if mentions(row.where, name))
-        lines.append(f"| {first} | {shows} | {claimed} | [{notebook[:2]}](notebooks/{notebook}.ipynb) | {took[notebook]:.1f} |")
-    return "\n".join(lines)
+        number, path = name.lstrip("figtable").lstrip("0"), f"figures/demo/{name}.png"
+        took = f", {minutes[notebook]:.1f} min" if notebook in minutes else ""
+        lines = [f"**{'Figure' if name.startswith('fig') else 'Table'} {number}**, [{notebook[:2]}]({up}notebooks/{notebook}.ipynb){took}", shows]
+        if (ROOT / path).exists():
+            lines.insert(0, f'<a href="{up}{path}"><img src="{up}{path}" width="{THUMBNAIL}"></a>')
+        lines += [" ".join(f"[`{profile}`]({up}results/{profile}/{name}.md)" for profile in study_profiles()
+                           if (ROOT / f"results/{profile}/{name}.md").exists())]
+        cells.append("<br>".join(filter(None, lines)))
+    cells += [""] * (-len(cells) % PER_ROW)
+    return markdown_table([""] * PER_ROW, [cells[i:i + PER_ROW] for i in range(0, len(cells), PER_ROW)])
 
 
-def claims() -> str:
-    """The ledger of claims: a row per claim, a column per profile that has measured it."""
-    frames = {profile: pd.read_csv(ROOT / f"results/{profile}/claims.csv") for profile in ("demo", "mtd")
-              if (ROOT / f"results/{profile}/claims.csv").exists()}
-    lines = ["| claim | in the paper | " + " | ".join(f"`{name}`" for name in frames) + " |", "|---|---" + "|---" * len(frames) + "|"]
-    by_claim = [frame.set_index("claim") for frame in frames.values()]
-    for _, row in frames["demo"].iterrows():
-        cells = [_verdict(frame.loc[row["claim"]]) if row["claim"] in frame.index else "not tested" for frame in by_claim]
-        if any(cell != "not tested" for cell in cells):
-            lines.append(f"| {row['claim']} | {row['where']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def ledger(up: str, headlines: tuple[str, ...] = ()) -> str:
+    """The claims: a row each, a column per profile that has measured any; `headlines`: only these."""
+    frames = {profile: frame.set_index("claim") for profile, frame in measured_profiles("claims").items()}
+    chosen = headlines or tuple(dict.fromkeys(claim for frame in frames.values() for claim in frame.index))
+    rows = []
+    for claim in chosen:
+        found = [frame.loc[claim] for frame in frames.values() if claim in frame.index]
+        if not found:
+            continue
+        says = "" if pd.isna(found[0]["reported"]) else found[0]["reported"]
+        cells = [_verdict(frame.loc[claim]) if claim in frame.index else "not tested" for frame in frames.values()]
+        rows.append([f"{claim} ({found[0]['where']})", says, found[0]["quantity"], *cells])
+    return markdown_table(["claim", "the paper", "measured in", *(f"`{profile}`" for profile in frames)], rows)
 
 
 def _verdict(row: pd.Series) -> str:
-    if row["verdict"] == "not tested":
-        return "not tested"
-    return f"{_bold(row['verdict'])}: {_signed(row['measured'])} ± {row['spread']:.2f} {row['quantity']}"
+    verdict = f"**{row['verdict']}**" if row["verdict"] in ("reproduced", "holds") else row["verdict"]
+    return verdict if row["verdict"] == "not tested" else f"{verdict}: {mean_and_spread(row['measured'], row['spread'], 2, '+')}"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}" if abs(value) >= 0.005 else "0.00"
+def rule(up: str) -> str:
+    """The rule of the verdicts, as d3ad/study/claims.py states it."""
+    return "> " + "\n> ".join(claims.__doc__.strip().partition("\n\n")[2].splitlines())
 
 
-def _bold(verdict: str) -> str:
-    return f"**{verdict}**" if verdict == "reproduced" else verdict
+def counts(up: str) -> str:
+    """How many claims got which verdict, a row per profile."""
+    frames = measured_profiles("claims")
+    verdicts = list(dict.fromkeys(verdict for frame in frames.values() for verdict in frame["verdict"]))
+    return markdown_table(["", *verdicts], [[f"`{profile}`", *(str((frame["verdict"] == verdict).sum()) for verdict in verdicts)]
+                                            for profile, frame in frames.items()])
 
 
-def _json(profile: str, name: str):
-    return json.loads((ROOT / f"results/{profile}/{name}.json").read_text(encoding="utf-8"))
+def baseline_files(up: str) -> str:
+    """The fourteen baselines: file, paper, whose networks."""
+    rows = []
+    for name, (module, _, needs_anomalib) in BASELINES.items():
+        file = f"d3ad/baselines/{module}.py"
+        docstring = ast.get_docstring(ast.parse((ROOT / file).read_text(encoding="utf-8"))) or ""
+        first = " ".join(docstring.partition("\n\n")[0].split()).removesuffix(".").partition("; anomalib's")[0]
+        rows.append([f"[{name}]({up}{file})", first, "anomalib's networks" if needs_anomalib else "written here"])
+    return markdown_table(["", "what it is", "code"], rows)
 
 
-def results() -> str:
-    """The README's tables of measured numbers, in Markdown, from the committed benchmark.csv files."""
+def baselines(up: str) -> str:
+    """D3AD and its baselines: a table per profile, best PRO (without masks: best I-AUROC) first, the best numbers bold."""
     parts = []
-    for profile, title in TITLES.items():
-        file = ROOT / "results" / profile / "benchmark.csv"
-        if file.exists():
-            parts.append(f"**{title}**, in percent, from [`{file.relative_to(ROOT).as_posix()}`](results/{profile}/benchmark.csv):\n\n"
-                         + _markdown(pd.read_csv(file), profile))
+    for profile, frame in measured_profiles("benchmark").items():
+        frame = of_split(profile, frame)
+        single = frame[frame["category"] != "Average"]
+        means = over_seeds(frame).set_index("method")
+        shown = {metric: title for metric, title in METRICS.items() if means[f"measured_{metric}"].notna().any()}
+        by = f"measured_{list(shown)[-1]}"
+        means = means.sort_values(by, ascending=False, kind="stable")
+        columns = {title: _bold_best(means, metric) for metric, title in shown.items()}
+        seeds = table(profile, "benchmark_seeds")
+        if single["seed"].nunique() == 1 and seeds is not None:
+            names = ", ".join(dict.fromkeys(seeds.loc[seeds["category"] != "Average", "category"]))
+            columns[f"{METRICS[by[9:]]}, {names}, {seeds_text(seeds)}"] = _bold_best(over_seeds(seeds).set_index("method"), by[9:])
+        columns["steps, of those asked for"] = {method: _budget(rows) for method, rows in single.groupby("method")}
+        rows = [[method, *(column.get(method, "—") for column in columns.values())] for method in means.index]
+        title = f"### `{profile}`: {', '.join(dict.fromkeys(single['dataset']))}"
+        about = f"In percent, {seeds_text(single)}, mean of {single['category'].nunique()} categories." \
+            if single["category"].nunique() > 1 else f"In percent, {seeds_text(single)}."
+        parts.append("\n\n".join([title, f"{about} {_places(means, shown)}".strip(), markdown_table(["", *columns], rows)]))
     return "\n\n".join(parts)
 
 
-def baselines() -> str:
-    """Fifteen methods on the synthetic datasets and on the tiles, best PRO on the synthetic ones first, best numbers bold."""
-    columns: dict[str, dict[str, str]] = {}
-    for profile, name, summarise, note in (("demo", "benchmark", overall, ""), ("demo", "benchmark_seeds", over_seeds, ", washer"),
-                                           ("mtd", "benchmark_seeds", over_seeds, "")):
-        if (ROOT / f"results/{profile}/{name}.csv").exists():
-            found = summarise(pd.read_csv(ROOT / f"results/{profile}/{name}.csv"))
-            text = as_text(found, METRICS).set_index("method")
-            for metric, title in METRICS.items():
-                if note and metric != "pro":
-                    continue
-                best = f"{found[f'measured_{metric}'].max():.1f}"
-                columns[f"`{profile}`{note}, {title}"] = {method: f"**{cell}**" if cell.split(" ")[0] == best else cell
-                                                           for method, cell in text[title].items()}
-    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {method} | " + " | ".join(cells.get(method, "") for cells in columns.values()) + " |" for method in next(iter(columns.values()), [])]
-    return "\n".join(lines)
+def _bold_best(means: pd.DataFrame, metric: str) -> dict[str, str]:
+    best = means[f"measured_{metric}"].round(1).max()
+    cells = {method: mean_and_spread(row[f"measured_{metric}"], row[f"spread_{metric}"]) for method, row in means.iterrows()}
+    return {method: f"**{cell}**" if round(means.at[method, f"measured_{metric}"], 1) == best else cell for method, cell in cells.items()}
 
 
-def _markdown(frame: pd.DataFrame, profile: str) -> str:
-    frame = frame[frame["method"].isin(BENCHMARK)]
-    average = frame[frame["category"] == "Average"]
-    if profile == "demo":
-        d3ad = frame[(frame["method"] == "D3AD") & (frame["category"] != "Average")]
-        rows = average[average["dataset"] .isin(["all stand-ins", "all synthetic"])]
-        shown = [(row.method + ", mean of all categories", row) for row in rows.itertuples()]
-        shown += [(f"D3AD, {row.category} ({row.dataset})", row) for row in d3ad.itertuples()]
-    else:
-        shown = [(f"{row.method}, {row.split.replace('_', ' ')} split", row) for row in average.itertuples()]
-    lines = ["| | I-AUROC | P-AUROC | PRO |", "|---|---|---|---|"]
-    for label, row in shown:
-        cells = []
-        for metric in ("i_auroc", "p_auroc", "pro"):
-            spread = getattr(row, f"spread_{metric}")
-            cells.append(f"{getattr(row, f'measured_{metric}'):.1f}" + ("" if pd.isna(spread) else f" ± {spread:.1f}"))
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def _budget(rows: pd.DataFrame) -> str:
+    if rows["steps_asked"].isna().all():
+        return "—"
+    done, asked = rows["steps"].mean(), rows["steps_asked"].mean()
+    return f"{done:.0f} of {asked:.0f}" if asked else "none needed"
 
 
-def speed() -> str:
+def _places(means: pd.DataFrame, shown: dict[str, str]) -> str:
+    """Where D3AD stands among the methods, its own variants left out."""
+    methods = means[[name == "D3AD" or not name.startswith("D3AD") for name in means.index]]
+    if len(methods) < 2 or "D3AD" not in methods.index:
+        return ""
+    places = [f"{methods[f'measured_{metric}'].rank(ascending=False)['D3AD']:.0f} in {title} (first: {methods[f'measured_{metric}'].idxmax()})"
+              for metric, title in shown.items()]
+    return f"D3AD's place among {len(methods)} methods: {', '.join(places)}."
+
+
+def text_against_code(up: str) -> str:
+    """Where the paper's text and the authors' code differ, and what each choice changes in PRO and I-AUROC."""
+    frames = measured_profiles("text_against_code")
+    keys = ["difference", "paper", "authors_code", "here", "changed_to"]
+    effects: dict[tuple, dict[str, str]] = {}
+    for profile, frame in frames.items():
+        for _, row in frame.iterrows():
+            key = tuple("" if pd.isna(row[name]) else str(row[name]) for name in keys)
+            effects.setdefault(key, {})[profile] = " / ".join(mean_and_spread(row.get(f"effect_{metric}"), sign="+") for metric in METRICS)
+    rows = [[*key, *(found.get(profile, "—") for profile in frames)] for key, found in effects.items()]
+    return markdown_table(["where they differ", "text", "authors' code", "here", "changed to", *(f"`{profile}`" for profile in frames)], rows)
+
+
+def own_part(up: str) -> str:
+    """The drawn part of notebook 09 that no profile trains on: what the detector flags."""
+    frame = table("demo", "own_parts")
+    if frame is None:
+        return "Not measured."
+    rows = [[row.kind, row.parts, f"{row.flagged:.0f}", "" if pd.isna(row.measured_i_auroc) else f"{row.measured_i_auroc:.1f}"]
+            for row in frame.itertuples()]
+    return markdown_table(["parts", "number", "flagged, in percent", "I-AUROC, in percent"], rows)
+
+
+def speed(up: str) -> str:
     """Images per second at the paper's sizes, from the machine measured last."""
-    rows = kept("inference", "paper")
+    try:
+        rows = kept("inference", "paper")
+    except FileNotFoundError:
+        return "Not measured."
     about = rows[0]
-    lines = [f"{about['device']}, {about['threads']} threads, {about['memory_gb']:.0f} GB; random weights:", "",
-             "| | images per second | times the reference | precision | steps S |", "|---|---|---|---|---|"]
-    for row in rows:
-        steps = row.get("num_steps", 10 if row["preset"] == "reference" else "")
-        name = {"reference": "the reference implementation", "PatchCore": "PatchCore (anomalib)", "EfficientAD": "EfficientAD (anomalib)"}.get(row["preset"], f"`{row['preset']}`")
-        lines.append(f"| {name} | {row['images_per_second']:.2f} | {row['speedup']:.2f} | {row.get('precision', 'float32')} | {steps} |")
-    return "\n".join(lines)
+    names = {"reference": "the reference implementation", "PatchCore": "PatchCore (anomalib)", "EfficientAD": "EfficientAD (anomalib)"}
+    cells = [[names.get(row["preset"], f"`{row['preset']}`"), f"{row['images_per_second']:.2f}", f"{row['speedup']:.2f}",
+              row.get("precision", "float32"), row.get("num_steps", 10 if row["preset"] == "reference" else "")] for row in rows]
+    return f"{about['device']}, {about['threads']} threads, {about['memory_gb']:.0f} GB; random weights:\n\n" + markdown_table(
+        ["", "images per second", "times the reference", "precision", "steps S"], cells)
 
 
-BLOCKS = {"gallery": gallery, "results": results, "baselines": baselines, "claims": claims, "speed": speed}
+def presets(up: str) -> str:
+    """What each preset costs in quality, a table per profile that has measured it."""
+    parts = []
+    for profile, frame in measured_profiles("presets").items():
+        rows = [[f"`{row['method']}`", *(mean_and_spread(row[f"measured_{m}"], row[f"spread_{m}"]) for m in METRICS)]
+                for _, row in over_seeds(of_split(profile, frame)).iterrows()]
+        parts.append(f"`{profile}`, in percent:\n\n" + markdown_table(["", *METRICS.values()], rows))
+    return "\n\n".join(parts) or "Not measured."
 
 
-def with_blocks(readme: str) -> str:
-    """The README's text with its blocks made anew."""
-    for name, block in BLOCKS.items():
-        mark = MARK.format(name)
-        before, rest = readme.split(mark)
-        readme = f"{before}{mark}\n{block()}\n{END}{rest.split(END, 1)[1]}"
-    return readme
+BLOCKS: dict[str, Callable[[str], str]] = {
+    "profiles": profiles, "results": results, "state": state, "gallery": gallery, "headlines": partial(ledger, headlines=HEADLINES),
+    "ledger": ledger, "rule": rule, "counts": counts, "baseline-files": baseline_files, "baselines": baselines,
+    "text-against-code": text_against_code, "own-part": own_part, "speed": speed, "presets": presets,
+}
+
+
+def pages() -> list[Path]:
+    """README.md and the pages of docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def with_blocks(text: str, up: str = "") -> str:
+    """A page's text with its blocks made anew.  up: the way from the page to the repository's root, "" or "../"."""
+    return MARKED.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](up)}\n{match[3]}", text)
+
+
+def up_from(page: Path) -> str:
+    """The way from a page to the repository's root."""
+    return "../" * (len(page.relative_to(ROOT).parts) - 1)
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(with_blocks(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in pages():
+        page.write_text(with_blocks(page.read_text(encoding="utf-8"), up_from(page)), encoding="utf-8")
