@@ -2,8 +2,8 @@
 
     python -m d3ad.study.readme        # write them anew
 
-A block stands between two markers, `<!-- name: written by python -m d3ad.study.readme -->` and `<!-- end -->`.  It tells of
-whatever profiles have results; what a profile lacks is left out, or called "pending" or "not measured".
+A block stands between two markers, `<!-- name: written by python -m d3ad.study.readme -->` and `<!-- end -->`.  It
+tells of whatever profiles have results; what a profile lacks is left out, or called "pending" or "not measured".
 """
 import ast
 import json
@@ -25,6 +25,7 @@ from d3ad.study.settings import Study, settings_hash, study_profiles
 
 MARKED = re.compile(r"(<!-- ([\w-]+): written by python -m d3ad\.study\.readme -->\n).*?(<!-- end -->)", flags=re.S)
 THUMBNAIL, PER_ROW = 200, 4  # pixels; pictures in a row of the gallery
+MAX_CATEGORIES = 6  # of one of the paper's datasets with a row of their own
 METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
 DATA = {
     "smoke": "a handful of drawn images; for the tests, its numbers mean nothing",
@@ -37,8 +38,8 @@ DATA = {
     "visa-authors": "VisA with the authors' settings for each category, tuned on the test set; for a GPU",
 }
 FEATURES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18", "resnet34": "ResNet-34"}
-AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoencoder", "small": "autoencoder trained here",
-                "smooth": "autoencoder trained here"}
+AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoencoder",
+                "small": "autoencoder trained here", "smooth": "autoencoder trained here"}
 HEADLINES = (  # the claims that README.md shows; docs/claims.md has all
     "an only scaled input detects better than a noised one", "an only scaled input localises better than a noised one",
     "I-AUROC falls as omega rises", "at high levels noise changes good images more (hallucination)",
@@ -52,14 +53,16 @@ HEADLINES = (  # the claims that README.md shows; docs/claims.md has all
 # --- small helpers
 
 def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table in Markdown; a | inside a cell is escaped."""
+    """A table in Markdown: a | inside a cell is escaped, and no line breaks beside a ±."""
+    def text(cell) -> str:
+        return str(cell).replace("|", "\\|").replace(" ± ", "\u00a0±\u00a0")
+
     header = list(header)
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(text, line))} |" for line in [header, ["---"] * len(header), *rows])
 
 
 def mean_and_spread(mean: float | None, spread: float | None = None, decimals: int = 1, sign: str = "") -> str:
-    """A mean over seeds with its standard deviation, "93.4 ± 0.9"; without one where a single seed was measured; "—" for nothing."""
+    """A mean over seeds with its standard deviation, "93.4 ± 0.9"; the mean alone for one seed; "—" for nothing."""
     if mean is None or pd.isna(mean):
         return "—"
     text = f"{mean:{sign}.{decimals}f}"
@@ -67,7 +70,7 @@ def mean_and_spread(mean: float | None, spread: float | None = None, decimals: i
     return text if spread is None or pd.isna(spread) else f"{text} ± {spread:.{decimals}f}"
 
 
-def metrics_text(row: pd.Series | None, prefix: str = "measured") -> str:
+def metrics_text(row: pd.Series, prefix: str = "measured") -> str:
     """The three metrics of a row in one cell: "100.0 / 98.6 / 96.0"."""
     return " / ".join(mean_and_spread(row.get(f"{prefix}_{metric}"), row.get(f"spread_{metric}")) for metric in METRICS)
 
@@ -78,7 +81,7 @@ def table(profile: str, name: str) -> pd.DataFrame | None:
     return pd.read_csv(file) if file.exists() else None
 
 
-def told(profile: str, name: str) -> dict:
+def notes(profile: str, name: str) -> dict:
     """results/<profile>/<name>.json; empty where there is none."""
     file = ROOT / "results" / profile / f"{name}.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -102,7 +105,7 @@ def seeds_text(frame: pd.DataFrame) -> str:
 
 def is_current(profile: str) -> bool:
     """Whether the results were computed with the settings that the profile has today."""
-    used = {entry["config"] for path, entry in told(profile, "provenance").items() if path.endswith("/benchmark.csv")}
+    used = {entry["config"] for path, entry in notes(profile, "provenance").items() if path.endswith("/benchmark.csv")}
     return used == {settings_hash(Config.profile(profile), Study.profile(profile))}
 
 
@@ -131,9 +134,12 @@ def profiles(up: str) -> str:
     """Every profile: data, model, minutes."""
     rows = []
     for profile in study_profiles():
-        minutes = told(profile, "minutes").get("minutes")
-        rows.append([f"`{profile}`" + " (default)" * (profile == "demo"), data_of(profile), "tiny" if profile == "smoke" else model_of(profile),
-                     f"{sum(minutes.values()):.0f}" if minutes else "not measured"])
+        minutes = notes(profile, "minutes").get("minutes")
+        took = f"{sum(minutes.values()):.0f}" if minutes else "not measured"
+        model = model_of(profile)
+        if profile == "smoke":
+            model, took = "tiny", "few"
+        rows.append([f"`{profile}`" + " (default)" * (profile == "demo"), data_of(profile), model, took])
     return markdown_table(["profile", "data", "model", "minutes"], rows)
 
 
@@ -147,39 +153,42 @@ def reported() -> pd.DataFrame:
 def results(up: str) -> str:
     """The paper's datasets, reported and measured; then what else was measured."""
     of_paper, rows = reported(), []
+    known = list(dict.fromkeys(of_paper.index.get_level_values("dataset")))
     frames = {profile: frame[(frame["method"] == "D3AD") & (frame["category"] != "Average")]
               for profile, frame in measured_profiles("benchmark").items()}
-    where = {profile: [f"[`{profile}`]({up}results/{profile}/benchmark.csv), {seeds_text(frame)}",
-                       features_of(profile) if is_current(profile) else "settings changed since"]
-             for profile, frame in frames.items()}
 
-    for dataset in dict.fromkeys(of_paper.index.get_level_values("dataset")):
+    def measured(profile: str, rows: pd.DataFrame) -> list[str]:
+        features = features_of(profile) if is_current(profile) else "settings changed since"
+        source = f"[`{profile}`]({up}results/{profile}/benchmark.csv), {seeds_text(rows)}"
+        return [metrics_text(over_seeds(rows).iloc[0]), source, features]
+
+    for dataset in known:
         numbers = of_paper.loc[dataset]
         single = numbers.drop("Average")
-        parts = {profile: frame[(frame["dataset"] == dataset) & frame["category"].isin(single.index)] for profile, frame in frames.items()}
+        parts = {profile: frame[(frame["dataset"] == dataset) & frame["category"].isin(single.index)]
+                 for profile, frame in frames.items()}
         parts = {profile: part for profile, part in parts.items() if len(part)}
-        whole = next((profile for profile, part in parts.items() if set(part["category"]) == set(single.index)), None)
-        average = f"{dataset}, all {len(single)} categories" if len(single) else dataset
-        rows.append([average, metrics_text(numbers.loc["Average"], "reported"),
-                     *([metrics_text(over_seeds(parts[whole]).iloc[0]), *where[whole]] if whole else ["pending", "", ""])])
+        whole = [profile for profile, part in parts.items() if set(part["category"]) == set(single.index)]
+        first = [f"{dataset}, all {len(single)} categories", metrics_text(numbers.loc["Average"], "reported")]
+        rows += [[*first, *measured(profile, parts.pop(profile))] for profile in whole] or [[*first, "pending", "", ""]]
         for profile, part in parts.items():
             names = list(dict.fromkeys(part["category"]))
-            if profile == whole:
-                continue
             if len(names) > 1:
-                rows.append([f"{dataset}, mean of {len(names)}: {', '.join(names)}", metrics_text(single.loc[names].mean(), "reported"),
-                             metrics_text(over_seeds(part).iloc[0]), *where[profile]])
-            if len(names) <= 6:
+                rows.append([f"{dataset}, mean of {len(names)}: {', '.join(names)}",
+                             metrics_text(single.loc[names].mean(), "reported"), *measured(profile, part)])
+            if len(names) <= MAX_CATEGORIES:
                 rows += [[f"{dataset}, {name}", metrics_text(single.loc[name], "reported"),
-                          metrics_text(over_seeds(part[part["category"] == name]).iloc[0]), *where[profile]] for name in names]
+                          *measured(profile, part[part["category"] == name])] for name in names]
     for profile, frame in frames.items():
-        frame = frame[~frame["dataset"].isin(of_paper.index.get_level_values("dataset"))]
-        for split, part in frame.groupby("split", sort=False):
+        others = frame[~frame["dataset"].isin(known)]
+        for split, part in others.groupby("split", sort=False):
             names = list(dict.fromkeys(part["category"]))
-            title = "Synthetic datasets" if Study.profile(profile).source == "synthetic" else ", ".join(dict.fromkeys(part["dataset"]))
+            title = ", ".join(dict.fromkeys(part["dataset"]))
+            if Study.profile(profile).source == "synthetic":
+                title = "Synthetic datasets"
             title += f", mean of {len(names)} categories" if len(names) > 1 else ""
-            title += f", split {split.replace('_', ' ')}" if frame["split"].nunique() > 1 else ""
-            rows.append([title, "not in the paper", metrics_text(over_seeds(part).iloc[0]), *where[profile]])
+            title += f", split {split.replace('_', ' ')}" if others["split"].nunique() > 1 else ""
+            rows.append([title, "not in the paper", *measured(profile, part)])
     return markdown_table(["I-AUROC / P-AUROC / PRO, in percent", "reported", "measured", "profile", "features"], rows)
 
 
@@ -187,22 +196,23 @@ def state(up: str) -> str:
     """From which commit the measured numbers are, a line per profile."""
     lines = []
     for profile in measured_profiles("benchmark"):
-        entries = told(profile, "provenance")
-        commits = ", ".join(sorted({entry["commit"] for path, entry in entries.items() if path.startswith("results/")})) or "unknown"
+        entries = notes(profile, "provenance")
+        commits = sorted({entry["commit"] for path, entry in entries.items() if path.startswith("results/")})
         changed = "" if is_current(profile) else "; the profile's settings have changed since"
-        lines.append(f"- `{profile}`: commit {commits}{changed}.")
+        lines.append(f"- `{profile}`: commit {', '.join(commits) or 'unknown'}{changed}.")
     return "\n".join(lines)
 
 
 def gallery(up: str) -> str:
     """Every figure as a thumbnail, every table as a cell below: with its notebook and minutes."""
-    minutes = told("demo", "minutes").get("minutes", {})
+    minutes = notes("demo", "minutes").get("minutes", {})
     cells = []
     for name, (notebook, shows) in ARTIFACTS.items():
         number, path = name.lstrip("figtable").lstrip("0"), f"figures/demo/{name}.png"
         took = f", {minutes[notebook]:.1f} min" if notebook in minutes else ""
-        lines = [f"**{'Figure' if name.startswith('fig') else 'Table'} {number}**, [{notebook[:2]}]({up}notebooks/{notebook}.ipynb){took}", shows]
-        if (ROOT / path).exists():
+        kind = "Figure" if name.startswith("fig") else "Table"
+        lines = [f"**{kind} {number}**, [{notebook[:2]}]({up}notebooks/{notebook}.ipynb){took}", shows]
+        if kind == "Figure" and (ROOT / path).exists():
             lines.insert(0, f'<a href="{up}{path}"><img src="{up}{path}" width="{THUMBNAIL}"></a>')
         lines += [" ".join(f"[`{profile}`]({up}results/{profile}/{name}.md)" for profile in study_profiles()
                            if (ROOT / f"results/{profile}/{name}.md").exists())]
@@ -217,18 +227,20 @@ def ledger(up: str, headlines: tuple[str, ...] = ()) -> str:
     chosen = headlines or tuple(dict.fromkeys(claim for frame in frames.values() for claim in frame.index))
     rows = []
     for claim in chosen:
-        found = [frame.loc[claim] for frame in frames.values() if claim in frame.index]
-        if not found:
+        about = next((frame.loc[claim] for frame in frames.values() if claim in frame.index), None)
+        if about is None:
             continue
-        says = "" if pd.isna(found[0]["reported"]) else found[0]["reported"]
+        says = "" if pd.isna(about["reported"]) else about["reported"]
         cells = [_verdict(frame.loc[claim]) if claim in frame.index else "not tested" for frame in frames.values()]
-        rows.append([f"{claim} ({found[0]['where']})", says, found[0]["quantity"], *cells])
+        rows.append([f"{claim} ({about['where']})", says, about["quantity"], *cells])
     return markdown_table(["claim", "the paper", "measured in", *(f"`{profile}`" for profile in frames)], rows)
 
 
 def _verdict(row: pd.Series) -> str:
     verdict = f"**{row['verdict']}**" if row["verdict"] in ("reproduced", "holds") else row["verdict"]
-    return verdict if row["verdict"] == "not tested" else f"{verdict}: {mean_and_spread(row['measured'], row['spread'], 2, '+')}"
+    if row["verdict"] == "not tested":
+        return verdict
+    return f"{verdict}: {mean_and_spread(row['measured'], row['spread'], 2, '+')}"
 
 
 def rule(up: str) -> str:
@@ -240,8 +252,9 @@ def counts(up: str) -> str:
     """How many claims got which verdict, a row per profile."""
     frames = measured_profiles("claims")
     verdicts = list(dict.fromkeys(verdict for frame in frames.values() for verdict in frame["verdict"]))
-    return markdown_table(["", *verdicts], [[f"`{profile}`", *(str((frame["verdict"] == verdict).sum()) for verdict in verdicts)]
-                                            for profile, frame in frames.items()])
+    rows = [[f"`{profile}`", *((frame["verdict"] == verdict).sum() for verdict in verdicts)]
+            for profile, frame in frames.items()]
+    return markdown_table(["", *verdicts], rows)
 
 
 def baseline_files(up: str) -> str:
@@ -256,33 +269,35 @@ def baseline_files(up: str) -> str:
 
 
 def baselines(up: str) -> str:
-    """D3AD and its baselines: a table per profile, best PRO (without masks: best I-AUROC) first, the best numbers bold."""
+    """D3AD and its baselines, a table per profile: best PRO (without masks: I-AUROC) first, the best numbers bold."""
     parts = []
     for profile, frame in measured_profiles("benchmark").items():
         frame = of_split(profile, frame)
         single = frame[frame["category"] != "Average"]
         means = over_seeds(frame).set_index("method")
         shown = {metric: title for metric, title in METRICS.items() if means[f"measured_{metric}"].notna().any()}
-        by = f"measured_{list(shown)[-1]}"
-        means = means.sort_values(by, ascending=False, kind="stable")
         columns = {title: _bold_best(means, metric) for metric, title in shown.items()}
+        metric = list(shown)[-1]
+        means = means.sort_values(f"measured_{metric}", ascending=False, kind="stable")
         seeds = table(profile, "benchmark_seeds")
         if single["seed"].nunique() == 1 and seeds is not None:
             names = ", ".join(dict.fromkeys(seeds.loc[seeds["category"] != "Average", "category"]))
-            columns[f"{METRICS[by[9:]]}, {names}, {seeds_text(seeds)}"] = _bold_best(over_seeds(seeds).set_index("method"), by[9:])
+            title = f"{shown[metric]}, {names}, {seeds_text(seeds)}"
+            columns[title] = _bold_best(over_seeds(seeds).set_index("method"), metric)
         columns["steps, of those asked for"] = {method: _budget(rows) for method, rows in single.groupby("method")}
         rows = [[method, *(column.get(method, "—") for column in columns.values())] for method in means.index]
         title = f"### `{profile}`: {', '.join(dict.fromkeys(single['dataset']))}"
-        about = f"In percent, {seeds_text(single)}, mean of {single['category'].nunique()} categories." \
-            if single["category"].nunique() > 1 else f"In percent, {seeds_text(single)}."
-        parts.append("\n\n".join([title, f"{about} {_places(means, shown)}".strip(), markdown_table(["", *columns], rows)]))
+        categories = single["category"].nunique()
+        about = f"In percent, {seeds_text(single)}" + f", mean of {categories} categories" * (categories > 1) + "."
+        parts += [title, f"{about} {_places(means, shown)}".strip(), markdown_table(["", *columns], rows)]
     return "\n\n".join(parts)
 
 
 def _bold_best(means: pd.DataFrame, metric: str) -> dict[str, str]:
-    best = means[f"measured_{metric}"].round(1).max()
-    cells = {method: mean_and_spread(row[f"measured_{metric}"], row[f"spread_{metric}"]) for method, row in means.iterrows()}
-    return {method: f"**{cell}**" if round(means.at[method, f"measured_{metric}"], 1) == best else cell for method, cell in cells.items()}
+    values, spreads = means[f"measured_{metric}"], means[f"spread_{metric}"]
+    best = values.round(1) == values.round(1).max()
+    return {method: ("**{}**" if best[method] else "{}").format(mean_and_spread(values[method], spreads[method]))
+            for method in means.index}
 
 
 def _budget(rows: pd.DataFrame) -> str:
@@ -297,8 +312,12 @@ def _places(means: pd.DataFrame, shown: dict[str, str]) -> str:
     methods = means[[name == "D3AD" or not name.startswith("D3AD") for name in means.index]]
     if len(methods) < 2 or "D3AD" not in methods.index:
         return ""
-    places = [f"{methods[f'measured_{metric}'].rank(ascending=False)['D3AD']:.0f} in {title} (first: {methods[f'measured_{metric}'].idxmax()})"
-              for metric, title in shown.items()]
+    places = []
+    for metric, title in shown.items():
+        values = methods[f"measured_{metric}"]
+        first = values.idxmax()
+        place = f"{values.rank(ascending=False)['D3AD']:.0f} in {title}"
+        places.append(place if first == "D3AD" else f"{place} (first: {first})")
     return f"D3AD's place among {len(methods)} methods: {', '.join(places)}."
 
 
@@ -310,9 +329,11 @@ def text_against_code(up: str) -> str:
     for profile, frame in frames.items():
         for _, row in frame.iterrows():
             key = tuple("" if pd.isna(row[name]) else str(row[name]) for name in keys)
-            effects.setdefault(key, {})[profile] = " / ".join(mean_and_spread(row.get(f"effect_{metric}"), sign="+") for metric in METRICS)
-    rows = [[*key, *(found.get(profile, "—") for profile in frames)] for key, found in effects.items()]
-    return markdown_table(["where they differ", "text", "authors' code", "here", "changed to", *(f"`{profile}`" for profile in frames)], rows)
+            changes = [mean_and_spread(row.get(f"effect_{metric}"), sign="+") for metric in METRICS]
+            effects.setdefault(key, {})[profile] = " / ".join(changes)
+    rows = [[*key, *(by_profile.get(profile, "—") for profile in frames)] for key, by_profile in effects.items()]
+    header = ["where they differ", "text", "authors' code", "here", "changed to"]
+    return markdown_table([*header, *(f"`{profile}`" for profile in frames)], rows)
 
 
 def own_part(up: str) -> str:
@@ -320,8 +341,8 @@ def own_part(up: str) -> str:
     frame = table("demo", "own_parts")
     if frame is None:
         return "Not measured."
-    rows = [[row.kind, row.parts, f"{row.flagged:.0f}", "" if pd.isna(row.measured_i_auroc) else f"{row.measured_i_auroc:.1f}"]
-            for row in frame.itertuples()]
+    rows = [[row.kind, row.parts, f"{row.flagged:.0f}",
+             "" if pd.isna(row.measured_i_auroc) else f"{row.measured_i_auroc:.1f}"] for row in frame.itertuples()]
     return markdown_table(["parts", "number", "flagged, in percent", "I-AUROC, in percent"], rows)
 
 
@@ -332,11 +353,14 @@ def speed(up: str) -> str:
     except FileNotFoundError:
         return "Not measured."
     about = rows[0]
-    names = {"reference": "the reference implementation", "PatchCore": "PatchCore (anomalib)", "EfficientAD": "EfficientAD (anomalib)"}
-    cells = [[names.get(row["preset"], f"`{row['preset']}`"), f"{row['images_per_second']:.2f}", f"{row['speedup']:.2f}",
-              row.get("precision", "float32"), row.get("num_steps", 10 if row["preset"] == "reference" else "")] for row in rows]
-    return f"{about['device']}, {about['threads']} threads, {about['memory_gb']:.0f} GB; random weights:\n\n" + markdown_table(
-        ["", "images per second", "times the reference", "precision", "steps S"], cells)
+    names = {"reference": "the reference implementation", "PatchCore": "PatchCore (anomalib)",
+             "EfficientAD": "EfficientAD (anomalib)"}
+    cells = [[names.get(row["preset"], f"`{row['preset']}`"), f"{row['images_per_second']:.2f}",
+              f"{row['speedup']:.2f}", row.get("precision", "float32"), row.get("num_steps", 10 if row["preset"] == "reference" else "")]
+             for row in rows]
+    machine = f"{about['device']}, {about['threads']} threads, {about['memory_gb']:.0f} GB; random weights:"
+    header = ["", "images per second", "times the reference", "precision", "steps S"]
+    return f"{machine}\n\n{markdown_table(header, cells)}"
 
 
 def presets(up: str) -> str:
@@ -350,8 +374,9 @@ def presets(up: str) -> str:
 
 
 BLOCKS: dict[str, Callable[[str], str]] = {
-    "profiles": profiles, "results": results, "state": state, "gallery": gallery, "headlines": partial(ledger, headlines=HEADLINES),
-    "ledger": ledger, "rule": rule, "counts": counts, "baseline-files": baseline_files, "baselines": baselines,
+    "profiles": profiles, "results": results, "state": state, "gallery": gallery,
+    "headlines": partial(ledger, headlines=HEADLINES), "ledger": ledger, "rule": rule, "counts": counts,
+    "baseline-files": baseline_files, "baselines": baselines,
     "text-against-code": text_against_code, "own-part": own_part, "speed": speed, "presets": presets,
 }
 
