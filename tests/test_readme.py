@@ -1,29 +1,131 @@
-"""The README: its numbers come from results/, its links lead somewhere, its commands exist."""
+"""README.md and docs/: measured numbers come from results/, links lead somewhere, commands and names exist."""
 import re
-from pathlib import Path
+import shlex
+from importlib import import_module
 
-from d3ad.study import readme
+import pandas as pd
+import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+from d3ad.study import claims, readme
+from d3ad.study.readme import ROOT
+from d3ad.study.settings import study_profiles
+
+PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in readme.pages()}
+TEXTS = {**PAGES, "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")}
+README = PAGES["README.md"]
+DOCS = [f"docs/{name}.md" for name in ("baselines", "choices", "claims", "cluster", "own-parts", "speed")]
+NOT_MEASURED = {"2401.04463", "2.0", "4.0"}  # arXiv's number of the paper; versions of licences
+GIVEN = {"97.9", "0.3", "0.01", "90 %"}  # in docs/: a number of others, PRO's limit, a rate to ask for, an interval
 
 
 def test_its_numbers_are_those_of_the_committed_results():
     assert readme.with_blocks(README) == README, "type: python -m d3ad.study.readme"
 
 
-def test_its_links_lead_to_files():
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert links and [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_its_blocks_are_what_the_committed_results_give(page):
+    made = readme.with_blocks(PAGES[page], readme.up_from(ROOT / page))
+    assert PAGES[page] == made, "type: python -m d3ad.study.readme"
+
+
+def test_every_block_has_its_place():
+    placed = [match[2] for text in PAGES.values() for match in readme.MARKED.finditer(text)]
+    assert sorted(placed) == sorted(readme.BLOCKS)
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) < 170
+
+
+@pytest.mark.parametrize("page", ["README.md", *DOCS])
+def test_no_measured_number_is_typed(page):
+    numbers = re.findall(r"\d+\.\d+|\d+ ?%", outside_blocks(PAGES[page]))
+    assert set(numbers) <= (NOT_MEASURED if page == "README.md" else GIVEN)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_its_links_lead_to_files(page):
+    folder = (ROOT / page).parent
+    links = re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)|(?:src|href)="([^"]+)"', TEXTS[page])
+    assert links and [link for pair in links for link in pair if link and not (folder / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_its_links_to_sections_lead_to_headings(page):
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]*)\)", TEXTS[page]):
+        text = ((ROOT / page).parent / target).read_text(encoding="utf-8") if target else TEXTS[page]
+        titles = re.findall(r"^#+ (.*)$", text, flags=re.M)
+        headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+        assert anchor in headings, f"{page} links to #{anchor}"
+
+
+def test_every_page_of_docs_is_linked_both_ways():
+    for page in DOCS:
+        assert f"({page}" in README and "(../README.md)" in PAGES[page]
 
 
 def test_its_commands_parse():
     from d3ad.app.cli import parser
-    commands = re.findall(r"^python -m d3ad (\w.*?)(?:  +#.*)?$", README, flags=re.M)
-    assert len(commands) >= 4
-    for command in commands:
-        parser().parse_args(command.split())
+    command = r"^\./run_d3ad\.sh (\w.*?)(?: +#.*)?$|`python -m d3ad ((?:fit|predict|export) [^`]+)`"
+    commands = [block or inline for text in TEXTS.values() for block, inline in re.findall(command, text, flags=re.M)]
+    assert len(commands) >= 6
+    for arguments in commands:
+        parser().parse_args(shlex.split(arguments))
+
+
+def test_its_profiles_exist():
+    profiles = {name for text in TEXTS.values() for name in re.findall(r"run_all\.sh.* --profile ([\w-]+)", text)}
+    assert profiles and profiles <= set(study_profiles())
+
+
+def test_the_names_that_it_sends_a_reader_to_exist():
+    rows = re.findall(r"\(d3ad/(\w+)\.py\)[^|]*?`([A-Za-z_.]+)`", README.split("## Where to find what")[1])
+    assert {name for _, name in rows} >= {"guided_eps", "DynamicConditioning.t_hat"}
+    for module, name in rows:
+        thing = import_module(f"d3ad.{module}")
+        for part in name.split("."):
+            thing = getattr(thing, part)
 
 
 def test_no_placeholder_is_left():
-    assert not re.search(r"@[A-Z_]+@", README)
+    assert not [page for page, text in TEXTS.items() if re.search(r"@[A-Z_]+@|git clone|REPOSITORY|TODO", text)]
+
+
+def test_its_table_of_claims_is_short_and_names_claims_that_exist():
+    assert len(set(readme.HEADLINES)) <= 12 and set(readme.HEADLINES) <= {claim.claim for claim in claims.CLAIMS}
+
+
+def test_mean_and_spread():
+    assert readme.mean_and_spread(93.42, 0.85) == "93.4 ± 0.8" and readme.mean_and_spread(1.0) == "1.0"
+    assert readme.mean_and_spread(float("nan")) == "—" and readme.mean_and_spread(-0.001, 0.2, 2, "+") == "0.00 ± 0.20"
+    assert readme.mean_and_spread(10.0) == "10.0" and readme.mean_and_spread(-0.5, sign="+") == "-0.5"
+
+
+def _benchmark(dataset: str, categories: list[str], masks: bool = True) -> pd.DataFrame:
+    of_maps = dict(measured_p_auroc=95.0 if masks else None, measured_pro=80.0 if masks else None)
+    return pd.DataFrame([dict(dataset=dataset, category=category, split="random", seed=seed, method=method,
+                              measured_i_auroc=90.0 + seed, steps=None, steps_asked=None, **of_maps)
+                         for category in categories for seed in (0, 1, 2) for method in ("D3AD", "PaDiM")])
+
+
+def test_results_of_some_categories_stand_beside_the_papers(monkeypatch):
+    some = _benchmark("MVTec AD", ["bottle", "pill"])
+    monkeypatch.setattr(readme, "measured_profiles", lambda name: {"mvtec": some} if name == "benchmark" else {})
+    text = readme.results("")
+    assert re.search(r"MVTec AD, all 15 categories \| [^|]*97\.2[^|]* \| pending", text)
+    assert re.search(r"MVTec AD, mean of 2: bottle, pill \| [^|]+ \| 91\.0\s±\s1\.0 / 95\.0\s±\s0\.0", text)
+    assert re.search(r"MVTec AD, bottle \| 100\.0 / ", text) and "3 seeds" in text
+
+
+def test_a_dataset_without_masks_and_profiles_without_results(monkeypatch):
+    solar = _benchmark("Solar cells", ["mono", "poly"], masks=False)
+    monkeypatch.setattr(readme, "measured_profiles", lambda name: {"mtd": solar} if name == "benchmark" else {})
+    assert "91.0\u00a0±\u00a01.0 / — / —" in readme.results("")
+    assert "P-AUROC" not in readme.baselines("")
+
+
+def test_nothing_measured_at_all(monkeypatch, tmp_path):
+    (tmp_path / "d3ad").symlink_to(ROOT / "d3ad")
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    texts = {name: block("") for name, block in readme.BLOCKS.items()}
+    assert texts["results"].count("pending") == 3 and "not measured" in texts["profiles"]

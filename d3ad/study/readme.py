@@ -1,22 +1,53 @@
-"""The README's tables: made from results/, never typed.
+"""The measured parts of README.md and of docs/: made from results/, never typed.
 
     python -m d3ad.study.readme        # write them anew
+
+A block stands between two markers, `<!-- name: written by python -m d3ad.study.readme -->` and `<!-- end -->`.  It
+tells of whatever profiles have results; what a profile lacks is left out, or called "pending" or "not measured".
 """
+import ast
 import json
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 
 import pandas as pd
 
+from d3ad.baselines import BASELINES
+from d3ad.config import PROFILE_FOLDER, Config
+from d3ad.infra.files import ROOT
 from d3ad.speed.benchmark import kept
-from d3ad.study.ablations import BENCHMARK
-from d3ad.study.claims import mentions
-from d3ad.study.comparison import as_text, over_seeds, overall
+from d3ad.study import claims, paper
+from d3ad.study.comparison import over_seeds
 from d3ad.study.provenance import ARTIFACTS
-from d3ad.study.workspace import ROOT
+from d3ad.study.settings import Study, settings_hash, study_profiles
 
-MARK, END = "<!-- {}: written by python -m d3ad.study.readme -->", "<!-- end -->"
-THUMBNAIL = 260  # pixels
-TITLES = {"demo": "Synthetic datasets (`demo`)", "mtd": "Magnetic tiles, real photographs (`mtd`)"}
+MARKED = re.compile(r"(<!-- ([\w-]+): written by python -m d3ad\.study\.readme -->\n).*?(<!-- end -->)", flags=re.S)
+THUMBNAIL, PER_ROW = 200, 4  # pixels; pictures in a row of the gallery
+MAX_CATEGORIES = 6  # of one of the paper's datasets with a row of their own
 METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
+DATA = {
+    "smoke": "a handful of drawn images; for the tests, its numbers mean nothing",
+    "demo": "drawn on the spot, in the layouts of VisA, BTAD and MVTec AD",
+    "mtd": "magnetic tiles, real photographs, under `--data-root`",
+    "elpv": "solar cells, real photographs without masks, from `pip install elpv-dataset`",
+    "mvtec-cpu": "whatever categories of MVTec AD lie under `--data-root`",
+    "visa": "VisA under `--data-root`; for a GPU", "btad": "BTAD under `--data-root`; for a GPU",
+    "mvtec": "MVTec AD under `--data-root`; for a GPU",
+    "visa-authors": "VisA with the authors' settings for each category, tuned on the test set; for a GPU",
+}
+FEATURES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18", "resnet34": "ResNet-34"}
+AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoencoder",
+                "small": "autoencoder trained here", "smooth": "autoencoder trained here"}
+HEADLINES = (  # the claims that README.md shows; docs/claims.md has all
+    "an only scaled input detects better than a noised one", "an only scaled input localises better than a noised one",
+    "I-AUROC falls as omega rises", "at high levels noise changes good images more (hallucination)",
+    "anomalous test images lie in higher bins than good ones", "the dynamic step beats fixed steps in P-AUROC",
+    "the dynamic step beats fixed steps in I-AUROC", "domain adaptation helps a scaled input",
+    "downscaling helps more than domain adaptation", "both together are best",
+    "anomalies are localised regardless of their scale", "better localisation than each baseline",
+)
 
 
 def gallery() -> str:
@@ -58,25 +89,39 @@ def claims() -> str:
 
 
 def _verdict(row: pd.Series) -> str:
+    verdict = f"**{row['verdict']}**" if row["verdict"] in ("reproduced", "holds") else row["verdict"]
     if row["verdict"] == "not tested":
-        return "not tested"
-    return f"{_bold(row['verdict'])}: {_signed(row['measured'])} ± {row['spread']:.2f} {row['quantity']}"
+        return verdict
+    return f"{verdict}: {mean_and_spread(row['measured'], row['spread'], 2, '+')}"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}" if abs(value) >= 0.005 else "0.00"
+def rule(up: str) -> str:
+    """The rule of the verdicts, as d3ad/study/claims.py states it."""
+    return "> " + "\n> ".join(claims.__doc__.strip().partition("\n\n")[2].splitlines())
 
 
-def _bold(verdict: str) -> str:
-    return f"**{verdict}**" if verdict == "reproduced" else verdict
+def counts(up: str) -> str:
+    """How many claims got which verdict, a row per profile."""
+    frames = measured_profiles("claims")
+    verdicts = list(dict.fromkeys(verdict for frame in frames.values() for verdict in frame["verdict"]))
+    rows = [[f"`{profile}`", *((frame["verdict"] == verdict).sum() for verdict in verdicts)]
+            for profile, frame in frames.items()]
+    return markdown_table(["", *verdicts], rows)
 
 
-def _json(profile: str, name: str):
-    return json.loads((ROOT / f"results/{profile}/{name}.json").read_text(encoding="utf-8"))
+def baseline_files(up: str) -> str:
+    """The fourteen baselines: file, paper, whose networks."""
+    rows = []
+    for name, (module, _, needs_anomalib) in BASELINES.items():
+        file = f"d3ad/baselines/{module}.py"
+        docstring = ast.get_docstring(ast.parse((ROOT / file).read_text(encoding="utf-8"))) or ""
+        first = " ".join(docstring.partition("\n\n")[0].split()).removesuffix(".").partition("; anomalib's")[0]
+        rows.append([f"[{name}]({up}{file})", first, "anomalib's networks" if needs_anomalib else "written here"])
+    return markdown_table(["", "what it is", "code"], rows)
 
 
-def results() -> str:
-    """The README's tables of measured numbers, in Markdown, from the committed benchmark.csv files."""
+def baselines(up: str) -> str:
+    """D3AD and its baselines, a table per profile: best PRO (without masks: I-AUROC) first, the best numbers bold."""
     parts = []
     for profile, title in TITLES.items():
         file = ROOT / "results" / profile / "benchmark.csv"
@@ -108,29 +153,58 @@ def baselines() -> str:
     return "\n".join(lines)
 
 
-def _markdown(frame: pd.DataFrame, profile: str) -> str:
-    frame = frame[frame["method"].isin(BENCHMARK)]
-    average = frame[frame["category"] == "Average"]
-    if profile == "demo":
-        d3ad = frame[(frame["method"] == "D3AD") & (frame["category"] != "Average")]
-        rows = average[average["dataset"] .isin(["all stand-ins", "all synthetic"])]
-        shown = [(row.method + ", mean of all categories", row) for row in rows.itertuples()]
-        shown += [(f"D3AD, {row.category} ({row.dataset})", row) for row in d3ad.itertuples()]
-    else:
-        shown = [(f"{row.method}, {row.split.replace('_', ' ')} split", row) for row in average.itertuples()]
-    lines = ["| | I-AUROC | P-AUROC | PRO |", "|---|---|---|---|"]
-    for label, row in shown:
-        cells = []
-        for metric in ("i_auroc", "p_auroc", "pro"):
-            spread = getattr(row, f"spread_{metric}")
-            cells.append(f"{getattr(row, f'measured_{metric}'):.1f}" + ("" if pd.isna(spread) else f" ± {spread:.1f}"))
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def _budget(rows: pd.DataFrame) -> str:
+    if rows["steps_asked"].isna().all():
+        return "—"
+    done, asked = rows["steps"].mean(), rows["steps_asked"].mean()
+    return f"{done:.0f} of {asked:.0f}" if asked else "none needed"
 
 
-def speed() -> str:
+def _places(means: pd.DataFrame, shown: dict[str, str]) -> str:
+    """Where D3AD stands among the methods, its own variants left out."""
+    methods = means[[name == "D3AD" or not name.startswith("D3AD") for name in means.index]]
+    if len(methods) < 2 or "D3AD" not in methods.index:
+        return ""
+    places = []
+    for metric, title in shown.items():
+        values = methods[f"measured_{metric}"]
+        first = values.idxmax()
+        place = f"{values.rank(ascending=False)['D3AD']:.0f} in {title}"
+        places.append(place if first == "D3AD" else f"{place} (first: {first})")
+    return f"D3AD's place among {len(methods)} methods: {', '.join(places)}."
+
+
+def text_against_code(up: str) -> str:
+    """Where the paper's text and the authors' code differ, and what each choice changes in PRO and I-AUROC."""
+    frames = measured_profiles("text_against_code")
+    keys = ["difference", "paper", "authors_code", "here", "changed_to"]
+    effects: dict[tuple, dict[str, str]] = {}
+    for profile, frame in frames.items():
+        for _, row in frame.iterrows():
+            key = tuple("" if pd.isna(row[name]) else str(row[name]) for name in keys)
+            changes = [mean_and_spread(row.get(f"effect_{metric}"), sign="+") for metric in METRICS]
+            effects.setdefault(key, {})[profile] = " / ".join(changes)
+    rows = [[*key, *(by_profile.get(profile, "—") for profile in frames)] for key, by_profile in effects.items()]
+    header = ["where they differ", "text", "authors' code", "here", "changed to"]
+    return markdown_table([*header, *(f"`{profile}`" for profile in frames)], rows)
+
+
+def own_part(up: str) -> str:
+    """The drawn part of notebook 09 that no profile trains on: what the detector flags."""
+    frame = table("demo", "own_parts")
+    if frame is None:
+        return "Not measured."
+    rows = [[row.kind, row.parts, f"{row.flagged:.0f}",
+             "" if pd.isna(row.measured_i_auroc) else f"{row.measured_i_auroc:.1f}"] for row in frame.itertuples()]
+    return markdown_table(["parts", "number", "flagged, in percent", "I-AUROC, in percent"], rows)
+
+
+def speed(up: str) -> str:
     """Images per second at the paper's sizes, from the machine measured last."""
-    rows = kept("inference", "paper")
+    try:
+        rows = kept("inference", "paper")
+    except FileNotFoundError:
+        return "Not measured."
     about = rows[0]
     lines = [f"{about['device']}, {about['threads']} threads, {about['memory_gb']:.0f} GB; random weights:", "",
              "| | images per second | times the reference | precision | steps S |", "|---|---|---|---|---|"]
@@ -143,7 +217,14 @@ def speed() -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"gallery": gallery, "results": results, "baselines": baselines, "claims": claims, "speed": speed}
+def presets(up: str) -> str:
+    """What each preset costs in quality, a table per profile that has measured it."""
+    parts = []
+    for profile, frame in measured_profiles("presets").items():
+        rows = [[f"`{row['method']}`", *(mean_and_spread(row[f"measured_{m}"], row[f"spread_{m}"]) for m in METRICS)]
+                for _, row in over_seeds(of_split(profile, frame)).iterrows()]
+        parts.append(f"`{profile}`, in percent:\n\n" + markdown_table(["", *METRICS.values()], rows))
+    return "\n\n".join(parts) or "Not measured."
 
 
 def with_blocks(readme: str) -> str:
@@ -156,5 +237,5 @@ def with_blocks(readme: str) -> str:
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(with_blocks(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in pages():
+        page.write_text(with_blocks(page.read_text(encoding="utf-8"), up_from(page)), encoding="utf-8")
