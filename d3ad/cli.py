@@ -385,7 +385,8 @@ def run_export(options) -> None:
 
 def run_evaluate(options) -> None:
     """Print the metrics as JSON."""
-    from d3ad import D3AD, experiments
+    from d3ad import D3AD, experiments, ranks
+    from d3ad.app import evaluating
     detector, dataset = D3AD.load(options.model, *([options.device] if options.device else [])), _dataset(options)
     if options.batch:
         detector.config = detector.config.replace(predict_batch=options.batch)
@@ -394,9 +395,14 @@ def run_evaluate(options) -> None:
     without = [sample for sample in dataset.test if sample.label and sample.mask is None]
     if without:
         print(f"{len(without)} anomalous images have no mask, such as {without[0].image}: P-AUROC and PRO are left empty", file=sys.stderr)
-    masks = None if without else dataset.masks("test", detector.config.image_size, options.small_regions == "keep")
-    prediction = detector.predict(dataset, normalisation=options.normalisation, progress=True)
-    found = experiments.evaluate(prediction, dataset.labels("test"), masks)
+    keep_small = options.small_regions == "keep"
+    if options.normalisation == "train" and ranks.count() == 1:
+        areas = {f"pro_{name}": area for name, area in experiments.SIZES.items()}
+        found = evaluating.evaluate(detector, dataset, keep_small, not without, areas, progress=True)
+    else:  # the range of all test images takes them all at once
+        masks = None if without else dataset.masks("test", detector.config.image_size, keep_small)
+        prediction = detector.predict(dataset, normalisation=options.normalisation, progress=True)
+        found = experiments.evaluate(prediction, dataset.labels("test"), masks)
     print(json.dumps({name: None if value is None else round(value, 4) for name, value in found.items()}))
 
 

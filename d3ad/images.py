@@ -59,7 +59,7 @@ def _in_range(images: Tensor, value_range: tuple[float, float] | None) -> Tensor
     low, high = value_range or ((0, 255) if images.dtype == torch.uint8 else (-1, 1))
     slack = 0.0005 * (high - low)
     images = images.float()
-    if not images.isfinite().all() or images.min() < low - slack or images.max() > high + slack:
+    if not all(part.isfinite().all() for part in images.split(256)) or images.min() < low - slack or images.max() > high + slack:
         raise ValueError(f"image values must be finite and lie in [{low:g}, {high:g}]")
     if value_range is None and (low, high) == (-1, 1) and images.min() >= 0 and images.max() > images.min():
         warnings.warn("no image value lies below 0: the images are taken as [-1, 1], where 0 is mid-grey; give value_range=(0, 1) if white "

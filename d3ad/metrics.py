@@ -60,7 +60,12 @@ def pro(maps, masks, fpr_limit: float = 0.3, area: tuple[float, float] = (0.0, 1
 
 def pro_by_area(maps, masks, areas: dict[str, tuple[float, float]], fpr_limit: float = 0.3) -> dict[str, float | None]:
     """`pro` for several ranges of area from one sort; None where no region is of that area."""
-    pixels, found = _pixels(maps, masks, fpr_limit), {}
+    return pro_of_areas(_pixels(maps, masks, fpr_limit), areas, fpr_limit)
+
+
+def pro_of_areas(pixels: "Pixels", areas: dict[str, tuple[float, float]], fpr_limit: float = 0.3) -> dict[str, float | None]:
+    """`pro_by_area` of pixels that are counted already."""
+    found = {}
     for name, area in areas.items():
         try:
             found[name] = _pro(pixels, fpr_limit, area)
@@ -69,7 +74,7 @@ def pro_by_area(maps, masks, areas: dict[str, tuple[float, float]], fpr_limit: f
     return found
 
 
-def _pro(pixels: "_Pixels", limit: float, area: tuple[float, float]) -> float:
+def _pro(pixels: "Pixels", limit: float, area: tuple[float, float]) -> float:
     """The weighted mean, over defect pixels, of how far their false positive rate stays below the limit, over the limit.
 
     Where normal pixels tie with a defect pixel, it is found little by little: a ramp from `above` to `upto`.
@@ -110,7 +115,11 @@ def pro_200(maps, masks, fpr_limit: float = 0.3) -> float:
     pixels = _pixels(maps, masks, fpr_limit)
     high, low = max(pixels.normal[-1], pixels.scores[-1]), min(pixels.normal[0], pixels.scores[0])
     thresholds = np.linspace(high, low, 201)[1:]
-    fpr, _ = _false_positive_rates(pixels.normal, thresholds)
+    return pro_200_of(pixels, thresholds, _false_positive_rates(pixels.normal, thresholds)[0], fpr_limit)
+
+
+def pro_200_of(pixels: "Pixels", thresholds: np.ndarray, fpr: np.ndarray, fpr_limit: float = 0.3) -> float:
+    """`pro_200` from the share of normal pixels above each threshold, thresholds falling."""
     overlap = np.append(np.cumsum(_weights(pixels, (0.0, 1.0))[::-1])[::-1], 0)[np.searchsorted(pixels.scores, thresholds, "right")]
     kept = fpr < fpr_limit
     largest = fpr[kept].max() if kept.any() else 0.0
@@ -118,7 +127,7 @@ def pro_200(maps, masks, fpr_limit: float = 0.3) -> float:
 
 
 @dataclass(frozen=True)
-class _Pixels:
+class Pixels:
     """What PRO rests on: the scores of normal pixels, and of each anomalous pixel what belongs to it."""
 
     normal: np.ndarray        # (N,) scores of normal pixels, rising
@@ -130,7 +139,7 @@ class _Pixels:
     num_pixels: int           # of one image
 
 
-def _pixels(maps, masks, fpr_limit: float) -> _Pixels:
+def _pixels(maps, masks, fpr_limit: float) -> Pixels:
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"fpr_limit must lie in (0, 1]; got {fpr_limit}")
     maps, masks = _array(maps), _positive(masks)
@@ -139,19 +148,23 @@ def _pixels(maps, masks, fpr_limit: float) -> _Pixels:
         raise ValueError(f"PRO needs maps (N, H, W); got {maps.shape}")
     scores, areas, region_areas = [], [], []
     for i in np.flatnonzero(masks.any((1, 2))):
-        regions, count = ndimage.label(masks[i], EIGHT_CONNECTED)
-        sizes = np.bincount(regions.ravel(), minlength=count + 1)
-        scores.append(maps[i][masks[i]])
-        areas.append(sizes[regions[masks[i]]])
-        region_areas.append(sizes[1:])
+        for found, whole in zip(regions_of(maps[i], masks[i]), (scores, areas, region_areas)):
+            whole.append(found)
     scores, areas = np.concatenate(scores), np.concatenate(areas)
     order = np.argsort(scores)
     normal = np.sort(maps[~masks])
-    return _Pixels(normal, scores[order], *_false_positive_rates(normal, scores[order]), areas[order],
+    return Pixels(normal, scores[order], *_false_positive_rates(normal, scores[order]), areas[order],
                    np.concatenate(region_areas), masks[0].size)
 
 
-def _weights(pixels: _Pixels, area: tuple[float, float]) -> np.ndarray:
+def regions_of(anomaly_map: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of a mask's pixels (M,), the area of the region that each belongs to (M,), and of all its regions (R,)."""
+    regions, count = ndimage.label(mask, EIGHT_CONNECTED)
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    return anomaly_map[mask], sizes[regions[mask]], sizes[1:]
+
+
+def _weights(pixels: Pixels, area: tuple[float, float]) -> np.ndarray:
     """What each anomalous pixel adds to the mean overlap: 1 / (its region's area x number of regions), 0 where it is left out."""
     low, high = area[0] * pixels.num_pixels, area[1] * pixels.num_pixels
     num_regions = np.count_nonzero((pixels.region_areas > low) & (pixels.region_areas <= high))

@@ -36,7 +36,7 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
     train, rest = split_off(good, held_out, config.seed)
     if ranks.count() > 1:
         print(f"{ranks.count()} processes share every batch of {min(config.batch_size, len(train))}", flush=True)
-    seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]  # a state goes on only with the images that it began with
+    seen = hashlib.sha256(train.contiguous().numpy()).hexdigest()[:12]  # a state goes on only with the images that it began with
     folder, parts = folder and folder / f"{config.hash()}-{seen}", {}
     if sum(rehearsal.num_steps(config, len(train)).values()) >= LONG:
         at_once = ranks.count() == 1 and num_workers(config) > 1
@@ -142,7 +142,9 @@ def example(workspace: Workspace) -> Dataset:
 def kept(workspace: Workspace, good: Tensor, held_out: float = 0.2, false_alarm_rate: float = 0.01) -> D3AD:
     """The detector of `fit_part` with the workspace's settings, from the cache where it lies there."""
     settings = f"{VERSION}|{workspace.config.hash()}|{held_out}|{false_alarm_rate}|"
-    key = hashlib.sha256(settings.encode() + good.numpy().tobytes()).hexdigest()[:12]
+    digest = hashlib.sha256(settings.encode())
+    digest.update(good.contiguous().numpy())
+    key = digest.hexdigest()[:12]
     folder = workspace.cache / f"own-{key}"
     if not (folder / "detector").exists():
         fit_part(good, workspace.config, held_out, false_alarm_rate, folder / "training")[0].save(folder / "detector")

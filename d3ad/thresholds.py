@@ -12,6 +12,8 @@ import torch
 from scipy.stats import beta
 from torch import Tensor
 
+from d3ad.data.base import roomy
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -60,4 +62,5 @@ def split_off(images: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
         raise ValueError(f"{len(images)} good image can't be divided into some to train on and some to set the threshold on")
     count = min(max(round(share * len(images)), 1), len(images) - 1)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return images[order[count:].sort().values], images[order[:count].sort().values]
+    return tuple(torch.index_select(images, 0, index.sort().values, out=roomy(len(index), *images.shape[1:], dtype=images.dtype))
+                 for index in (order[count:], order[:count]))

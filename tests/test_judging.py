@@ -341,3 +341,27 @@ def test_values_on_the_page_are_on_the_right_side_of_the_threshold():
     steps = np.frombuffer(base64.b64decode(item["values"]), "<u2").reshape(item["values_shape"])
     low, high = item["values_range"]
     assert ((steps / 65535 * (high - low) + low > threshold) == (anomaly_map > threshold).numpy()).all()
+
+
+def test_metrics_by_portions_are_those_of_all_at_once():
+    from d3ad import metrics
+    from d3ad.app import evaluating
+    generator = np.random.default_rng(0)
+    for levels in (3, 40, 10_000):
+        maps, masks = generator.integers(0, levels, (9, 12, 12)).astype(np.float32) / 7, generator.random((9, 12, 12)) < 0.1
+        areas = {"small": (0.0, 0.01), "none": (0.9, 1.0)}
+        found = evaluating.pixel_metrics(lambda: zip(np.split(maps, 3), np.split(masks, 3)), areas)
+        expected = dict(p_auroc=metrics.pixel_auroc(maps, masks), **metrics.pro_by_area(maps, masks, {"pro": (0.0, 1.0)} | areas),
+                        pro_200=metrics.pro_200(maps, masks))
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_large_tensors_of_images_lie_in_a_file(monkeypatch, tmp_path):
+    from d3ad.data import base
+    from d3ad.thresholds import split_off
+    for i in range(12):
+        photograph(tmp_path / f"{i}.png", value=20 * i)
+    small = data.load("folder", tmp_path).images("train", 16)
+    monkeypatch.setattr(base, "ROOM", 1)
+    large = data.load("folder", tmp_path).images("train", 16)
+    assert torch.equal(small, large) and all(map(torch.equal, split_off(large, 0.2, 0), split_off(small, 0.2, 0)))
