@@ -337,7 +337,8 @@ def run_predict(options) -> int:
     from d3ad import data, ranks
     from d3ad.app import judging
     detector, threshold, promise, key = _model(options)
-    entries = _given_images(options)
+    tidy(options.out)  # before looking for photographs: out may lie among them
+    entries = judging.without_results(_given_images(options), options.out)
     if not any(entry.kind == "image" or entry.lost for entry in entries):
         raise data.DataError(f"{options.images[0]}: images not found in it or below; give the folder that holds them")
     if threshold is None:  # a detector that keeps its threshold elsewhere says it with a prediction
@@ -352,7 +353,7 @@ def run_predict(options) -> int:
     masks = f"; {found.num_masks} masks not judged" if found.num_masks else ""
     lost = f"; {len(found.left_out)} files left out" if found.left_out else ""
     print(f"{found.num_flagged} of {found.num_judged} images flagged, {rate:.1f} images a second{masks}{lost}; {options.out / 'report.html'}")
-    if not options.threshold and not options.good and not detector.promise:
+    if options.threshold is None and not options.good and not detector.promise:
         print(promise)
     return judging.LEFT_OUT if found.num_lost else 0
 

@@ -18,6 +18,7 @@ from d3ad.autoencoders import HUB, LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration, at_step, level_statistics
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import Config
+from d3ad.data.pixels import DEPTHS
 from d3ad.features import FeatureExtractor
 from d3ad.files import replacing, tidy
 from d3ad.images import as_images, check_training_images, every_nth, image_seed
@@ -334,6 +335,8 @@ class D3AD:
         with saved.naming(folder / "config.json"):
             self = cls(Config.from_dict(settings["config"]).replace(device=device))
             self.losses, self.white = settings["losses"], settings.get("white")
+            if self.white is not None and (type(self.white) is not int or self.white not in DEPTHS):
+                raise ValueError(f"white must be one of {', '.join(map(str, DEPTHS))}; got {self.white!r}")
             if settings.get("threshold"):
                 self.promise = Threshold(**settings["threshold"] | {"interval": tuple(settings["threshold"]["interval"])})
             self.preset = settings.get("preset", self.preset)

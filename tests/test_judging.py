@@ -365,3 +365,22 @@ def test_large_tensors_of_images_lie_in_a_file(monkeypatch, tmp_path):
     monkeypatch.setattr(base, "ROOM", 1)
     large = data.load("folder", tmp_path).images("train", 16)
     assert torch.equal(small, large) and all(map(torch.equal, split_off(large, 0.2, 0), split_off(small, 0.2, 0)))
+
+
+def test_a_notebook_inspects_every_photograph_of_a_labelled_folder(tmp_path):
+    from d3ad import experiments, own
+    for i in range(10):
+        photograph(tmp_path / f"good/{i}.png", value=20 * i)
+        photograph(tmp_path / f"new/OK/{i}.png", value=20 * i)
+    photograph(tmp_path / "new/NG/1.png")
+    parts = own.read(experiments.open_workspace("smoke", out=str(tmp_path / "out")), str(tmp_path / "good"), str(tmp_path / "new"))
+    assert len(parts.new) == 11 and int(parts.labels.sum()) == 1
+
+
+def test_results_among_the_photographs_are_not_judged(loaded, tmp_path):
+    photograph(tmp_path / "a.png")
+    for out in (tmp_path / "out", tmp_path):
+        for _ in range(2):
+            assert cli.main(["predict", "m", str(tmp_path), "--out", str(out)]) == 0
+            table = pd.read_csv(out / "scores.csv")
+            assert table.loc[table["state"] == "judged", "path"].tolist() == ["a.png"]

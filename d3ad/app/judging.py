@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from d3ad import inspection, ranks
 from d3ad.data.pixels import DataError, load_with_size, picture, white_of
-from d3ad.data.tree import Entry
+from d3ad.data.tree import RECORD, Entry, results_in
 from d3ad.files import alone, tidy, write_whole
 from d3ad.images import RangeWarning
 
@@ -46,6 +46,14 @@ class Summary:
     def num_lost(self) -> int:
         """Files that may be photographs and were not judged."""
         return sum(entry.lost for entry in self.left_out)
+
+
+def without_results(entries: list[Entry], out: Path) -> list[Entry]:
+    """The entries without what earlier runs wrote to `out`, which may lie in the folder of photographs, or be it."""
+    top = Path(out).resolve()
+    own = results_in(top)
+    return [entry for entry in entries if (path := entry.path.parent.resolve() / entry.path.name) not in own
+            and not path.is_relative_to(top / ".d3ad")]
 
 
 def portion_size(batch: int) -> int:
@@ -119,7 +127,7 @@ class Out:
     def __init__(self, folder: Path, threshold: float, raw: bool = False, pictures: str = "all"):
         self.folder, self.threshold, self.raw, self.pictures = Path(folder), threshold, raw, pictures
         self.hidden = self.folder / ".d3ad"
-        self.table, self.record, self.run, self.page = (self.folder / "scores.csv", self.hidden / "written.txt", self.hidden / "run.json",
+        self.table, self.record, self.run, self.page = (self.folder / "scores.csv", self.folder / RECORD, self.hidden / "run.json",
                                                         self.hidden / "page")
 
     def begin(self, key: str) -> int:

@@ -13,14 +13,14 @@ class Images(TorchDataset):
     """
 
     def __init__(self, dataset: Dataset, split: str, size: int):
-        self.samples, self.size = getattr(dataset, split), size
+        self.samples, self.size, self.white = getattr(dataset, split), size, dataset.white
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | int | str]:
         sample = self.samples[index]
-        return dict(image=load_image(sample.image, self.size), label=sample.label, defect=sample.defect, path=str(sample.image))
+        return dict(image=load_image(sample.image, self.size, self.white, strict=True), label=sample.label, defect=sample.defect, path=str(sample.image))
 
 
 def loader(dataset: Dataset, split: str, size: int, **options) -> DataLoader:
