@@ -207,9 +207,13 @@ def run_check(options) -> None:
     print(f"{images} images in {len(names)} categories: nothing to mend")
 
 
-def run_fit(options) -> None:
-    """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on."""
-    from d3ad import data, own, ranks
+def run_fit(options) -> int:
+    """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on.
+
+    Returns 3 where photographs were left out, each of which is named.
+    """
+    from d3ad import own, ranks
+    from d3ad.app.judging import LEFT_OUT
     from d3ad.detector import check_replaceable, pick_device
     from d3ad.images import as_images
     from d3ad.presets import preset
@@ -245,6 +249,7 @@ def run_fit(options) -> None:
             detector.save(options.out, model_card(detector, dataset, num_trained))
             shutil.rmtree(training)
     print(f"saved to {options.out}; {detector.promise}")
+    return LEFT_OUT if any(left.lost for left in dataset.left_out) else 0
 
 
 def model_card(detector, dataset, num_trained: int) -> str:
@@ -283,8 +288,13 @@ def _model(options):
     if options.threshold is not None:
         return detector, options.threshold, f"threshold {options.threshold:g}, as given on the command line", key
     if options.good:
-        entries = tree.collect([options.good])
-        scores, lost = judging.scores_of(detector, [entry for entry in entries if entry.kind != "mask"], progress=True)
+        entries = [entry for entry in tree.collect([options.good]) if entry.kind != "mask"]
+        images = [entry for entry in entries if entry.kind == "image"]
+        good = tree.only_good(images)
+        if len(good) < len(images):
+            print(f"{options.good}: {len(good)} of {len(images)} images lie in folders called good; these set the threshold", file=sys.stderr)
+        scores, lost = judging.scores_of(detector, good, progress=True)
+        lost += [entry for entry in entries if entry.kind != "image"]
         _say_left_out(lost, options.good)
         if not len(scores):
             raise ValueError(f"{options.good}: no photograph in it could be read, so no threshold can be set")

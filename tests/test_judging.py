@@ -223,6 +223,10 @@ def test_a_threshold_is_given_or_set_on_good_ones(loaded, tmp_path, capsys):
         assert cli.main(run + more) == 0
         row = pd.read_csv(tmp_path / "out/scores.csv").iloc[0]
         assert row["threshold"] == pytest.approx(threshold, abs=1e-6) and bool(row["is_anomalous"]) == flagged
+    photograph(tmp_path / "both/good/a.png", value=51)
+    photograph(tmp_path / "both/crack/a.png", value=250)
+    assert cli.main(run + ["--good", str(tmp_path / "both")]) == 0
+    assert pd.read_csv(tmp_path / "out/scores.csv")["threshold"][0] == pytest.approx(0.2)
     assert cli.main(run + ["--false-alarms", "0.1"]) == 2 and "--good FOLDER" in capsys.readouterr().err
     assert cli.main(run + ["--preset", "faithful"]) == 0  # which it has
     assert cli.main(run + ["--preset", "fast"]) == 2 and "no threshold was set under the preset 'fast'" in capsys.readouterr().err

@@ -128,6 +128,12 @@ def collect(given: Iterable[str | Path]) -> list[Entry]:
     return list({entry.path: entry for entry in reversed(entries)}.values())[::-1]
 
 
+def only_good(images: list[Entry]) -> list[Entry]:
+    """Of images those in folders called good, where there are such folders; else all."""
+    good = [entry for entry in images if {names.meaning(part) for part in Path(entry.name).parts[:-1]} & {"good", "good test"}]
+    return good or images
+
+
 def photographs(root: Path | str, good_only: bool = False) -> Dataset:
     """Every image below a folder as the test images of a `Dataset`, labels unknown (0); masks and the rest in ``left_out``.
 
@@ -139,9 +145,7 @@ def photographs(root: Path | str, good_only: bool = False) -> Dataset:
         raise DataError(f"{root}: not a folder; give the one that holds images")
     entries = walk(root)
     images = [entry for entry in entries if entry.kind == "image"]
-    if good_only:
-        good = [entry for entry in images if {names.meaning(part) for part in Path(entry.name).parts[:-1]} & {"good", "good test"}]
-        images = good or images
+    images = only_good(images) if good_only else images
     if not images:
         raise DataError(f"{root}: images not found in it or below; give the folder that holds them")
     left = tuple(entry.left_out() for entry in entries if entry.kind == "left out")
