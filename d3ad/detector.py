@@ -17,7 +17,7 @@ from d3ad.calibration import Calibration, Threshold, threshold_for
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import PREDICTION, Config
 from d3ad.features import FeatureExtractor
-from d3ad.images import as_images, check_training_images, every_nth, image_seed, open_folder
+from d3ad.images import as_images, check_training_images, check_white, every_nth, image_seed, open_folder
 from d3ad.infra import checkpoint
 from d3ad.training import ALONE, Alone
 
@@ -297,6 +297,7 @@ class D3AD:
             self = cls(Config.from_dict(known).replace(device=device))
             self.losses, self.preset = settings["losses"], settings.get("preset", self.preset)
             self.white = settings.get("white")
+            check_white(self.white)
             if settings.get("threshold"):
                 interval = tuple(settings["threshold"]["interval"])
                 self.guarantee = Threshold(**settings["threshold"] | {"interval": interval})

@@ -68,7 +68,7 @@ def _in_range(images: Tensor, value_range: tuple[float, float] | None) -> Tensor
     low, high = value_range or ((0, 255) if images.dtype == torch.uint8 else (-1, 1))
     slack = 0.0005 * (high - low)
     images = images.float()
-    if not images.isfinite().all() or images.min() < low - slack or images.max() > high + slack:
+    if not all(part.isfinite().all() for part in images.split(256)) or images.min() < low - slack or images.max() > high + slack:
         raise ValueError(f"image values must be finite and lie in [{low:g}, {high:g}]")
     if value_range is None and (low, high) == (-1, 1) and images.min() >= 0 and images.max() > images.min():
         warnings.warn("no image value lies below 0: the images are taken as [-1, 1], where 0 is mid-grey; give value_range=(0, 1) if white "
@@ -93,6 +93,13 @@ def check_training_images(images: Tensor, config: Config) -> None:
     if len(images) < needed:
         raise ValueError(f"{len(images)} training images are too few for k = {config.k} neighbours: give at least "
                          f"{needed}, or lower k")
+
+
+def check_white(white: int | None) -> None:
+    """Raise ValueError where `white`, of 16-bit images, is none that a camera has."""
+    from d3ad.data.pixels import DEPTHS
+    if white is not None and (type(white) is not int or white not in DEPTHS):
+        raise ValueError(f"white must be one of {', '.join(map(str, DEPTHS))}; got {white!r}")
 
 
 def every_nth(images: Tensor, count: int) -> Tensor:

@@ -15,7 +15,6 @@ Memory: 441 maps of 256 x 256 in float32 (BTAD's class 03, 116 MB) take 0.3 GB b
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 
@@ -100,7 +99,7 @@ def pro_200(maps, masks, fpr_limit: float = 0.3) -> float:
 
 
 @dataclass(frozen=True)
-class _Pixels:
+class Pixels:
     """What PRO rests on: the scores of normal pixels, and of each anomalous pixel what belongs to it."""
 
     normal: np.ndarray        # (N,) scores of normal pixels, rising
@@ -112,7 +111,7 @@ class _Pixels:
     num_pixels: int           # of one image
 
 
-def _pixels(maps, masks, fpr_limit: float) -> _Pixels:
+def _pixels(maps, masks, fpr_limit: float) -> Pixels:
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"fpr_limit must lie in (0, 1]; got {fpr_limit}")
     maps, masks = _array(maps), _positive(masks)
@@ -121,15 +120,12 @@ def _pixels(maps, masks, fpr_limit: float) -> _Pixels:
         raise ValueError(f"PRO needs maps (N, H, W); got {maps.shape}")
     scores, areas, region_areas = [], [], []
     for i in np.flatnonzero(masks.any((1, 2))):
-        regions, count = ndimage.label(masks[i], EIGHT_CONNECTED)
-        sizes = np.bincount(regions.ravel(), minlength=count + 1)
-        scores.append(maps[i][masks[i]])
-        areas.append(sizes[regions[masks[i]]])
-        region_areas.append(sizes[1:])
+        for found, whole in zip(regions_of(maps[i], masks[i]), (scores, areas, region_areas)):
+            whole.append(found)
     scores, areas = np.concatenate(scores), np.concatenate(areas)
     order = np.argsort(scores)
     normal = np.sort(maps[~masks])
-    return _Pixels(normal, scores[order], *_false_positive_rates(normal, scores[order]), areas[order],
+    return Pixels(normal, scores[order], *_false_positive_rates(normal, scores[order]), areas[order],
                    np.concatenate(region_areas), masks[0].size)
 
 

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from d3ad import D3AD, Config, data, detector, diffusion, maps, metrics, training
+from d3ad import D3AD, Config, data, detector, diffusion, maps, metrics
 from d3ad.calibration import at_step, level_statistics
 from d3ad.data import mtd
 from d3ad.features import FeatureExtractor

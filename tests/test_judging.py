@@ -224,6 +224,10 @@ def test_a_threshold_is_given_or_set_on_good_ones(loaded, tmp_path, capsys):
         assert cli.main(run + more) == 0
         row = pd.read_csv(tmp_path / "out/scores.csv").iloc[0]
         assert row["threshold"] == pytest.approx(threshold, abs=1e-6) and bool(row["is_anomalous"]) == flagged
+    photograph(tmp_path / "both/good/a.png", value=51)
+    photograph(tmp_path / "both/crack/a.png", value=250)
+    assert cli.main(run + ["--good", str(tmp_path / "both")]) == 0
+    assert pd.read_csv(tmp_path / "out/scores.csv")["threshold"][0] == pytest.approx(0.2)
     assert cli.main(run + ["--false-alarms", "0.1"]) == 2 and "--good FOLDER" in capsys.readouterr().err
     assert cli.main(run + ["--preset", "faithful"]) == 0  # which it has
     assert cli.main(run + ["--preset", "fast"]) == 2 and "no threshold was set under the preset 'fast'" in capsys.readouterr().err
@@ -342,3 +346,47 @@ def test_values_on_the_page_are_on_the_right_side_of_the_threshold():
     steps = np.frombuffer(base64.b64decode(item["values"]), "<u2").reshape(item["values_shape"])
     low, high = item["values_range"]
     assert ((steps / 65535 * (high - low) + low > threshold) == (anomaly_map > threshold).numpy()).all()
+
+
+def test_metrics_by_portions_are_those_of_all_at_once():
+    from d3ad import metrics
+    from d3ad.app import evaluating
+    generator = np.random.default_rng(0)
+    for levels in (3, 40, 10_000):
+        maps, masks = generator.integers(0, levels, (9, 12, 12)).astype(np.float32) / 7, generator.random((9, 12, 12)) < 0.1
+        areas = {"small": (0.0, 0.01), "none": (0.9, 1.0)}
+        found = evaluating.pixel_metrics(lambda: zip(np.split(maps, 3), np.split(masks, 3)), areas)
+        expected = dict(p_auroc=metrics.pixel_auroc(maps, masks), **metrics.pro_by_area(maps, masks, {"pro": (0.0, 1.0)} | areas),
+                        pro_200=metrics.pro_200(maps, masks))
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_large_tensors_of_images_lie_in_a_file(monkeypatch, tmp_path):
+    from d3ad.app.part import split_off
+    from d3ad.data import base
+    for i in range(12):
+        photograph(tmp_path / f"{i}.png", value=20 * i)
+    small = data.load("folder", tmp_path).images("train", 16)
+    monkeypatch.setattr(base, "ROOM", 1)
+    large = data.load("folder", tmp_path).images("train", 16)
+    assert torch.equal(small, large) and all(map(torch.equal, split_off(large, 0.2, 0), split_off(small, 0.2, 0)))
+
+
+def test_a_notebook_inspects_every_photograph_of_a_labelled_folder(tmp_path):
+    from d3ad.app import part
+    from d3ad.study.workspace import open_workspace
+    for i in range(10):
+        photograph(tmp_path / f"good/{i}.png", value=20 * i)
+        photograph(tmp_path / f"new/OK/{i}.png", value=20 * i)
+    photograph(tmp_path / "new/NG/1.png")
+    parts = part.read(open_workspace("smoke", out=str(tmp_path / "out")), str(tmp_path / "good"), str(tmp_path / "new"))
+    assert len(parts.new) == 11 and int(parts.labels.sum()) == 1
+
+
+def test_results_among_the_photographs_are_not_judged(loaded, tmp_path):
+    photograph(tmp_path / "a.png")
+    for out in (tmp_path / "out", tmp_path):
+        for _ in range(2):
+            assert cli.main(["predict", "m", str(tmp_path), "--out", str(out)]) == 0
+            table = pd.read_csv(out / "scores.csv")
+            assert table.loc[table["state"] == "judged", "path"].tolist() == ["a.png"]

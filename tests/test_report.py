@@ -85,6 +85,14 @@ def test_in_a_browser(predicted, tmp_path):
       const before = document.getElementById("count").textContent;
       const slider = document.getElementById("slider"); slider.value = 0.5; slider.dispatchEvent(new Event("input"));
       document.querySelector("th button").click();
+      const found = document.getElementById("find"), rows = () => document.querySelectorAll("#rows tr").length;
+      found.value = "BOLD"; found.dispatchEvent(new Event("input")); const sought = rows();
+      found.value = ""; const kind = document.getElementById("kind"); kind.value = "bad"; kind.dispatchEvent(new Event("change"));
+      const flagged = rows(); kind.value = "all"; kind.dispatchEvent(new Event("change"));
+      const red = [2, 3].map((i) => { segmentation(items[i]); const c = items[i].canvas;
+        const p = c.getContext("2d").getImageData(0, 0, c.width, c.height).data; let n = 0;
+        for (let k = 0; k < p.length; k += 4) if (p[k] > p[k + 1] + 60) n++; return n; });
+      document.body.dataset.more = JSON.stringify([sought, flagged, document.getElementById("more").hidden, red]);
       document.body.dataset.seen = JSON.stringify([before, document.getElementById("count").textContent, document.title,
         [...document.querySelectorAll("#rows tr")].map((row) => row.textContent),
         document.querySelectorAll("article img").length,
@@ -96,6 +104,9 @@ def test_in_a_browser(predicted, tmp_path):
                             page.as_uri()], capture_output=True, text=True, timeout=120).stdout
     seen = json.loads(html.unescape(re.search(r'data-seen="(.*?)"', shown, re.S)[1]))
     before, after, title, rows, pictures, bars = seen
+    sought, flagged, no_more, red = json.loads(re.search(r'data-more="(.*?)"', shown, re.S)[1].replace("&quot;", '"'))
+    assert (sought, flagged, no_more) == (1, 1, True)  # at a threshold of 0.5 one image is above it
+    assert red[0] == 0 and 0 < red[1] <= 256 or red == [0, 0]  # pictures may not be decoded yet
     assert before == "2 of 4 images above the threshold" and after == "1 of 4 images above the threshold"
     assert title == "D3AD inspection report" and pictures == 12 and bars == 40  # nothing in a name was run
     assert len(rows) == 4 and any(row.startswith(HOSTILE[0]) and row.endswith("good") for row in rows)

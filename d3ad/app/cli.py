@@ -222,9 +222,13 @@ def run_check(options) -> None:
     print(f"{images} images in {len(names)} categories: nothing to mend")
 
 
-def run_fit(options) -> None:
-    """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on."""
+def run_fit(options) -> int:
+    """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on.
+
+    Returns 3 where photographs were left out, each of which is named.
+    """
     from d3ad.app import part
+    from d3ad.app.judging import LEFT_OUT
     from d3ad.detector import pick_device
     from d3ad.images import as_images
     from d3ad.infra.checkpoint import check_replaceable
@@ -261,6 +265,7 @@ def run_fit(options) -> None:
             detector.save(options.out, model_card(detector, dataset, num_trained))
             shutil.rmtree(training)
     print(f"saved to {options.out}; {detector.guarantee}")
+    return LEFT_OUT if any(left.lost for left in dataset.left_out) else 0
 
 
 def model_card(detector, dataset, num_trained: int) -> str:
@@ -303,8 +308,13 @@ def _model(options):
     if options.threshold is not None:
         return detector, options.threshold, f"threshold {options.threshold:g}, as given on the command line", key
     if options.good:
-        entries = tree.collect([options.good])
-        scores, lost = judging.scores_of(detector, [entry for entry in entries if entry.kind != "mask"], progress=True)
+        entries = [entry for entry in tree.collect([options.good]) if entry.kind != "mask"]
+        images = [entry for entry in entries if entry.kind == "image"]
+        good = tree.only_good(images)
+        if len(good) < len(images):
+            print(f"{options.good}: {len(good)} of {len(images)} images lie in folders called good; these set the threshold", file=sys.stderr)
+        scores, lost = judging.scores_of(detector, good, progress=True)
+        lost += [entry for entry in entries if entry.kind != "image"]
         _say_left_out(lost, options.good)
         if not len(scores):
             raise ValueError(f"{options.good}: no photograph in it could be read, so no threshold can be set")
@@ -357,7 +367,8 @@ def run_predict(options) -> int:
     from d3ad import data
     from d3ad.app import judging
     detector, threshold, guarantee, key = _model(options)
-    entries = _given_images(options)
+    tidy(options.out)  # before looking for photographs: out may lie among them
+    entries = judging.without_results(_given_images(options), options.out)
     if not any(entry.kind == "image" or entry.lost for entry in entries):
         raise data.DataError(f"{options.images[0]}: images not found in it or below; give the folder that holds them")
     if threshold is None:  # a detector that keeps its threshold elsewhere says it with a prediction
@@ -372,7 +383,7 @@ def run_predict(options) -> int:
     masks = f"; {found.num_masks} masks not judged" if found.num_masks else ""
     lost = f"; {len(found.left_out)} files left out" if found.left_out else ""
     print(f"{found.num_flagged} of {found.num_judged} images flagged, {rate:.1f} images a second{masks}{lost}; {options.out / 'report.html'}")
-    if not options.threshold and not options.good and not detector.guarantee:
+    if options.threshold is None and not options.good and not detector.guarantee:
         print(guarantee)
     return judging.LEFT_OUT if found.num_lost else 0
 
@@ -406,8 +417,9 @@ def run_export(options) -> None:
 
 def run_evaluate(options) -> None:
     """Print the metrics as JSON."""
+    from d3ad.app import evaluating
     from d3ad.speed import presets
-    from d3ad.study.outcome import evaluate
+    from d3ad.study.outcome import AREAS, evaluate
     detector, dataset = presets.load(options.model, options.device or "auto"), _dataset(options)
     if options.batch:
         detector.config = detector.config.replace(predict_batch=options.batch)
@@ -416,10 +428,14 @@ def run_evaluate(options) -> None:
     without = [sample for sample in dataset.test if sample.label and sample.mask is None]
     if without:
         print(f"{len(without)} anomalous images have no mask, such as {without[0].image}: P-AUROC and PRO are left empty", file=sys.stderr)
-    masks = None if without else dataset.masks("test", detector.config.image_size, options.small_regions == "keep")
-    prediction = detector.predict(dataset, normalisation=options.normalisation, progress=True)
-    found = evaluate(prediction, dataset.labels("test"), masks)
-    print(json.dumps({name: None if value is None else round(value, 4) for name, value in found.items()}))
+    detector.team, keep_small = _team(), options.small_regions == "keep"
+    if options.normalisation == "train" and detector.team.count == 1:
+        numbers = evaluating.evaluate(detector, dataset, keep_small, not without, AREAS, progress=True)
+    else:  # the range of all test images takes them all at once
+        masks = None if without else dataset.masks("test", detector.config.image_size, keep_small)
+        prediction = detector.predict(dataset, normalisation=options.normalisation, progress=True)
+        numbers = evaluate(prediction, dataset.labels("test"), masks)
+    print(json.dumps({name: None if value is None else round(value, 4) for name, value in numbers.items()}))
 
 
 def run_synthesize(options) -> None:

@@ -121,7 +121,7 @@ class Out:
     def __init__(self, folder: Path, threshold: float, raw: bool = False, pictures: str = "all"):
         self.folder, self.threshold, self.raw, self.pictures = Path(folder), threshold, raw, pictures
         self.hidden = self.folder / ".d3ad"
-        self.table, self.record, self.run, self.page = (self.folder / "scores.csv", self.hidden / "written.txt", self.hidden / "run.json",
+        self.table, self.record, self.run, self.page = (self.folder / "scores.csv", self.folder / RECORD, self.hidden / "run.json",
                                                         self.hidden / "page")
 
     def begin(self, key: str) -> int:

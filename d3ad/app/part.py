@@ -2,7 +2,7 @@
 import contextlib
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import joblib
@@ -14,6 +14,7 @@ from d3ad import data, metrics
 from d3ad.app import forecast
 from d3ad.config import Config
 from d3ad.data import Dataset, Sample, synthetic
+from d3ad.data.base import roomy
 from d3ad.detector import D3AD, Prediction, fit_backbone, fit_codec, pick_device
 from d3ad.features import FeatureExtractor
 from d3ad.infra import processes
@@ -69,7 +70,8 @@ def split_off(images: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
                          "threshold on")
     count = min(max(round(share * len(images)), 1), len(images) - 1)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return images[order[count:].sort().values], images[order[:count].sort().values]
+    return tuple(torch.index_select(images, 0, index.sort().values, out=roomy(len(index), *images.shape[1:], dtype=images.dtype))
+                 for index in (order[count:], order[:count]))
 
 
 def check_number(given: int, config: Config, held_out: float, where: str) -> None:
@@ -140,8 +142,19 @@ def read(workspace: Workspace, good_folder: str = "", new_folder: str = "") -> P
                          "to inspect")
     size, samples = workspace.config.image_size, getattr(inspected, split)
     names = tuple(sample.image.relative_to(inspected.root).as_posix() for sample in samples)
-    return Parts(dataset.images("train", size), inspected.images(split, size), samples, names, dataset.fingerprint(),
+    return Parts(dataset.images("train", size), inspected.images("test", size, dataset.white), samples, names, dataset.fingerprint(),
                  inspected.mask_threshold)
+
+
+def _labelled(folder: str) -> Dataset:
+    """Every photograph in a folder and below as test images, with the labels and masks that its folders' names tell."""
+    every = data.photographs(folder)
+    try:
+        known = data.load("folder", folder)
+    except data.DataError:  # its names leave open what is good; then nothing is known
+        return every
+    samples = {sample.image: sample for sample in (*known.train, *known.test)}
+    return replace(every, test=tuple(samples.get(sample.image, sample) for sample in every.test))
 
 
 def example(workspace: Workspace) -> Dataset:
@@ -166,7 +179,9 @@ def example(workspace: Workspace) -> Dataset:
 def kept(workspace: Workspace, good: Tensor, held_out: float = 0.2, false_alarm_rate: float = 0.01) -> D3AD:
     """The detector of `fit_part` with the workspace's settings, from the cache where it lies there."""
     settings = f"{VERSION}|{workspace.config.hash()}|{held_out}|{false_alarm_rate}|"
-    key = hashlib.sha256(settings.encode() + good.numpy().tobytes()).hexdigest()[:12]
+    digest = hashlib.sha256(settings.encode())
+    digest.update(good.contiguous().numpy())
+    key = digest.hexdigest()[:12]
     folder = workspace.cache / f"own-{key}"
     if not (folder / "detector").exists():
         fit_part(good, workspace.config, held_out, false_alarm_rate, folder / "training")[0].save(folder / "detector")

@@ -3,18 +3,19 @@ import json
 import time
 from pathlib import Path
 
-from d3ad.app.judging import COLUMNS, JUDGED, Out, judged, row_of
+from d3ad.app.judging import COLUMNS, JUDGED, Out, judged, row_of, white_for
 from d3ad.data.tree import collect, walk
 from d3ad.infra.files import alone
 
 
-def arrivals(folder: Path, known: set, seen: dict):
+def arrivals(folder: Path, known: set, seen: dict, out: Path | None = None):
     """Entries below a folder that are new and whole: their size and time are as they were at the last look.
 
     known: names that are done, which grows.  seen: (size, time) of the others at the last look, changed in place.
+    out: where results go, which is no arrival.
     """
     for entry in walk(folder):
-        if entry.name in known or entry.kind == "mask":
+        if entry.name in known or entry.kind == "mask" or out and entry.path.resolve().is_relative_to(out.resolve()):
             continue
         try:
             stat = entry.path.stat()
@@ -34,8 +35,10 @@ def watch(detector, folder: str, out: Path, threshold: float, interval: float = 
     Each judged photograph is a line of JSON through `say`: path, state, score, is_anomalous, threshold, t_hat, width, height, boxes
     and picture; so is what can't be read.  A photograph counts as whole once two looks, `interval` seconds apart, find it the same.
     rounds: so many looks, for tests.  Returns the number of photographs that could not be judged.
-    Raises DataError where there is no such folder.
+    Raises DataError where there is no such folder, ValueError where `out` is that folder.
     """
+    if Path(out).resolve() == Path(folder).resolve():
+        raise ValueError(f"{out} is the folder that is watched: choose another --out")
     collect([folder])  # says so where it doesn't exist
     place, lost, seen = Out(out, threshold, raw, pictures), 0, {}
     place.hidden.mkdir(parents=True, exist_ok=True)
@@ -43,9 +46,10 @@ def watch(detector, folder: str, out: Path, threshold: float, interval: float = 
         number, key = place.begin(f"watch {key} {threshold!r}"), f"watch {key} {threshold!r}"
         known = {row["path"] for row in place.rows()}
         while rounds is None or rounds > 0:
-            for entry in arrivals(Path(folder), known, seen):
-                found, prediction, i, size = next(judged(detector, [entry], getattr(detector, "white", None)))
-                row = place.one(number, found, prediction, i, size, getattr(detector, "white", None), 6) if prediction else row_of(found)
+            for entry in arrivals(Path(folder), known, seen, Path(out)):
+                white = white_for(detector, [entry])
+                found, prediction, i, size = next(judged(detector, [entry], white))
+                row = place.one(number, found, prediction, i, size, white, 6) if prediction else row_of(found)
                 place.append([row])
                 number += 1
                 place.reached(key, number)

@@ -186,13 +186,13 @@ def _fill(out, samples, load):
     return out
 
 
-def roomy(*shape) -> Tensor:
-    """An empty float32 Tensor; a large one lies in a temporary file that goes when the Tensor does."""
+def roomy(*shape, dtype=torch.float32) -> Tensor:
+    """An empty Tensor; a large one of float32 lies in a temporary file that goes when the Tensor does."""
     numel = 1
     for side in shape:
         numel *= side
-    if numel * 4 < ROOM or shutil.disk_usage(tempfile.gettempdir()).free < 5 * numel:
-        return torch.empty(shape)
+    if dtype != torch.float32 or numel * 4 < ROOM or shutil.disk_usage(tempfile.gettempdir()).free < 5 * numel:
+        return torch.empty(shape, dtype=dtype)
     with tempfile.NamedTemporaryFile(prefix="d3ad-images-") as file:  # mapped, so it can lose its name
         return torch.from_file(file.name, shared=True, size=numel).view(shape)
 

@@ -9,6 +9,8 @@ from . import names
 from .base import Dataset, LeftOut, Sample, natural
 from .pixels import SUFFIXES, UNREAD_SUFFIXES, DataError, is_image
 
+RECORD = ".d3ad/written.txt"  # in a folder of results: the names of the files that are ours
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -35,7 +37,16 @@ def walk(root: Path | str) -> list[Entry]:
     return entries
 
 
-def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Entry], seen: set) -> None:
+def results_in(folder: Path) -> set[Path]:
+    """What `predict` wrote into a folder, by its own record of it: no photographs of anybody's."""
+    try:
+        names = (folder / RECORD).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError):
+        return set()
+    return {folder / name for name in names}
+
+
+def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Entry], seen: set, results: frozenset = frozenset()) -> None:
     try:
         here = os.stat(folder)
         if (here.st_dev, here.st_ino) in seen:
@@ -46,6 +57,7 @@ def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Ent
     except OSError as error:
         entries.append(Entry(folder, _name(folder, root), "left out", f"the folder can't be read ({error.strerror})", lost=True))
         return
+    results = results | results_in(folder)
     folders = [path for path in found if path.is_dir()]
     files = [_entry(path, root, masks, hidden) for path in found if path not in set(folders)]
     stems = {entry.path.stem.casefold() for entry in files if entry.kind == "image"}
@@ -53,10 +65,12 @@ def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Ent
         stem = entry.path.stem.casefold()
         if entry.kind == "image" and stem.endswith("_mask") and stem.removesuffix("_mask") in stems:
             entry = Entry(entry.path, entry.name, "mask")
+        if entry.path in results:
+            entry = Entry(entry.path, entry.name, "left out", "written by predict")
         entries.append(entry)
     for path in folders:
         what = names.meaning(path.name)
-        _walk(root, path, masks or what == "mask", hidden or what == "system", entries, seen)
+        _walk(root, path, masks or what == "mask", hidden or what == "system", entries, seen, results)
 
 
 def _entry(path: Path, root: Path, masks: bool, hidden: bool) -> Entry:
@@ -114,6 +128,12 @@ def collect(given: Iterable[str | Path]) -> list[Entry]:
     return list({entry.path: entry for entry in reversed(entries)}.values())[::-1]
 
 
+def only_good(images: list[Entry]) -> list[Entry]:
+    """Of images those in folders called good, where there are such folders; else all."""
+    good = [entry for entry in images if {names.meaning(part) for part in Path(entry.name).parts[:-1]} & {"good", "good test"}]
+    return good or images
+
+
 def photographs(root: Path | str, good_only: bool = False) -> Dataset:
     """Every image below a folder as the test images of a `Dataset`, labels unknown (0); masks and the rest in ``left_out``.
 
@@ -125,9 +145,7 @@ def photographs(root: Path | str, good_only: bool = False) -> Dataset:
         raise DataError(f"{root}: not a folder; give the one that holds images")
     entries = walk(root)
     images = [entry for entry in entries if entry.kind == "image"]
-    if good_only:
-        good = [entry for entry in images if {names.meaning(part) for part in Path(entry.name).parts[:-1]} & {"good", "good test"}]
-        images = good or images
+    images = only_good(images) if good_only else images
     if not images:
         raise DataError(f"{root}: images not found in it or below; give the folder that holds them")
     left = tuple(entry.left_out() for entry in entries if entry.kind == "left out")

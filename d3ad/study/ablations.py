@@ -15,7 +15,7 @@ from d3ad import detector, diffusion, maps, metrics, training
 from d3ad.conditioning import assign_bins, knn_distances, pool_features
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_loss
-from d3ad.images import image_seed, in_batches
+from d3ad.images import image_seed
 from d3ad.infra.files import write_whole
 from d3ad.study.workspace import Run, Workspace, on_trained, prepare, shared_backbone
 

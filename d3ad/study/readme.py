@@ -6,22 +6,16 @@ A block stands between two markers, `<!-- name: written by python -m d3ad.study.
 tells of whatever profiles have results; what a profile lacks is left out, or called "pending" or "not measured".
 """
 import ast
-import json
 import re
-from collections.abc import Callable, Iterable
-from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
 from d3ad.baselines import BASELINES
-from d3ad.config import PROFILE_FOLDER, Config
 from d3ad.infra.files import ROOT
 from d3ad.speed.benchmark import kept
-from d3ad.study import claims, paper
+from d3ad.study import claims
 from d3ad.study.comparison import over_seeds
 from d3ad.study.provenance import ARTIFACTS
-from d3ad.study.settings import Study, settings_hash, study_profiles
 
 MARKED = re.compile(r"(<!-- ([\w-]+): written by python -m d3ad\.study\.readme -->\n).*?(<!-- end -->)", flags=re.S)
 THUMBNAIL, PER_ROW = 200, 4  # pixels; pictures in a row of the gallery

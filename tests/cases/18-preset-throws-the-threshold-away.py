@@ -14,6 +14,7 @@ fitted = D3AD(Config.profile("smoke", device="cpu"))
 fitted.codec, fitted.calibration_images, fitted.guarantee = SimpleNamespace(kind="small"), torch.zeros(2, 3, 64, 64), "set on held-out good images"
 fitted.conditioning = SimpleNamespace(settings=dict)
 from d3ad.speed import presets
+
 kept, presets.FastNetworks = presets.FastNetworks, lambda *parts: None
 other = presets.apply(fitted, "faithful")
 presets.FastNetworks = kept
