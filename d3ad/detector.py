@@ -17,7 +17,7 @@ from d3ad.calibration import Calibration, Threshold, threshold_for
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import PREDICTION, Config
 from d3ad.features import FeatureExtractor
-from d3ad.images import as_images, check_training_images, check_white, every_nth, image_seed, open_folder
+from d3ad.images import as_images, check_training_images, check_white, every_nth, image_seed, in_batches, open_folder
 from d3ad.infra import checkpoint
 from d3ad.training import ALONE, Alone
 

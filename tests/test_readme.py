@@ -18,8 +18,8 @@ NOT_MEASURED = {"2401.04463", "2.0", "4.0"}  # arXiv's number of the paper; vers
 GIVEN = {"97.9", "0.3", "0.01", "90 %"}  # in docs/: a number of others, PRO's limit, a rate to ask for, an interval
 
 
-def test_its_numbers_are_those_of_the_committed_results():
-    assert readme.with_blocks(README) == README, "type: python -m d3ad.study.readme"
+def outside_blocks(text: str) -> str:
+    return readme.MARKED.sub("", text)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -47,7 +47,8 @@ def test_no_measured_number_is_typed(page):
 def test_its_links_lead_to_files(page):
     folder = (ROOT / page).parent
     links = re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)|(?:src|href)="([^"]+)"', TEXTS[page])
-    assert links and [link for pair in links for link in pair if link and not (folder / link).exists()] == []
+    assert [link for pair in links for link in pair if link and not (folder / link).exists()] == []
+    assert links or page not in ("README.md", *DOCS)
 
 
 @pytest.mark.parametrize("page", TEXTS)

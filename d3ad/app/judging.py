@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from d3ad.app import report
 from d3ad.data.pixels import DataError, load_with_size, picture, white_of
-from d3ad.data.tree import Entry
+from d3ad.data.tree import RECORD, Entry, results_in
 from d3ad.images import RangeWarning
 from d3ad.infra.files import alone, tidy, write_whole
 from d3ad.training import ALONE, Alone
@@ -47,6 +47,14 @@ class Summary:
     def num_lost(self) -> int:
         """Files that may be photographs and were not judged."""
         return sum(entry.lost for entry in self.left_out)
+
+
+def without_results(entries: list[Entry], out: Path) -> list[Entry]:
+    """The entries without what earlier runs wrote to `out`, which may lie in the folder of photographs, or be it."""
+    top = Path(out).resolve()
+    own = results_in(top)
+    return [entry for entry in entries if (path := entry.path.parent.resolve() / entry.path.name) not in own
+            and not path.is_relative_to(top / ".d3ad")]
 
 
 def portion_size(detector) -> int:

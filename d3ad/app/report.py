@@ -1,5 +1,4 @@
-"""What an inspector gets of a prediction: scores.csv, a heat map, an overlay and a mask per image, and one HTML file
-for all.
+"""What an inspector gets of a prediction: scores.csv, a heat map, an overlay and a mask per image, and one HTML file for all.
 
 Pictures have the photograph's own size where it is known.  The HTML file needs no network; beside the pictures that it holds it
 shows those in the folders beside it.
@@ -31,10 +30,8 @@ MOST = 500           # images with pictures in the page
 FINEST = 128         # pixels of a map on the page along each side
 
 
-def write_results(out: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str,
-                  raw: bool = False) -> None:
-    """Write scores.csv, report.html and the folders heat_maps, overlays and masks (PNG), with `raw` also maps (NPY,
-    float32).
+def write_results(out: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str, raw: bool = False) -> None:
+    """Write scores.csv, report.html and the folders heat_maps, overlays and masks (PNG), with `raw` also maps (NPY, float32).
 
     names: what to call each image, such as its path below the folder.  images: (N, 3, H, W) in [-1, 1].
     guarantee: one sentence on where the threshold comes from.

@@ -15,7 +15,7 @@ from d3ad import detector, diffusion, maps, metrics, training
 from d3ad.conditioning import assign_bins, knn_distances, pool_features
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_loss
-from d3ad.images import image_seed
+from d3ad.images import image_seed, in_batches
 from d3ad.infra.files import write_whole
 from d3ad.study.workspace import Run, Workspace, on_trained, prepare, shared_backbone
 
@@ -254,20 +254,18 @@ def separability(workspace: Workspace) -> pd.DataFrame:
 
 
 def dic_separability(run: Run) -> list[dict]:
-    """How well the distance of Algorithm 2 alone tells anomalous images, with each stage of the features: rows of
-    I-AUROC; cached.
+    """How well the distance of Algorithm 2 alone tells anomalous images, with each stage of the features.
 
-    Rows of I-AUROC, cached.  `block` is the feature extractor's; `pooling` "mean" is the authors' 16 x 16 average, "maximum" one maximum per channel.
+    Rows of I-AUROC, cached.  `block` is the feature extractor's; `pooling` "mean" is the authors' 16 x 16 average,
+    "maximum" one maximum per channel.
     """
-    def features(images: Tensor, backbone: FeatureExtractor) -> dict:
-        pooled: dict = {(block, pooling): [] for block in (2, 3) for pooling in ("mean", "maximum")}
-        with torch.no_grad():
-            for batch in images.split(run.config.predict_batch):
-                blocks = backbone(batch.to(run.detector.device))
-                for block, pooling in pooled:
-                    y = blocks[block]
-                    pooled[block, pooling].append(pool_features(y).cpu() if pooling == "mean" else y.amax((2, 3)).cpu())
-        return {key: torch.cat(parts) for key, parts in pooled.items()}
+    pooled = {"mean": pool_features, "maximum": lambda y: y.amax((2, 3))}
+
+    def vectors(images: Tensor, backbone: FeatureExtractor) -> dict[tuple[int, str], Tensor]:
+        def look(batch: Tensor) -> dict[tuple[int, str], Tensor]:
+            blocks = backbone(batch)
+            return {(block, pooling): pool(blocks[block]) for block in (2, 3) for pooling, pool in pooled.items()}
+        return in_batches(look, images, run.config.predict_batch, run.detector.device)
 
     file = run.folder / SEPARABILITY
     if file.exists():

@@ -6,16 +6,22 @@ A block stands between two markers, `<!-- name: written by python -m d3ad.study.
 tells of whatever profiles have results; what a profile lacks is left out, or called "pending" or "not measured".
 """
 import ast
+import json
 import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 
 import pandas as pd
 
 from d3ad.baselines import BASELINES
+from d3ad.config import PROFILE_FOLDER, Config
 from d3ad.infra.files import ROOT
 from d3ad.speed.benchmark import kept
-from d3ad.study import claims
+from d3ad.study import claims, paper
 from d3ad.study.comparison import over_seeds
 from d3ad.study.provenance import ARTIFACTS
+from d3ad.study.settings import Study, settings_hash, study_profiles
 
 MARKED = re.compile(r"(<!-- ([\w-]+): written by python -m d3ad\.study\.readme -->\n).*?(<!-- end -->)", flags=re.S)
 THUMBNAIL, PER_ROW = 200, 4  # pixels; pictures in a row of the gallery
@@ -44,42 +50,190 @@ HEADLINES = (  # the claims that README.md shows; docs/claims.md has all
 )
 
 
-def gallery() -> str:
-    """Every figure and table of the paper: the picture or file, the notebook that makes it, its minutes, the claims on
-    it.
-    """
-    took = _json("demo", "minutes")["minutes"]
-    ledger = pd.read_csv(ROOT / "results/demo/claims.csv")
-    lines = ["| | shows | claims that rest on it | notebook | minutes |", "|---|---|---|---|---|"]
+# --- small helpers
+
+def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown: a | inside a cell is escaped, and no line breaks beside a ±."""
+    def text(cell) -> str:
+        return str(cell).replace("|", "\\|").replace(" ± ", "\u00a0±\u00a0")
+
+    header = list(header)
+    return "\n".join(f"| {' | '.join(map(text, line))} |" for line in [header, ["---"] * len(header), *rows])
+
+
+def mean_and_spread(mean: float | None, spread: float | None = None, decimals: int = 1, sign: str = "") -> str:
+    """A mean over seeds with its standard deviation, "93.4 ± 0.9"; the mean alone for one seed; "—" for nothing."""
+    if mean is None or pd.isna(mean):
+        return "—"
+    text = f"{mean:{sign}.{decimals}f}"
+    text = text.lstrip("+-") if not text.strip("+-0.") else text  # no "-0.0"
+    return text if spread is None or pd.isna(spread) else f"{text} ± {spread:.{decimals}f}"
+
+
+def metrics_text(row: pd.Series, prefix: str = "measured") -> str:
+    """The three metrics of a row in one cell: "100.0 / 98.6 / 96.0"."""
+    return " / ".join(mean_and_spread(row.get(f"{prefix}_{metric}"), row.get(f"spread_{metric}")) for metric in METRICS)
+
+
+def table(profile: str, name: str) -> pd.DataFrame | None:
+    """results/<profile>/<name>.csv, or None where it wasn't measured."""
+    file = ROOT / "results" / profile / f"{name}.csv"
+    return pd.read_csv(file) if file.exists() else None
+
+
+def notes(profile: str, name: str) -> dict:
+    """results/<profile>/<name>.json; empty where there is none."""
+    file = ROOT / "results" / profile / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def measured_profiles(name: str) -> dict[str, pd.DataFrame]:
+    """The profiles whose results hold that table, in the order of `study_profiles`, smoke left out."""
+    frames = {profile: table(profile, name) for profile in study_profiles() if profile != "smoke"}
+    return {profile: frame for profile, frame in frames.items() if frame is not None}
+
+
+def of_split(profile: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the split that counts first in this profile."""
+    return frame[frame["split"] == Study.profile(profile).split]
+
+
+def seeds_text(frame: pd.DataFrame) -> str:
+    count = frame["seed"].nunique()
+    return f"{count} seed" + "s" * (count != 1)
+
+
+def is_current(profile: str) -> bool:
+    """Whether the results were computed with the settings that the profile has today."""
+    used = {entry["config"] for path, entry in notes(profile, "provenance").items() if path.endswith("/benchmark.csv")}
+    return used == {settings_hash(Config.profile(profile), Study.profile(profile))}
+
+
+def features_of(profile: str) -> str:
+    config = Config.profile(profile)
+    name = FEATURES.get(config.backbone.split(".")[0], config.backbone)
+    return f"{name}, {'trained here' if config.backbone_weights == 'none' else 'ImageNet'}"
+
+
+def model_of(profile: str) -> str:
+    """The model of a profile in a few words."""
+    config = Config.profile(profile)
+    trained = f"{config.train_steps} steps" if config.train_steps else f"{config.train_epochs} epochs"
+    return f"{config.image_size} pixels; {features_of(profile)}; {AUTOENCODERS[config.autoencoder]}; UNet, {trained}"
+
+
+def data_of(profile: str) -> str:
+    """What a profile's data are; for one that DATA doesn't know, the first comment of its file."""
+    first = (PROFILE_FOLDER / f"{profile}.toml").read_text(encoding="utf-8").partition("\n")[0]
+    return DATA.get(profile, first.lstrip("# "))
+
+
+# --- blocks; each takes the way up to the repository's root, "" or "../"
+
+def profiles(up: str) -> str:
+    """Every profile: data, model, minutes."""
+    rows = []
+    for profile in study_profiles():
+        minutes = notes(profile, "minutes").get("minutes")
+        took = f"{sum(minutes.values()):.0f}" if minutes else "not measured"
+        model = model_of(profile)
+        if profile == "smoke":
+            model, took = "tiny", "few"
+        rows.append([f"`{profile}`" + " (default)" * (profile == "demo"), data_of(profile), model, took])
+    return markdown_table(["profile", "data", "model", "minutes"], rows)
+
+
+def reported() -> pd.DataFrame:
+    """The paper's numbers of D3AD: a row per (dataset, category), Average included."""
+    frames = [paper.reported(number) for number in (1, 3, 6, 7)]
+    rows = pd.concat([frame[frame["method"] == "D3AD"] for frame in frames])
+    return rows.groupby(["dataset", "category"], sort=False)[[f"reported_{metric}" for metric in METRICS]].first()
+
+
+def results(up: str) -> str:
+    """The paper's datasets, reported and measured; then what else was measured."""
+    of_paper, rows = reported(), []
+    known = list(dict.fromkeys(of_paper.index.get_level_values("dataset")))
+    frames = {profile: frame[(frame["method"] == "D3AD") & (frame["category"] != "Average")]
+              for profile, frame in measured_profiles("benchmark").items()}
+
+    def measured(profile: str, rows: pd.DataFrame) -> list[str]:
+        features = features_of(profile) if is_current(profile) else "settings changed since"
+        source = f"[`{profile}`]({up}results/{profile}/benchmark.csv), {seeds_text(rows)}"
+        return [metrics_text(over_seeds(rows).iloc[0]), source, features]
+
+    for dataset in known:
+        numbers = of_paper.loc[dataset]
+        single = numbers.drop("Average")
+        parts = {profile: frame[(frame["dataset"] == dataset) & frame["category"].isin(single.index)]
+                 for profile, frame in frames.items()}
+        parts = {profile: part for profile, part in parts.items() if len(part)}
+        whole = [profile for profile, part in parts.items() if set(part["category"]) == set(single.index)]
+        first = [f"{dataset}, all {len(single)} categories", metrics_text(numbers.loc["Average"], "reported")]
+        rows += [[*first, *measured(profile, parts.pop(profile))] for profile in whole] or [[*first, "pending", "", ""]]
+        for profile, part in parts.items():
+            names = list(dict.fromkeys(part["category"]))
+            if len(names) > 1:
+                rows.append([f"{dataset}, mean of {len(names)}: {', '.join(names)}",
+                             metrics_text(single.loc[names].mean(), "reported"), *measured(profile, part)])
+            if len(names) <= MAX_CATEGORIES:
+                rows += [[f"{dataset}, {name}", metrics_text(single.loc[name], "reported"),
+                          *measured(profile, part[part["category"] == name])] for name in names]
+    for profile, frame in frames.items():
+        others = frame[~frame["dataset"].isin(known)]
+        for split, part in others.groupby("split", sort=False):
+            names = list(dict.fromkeys(part["category"]))
+            title = ", ".join(dict.fromkeys(part["dataset"]))
+            if Study.profile(profile).source == "synthetic":
+                title = "Synthetic datasets"
+            title += f", mean of {len(names)} categories" if len(names) > 1 else ""
+            title += f", split {split.replace('_', ' ')}" if others["split"].nunique() > 1 else ""
+            rows.append([title, "not in the paper", *measured(profile, part)])
+    return markdown_table(["I-AUROC / P-AUROC / PRO, in percent", "reported", "measured", "profile", "features"], rows)
+
+
+def state(up: str) -> str:
+    """From which commit the measured numbers are, a line per profile."""
+    lines = []
+    for profile in measured_profiles("benchmark"):
+        entries = notes(profile, "provenance")
+        commits = sorted({entry["commit"] for path, entry in entries.items() if path.startswith("results/")})
+        changed = "" if is_current(profile) else "; the profile's settings have changed since"
+        lines.append(f"- `{profile}`: commit {', '.join(commits) or 'unknown'}{changed}.")
+    return "\n".join(lines)
+
+
+def gallery(up: str) -> str:
+    """Every figure as a thumbnail, every table as a cell below: with its notebook and minutes."""
+    minutes = notes("demo", "minutes").get("minutes", {})
+    cells = []
     for name, (notebook, shows) in ARTIFACTS.items():
-        number = name.lstrip("figtable").lstrip("0")
-        if name.startswith("fig"):
-            path = f"figures/demo/{name}.png"
-            first = f'Figure {number}<br><a href="{path}"><img src="{path}" width="{THUMBNAIL}"></a>'
-        else:
-            formats = [f"[{kind.upper()}](results/demo/{name}.{kind})" for kind in ("csv", "md", "tex")
-                       if (ROOT / f"results/demo/{name}.{kind}").exists()]
-            first = f"Table {number}: {', '.join(formats)}"
-        claimed = "<br>".join(f"{row.claim}: {_bold(row.verdict)}" for row in ledger.itertuples()
-                              if mentions(row.where, name))
-        lines.append(f"| {first} | {shows} | {claimed} | [{notebook[:2]}](notebooks/{notebook}.ipynb) | "
-                     f"{took[notebook]:.1f} |")
-    return "\n".join(lines)
+        number, path = name.lstrip("figtable").lstrip("0"), f"figures/demo/{name}.png"
+        took = f", {minutes[notebook]:.1f} min" if notebook in minutes else ""
+        kind = "Figure" if name.startswith("fig") else "Table"
+        lines = [f"**{kind} {number}**, [{notebook[:2]}]({up}notebooks/{notebook}.ipynb){took}", shows]
+        if kind == "Figure" and (ROOT / path).exists():
+            lines.insert(0, f'<a href="{up}{path}"><img src="{up}{path}" width="{THUMBNAIL}"></a>')
+        lines += [" ".join(f"[`{profile}`]({up}results/{profile}/{name}.md)" for profile in study_profiles()
+                           if (ROOT / f"results/{profile}/{name}.md").exists())]
+        cells.append("<br>".join(filter(None, lines)))
+    cells += [""] * (-len(cells) % PER_ROW)
+    return markdown_table([""] * PER_ROW, [cells[i:i + PER_ROW] for i in range(0, len(cells), PER_ROW)])
 
 
-def claims() -> str:
-    """The ledger of claims: a row per claim, a column per profile that has measured it."""
-    frames = {profile: pd.read_csv(ROOT / f"results/{profile}/claims.csv") for profile in ("demo", "mtd")
-              if (ROOT / f"results/{profile}/claims.csv").exists()}
-    lines = ["| claim | in the paper | " + " | ".join(f"`{name}`" for name in frames) + " |",
-             "|---|---" + "|---" * len(frames) + "|"]
-    by_claim = [frame.set_index("claim") for frame in frames.values()]
-    for _, row in frames["demo"].iterrows():
-        cells = [_verdict(frame.loc[row["claim"]]) if row["claim"] in frame.index else "not tested"
-                 for frame in by_claim]
-        if any(cell != "not tested" for cell in cells):
-            lines.append(f"| {row['claim']} | {row['where']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def ledger(up: str, headlines: tuple[str, ...] = ()) -> str:
+    """The claims: a row each, a column per profile that has measured any; `headlines`: only these."""
+    frames = {profile: frame.set_index("claim") for profile, frame in measured_profiles("claims").items()}
+    chosen = headlines or tuple(dict.fromkeys(claim for frame in frames.values() for claim in frame.index))
+    rows = []
+    for claim in chosen:
+        about = next((frame.loc[claim] for frame in frames.values() if claim in frame.index), None)
+        if about is None:
+            continue
+        says = "" if pd.isna(about["reported"]) else about["reported"]
+        cells = [_verdict(frame.loc[claim]) if claim in frame.index else "not tested" for frame in frames.values()]
+        rows.append([f"{claim} ({about['where']})", says, about["quantity"], *cells])
+    return markdown_table(["claim", "the paper", "measured in", *(f"`{profile}`" for profile in frames)], rows)
 
 
 def _verdict(row: pd.Series) -> str:
@@ -117,34 +271,33 @@ def baseline_files(up: str) -> str:
 def baselines(up: str) -> str:
     """D3AD and its baselines, a table per profile: best PRO (without masks: I-AUROC) first, the best numbers bold."""
     parts = []
-    for profile, title in TITLES.items():
-        file = ROOT / "results" / profile / "benchmark.csv"
-        if file.exists():
-            parts.append(f"**{title}**, in percent, from "
-                         f"[`{file.relative_to(ROOT).as_posix()}`](results/{profile}/benchmark.csv):\n\n"
-                         + _markdown(pd.read_csv(file), profile))
+    for profile, frame in measured_profiles("benchmark").items():
+        frame = of_split(profile, frame)
+        single = frame[frame["category"] != "Average"]
+        means = over_seeds(frame).set_index("method")
+        shown = {metric: title for metric, title in METRICS.items() if means[f"measured_{metric}"].notna().any()}
+        columns = {title: _bold_best(means, metric) for metric, title in shown.items()}
+        metric = list(shown)[-1]
+        means = means.sort_values(f"measured_{metric}", ascending=False, kind="stable")
+        seeds = table(profile, "benchmark_seeds")
+        if single["seed"].nunique() == 1 and seeds is not None:
+            names = ", ".join(dict.fromkeys(seeds.loc[seeds["category"] != "Average", "category"]))
+            title = f"{shown[metric]}, {names}, {seeds_text(seeds)}"
+            columns[title] = _bold_best(over_seeds(seeds).set_index("method"), metric)
+        columns["steps, of those asked for"] = {method: _budget(rows) for method, rows in single.groupby("method")}
+        rows = [[method, *(column.get(method, "—") for column in columns.values())] for method in means.index]
+        title = f"### `{profile}`: {', '.join(dict.fromkeys(single['dataset']))}"
+        categories = single["category"].nunique()
+        about = f"In percent, {seeds_text(single)}" + f", mean of {categories} categories" * (categories > 1) + "."
+        parts += [title, f"{about} {_places(means, shown)}".strip(), markdown_table(["", *columns], rows)]
     return "\n\n".join(parts)
 
 
-def baselines() -> str:
-    """Fifteen methods on the synthetic datasets and the tiles, by PRO on the synthetic ones, best numbers bold."""
-    columns: dict[str, dict[str, str]] = {}
-    for profile, name, summarise, note in (("demo", "benchmark", overall, ""),
-                                           ("demo", "benchmark_seeds", over_seeds, ", washer"),
-                                           ("mtd", "benchmark_seeds", over_seeds, "")):
-        if (ROOT / f"results/{profile}/{name}.csv").exists():
-            summary = summarise(pd.read_csv(ROOT / f"results/{profile}/{name}.csv"))
-            text = as_text(summary, METRICS).set_index("method")
-            for metric, title in METRICS.items():
-                if note and metric != "pro":
-                    continue
-                best = f"{summary[f'measured_{metric}'].max():.1f}"
-                columns[f"`{profile}`{note}, {title}"] = {method: f"**{cell}**" if cell.split(" ")[0] == best else cell
-                                                           for method, cell in text[title].items()}
-    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {method} | " + " | ".join(cells.get(method, "") for cells in columns.values()) + " |"
-              for method in next(iter(columns.values()), [])]
-    return "\n".join(lines)
+def _bold_best(means: pd.DataFrame, metric: str) -> dict[str, str]:
+    values, spreads = means[f"measured_{metric}"], means[f"spread_{metric}"]
+    best = values.round(1) == values.round(1).max()
+    return {method: ("**{}**" if best[method] else "{}").format(mean_and_spread(values[method], spreads[method]))
+            for method in means.index}
 
 
 def _budget(rows: pd.DataFrame) -> str:
@@ -200,15 +353,15 @@ def speed(up: str) -> str:
     except FileNotFoundError:
         return "Not measured."
     about = rows[0]
-    lines = [f"{about['device']}, {about['threads']} threads, {about['memory_gb']:.0f} GB; random weights:", "",
-             "| | images per second | times the reference | precision | steps S |", "|---|---|---|---|---|"]
-    for row in rows:
-        steps = row.get("num_steps", 10 if row["preset"] == "reference" else "")
-        name = {"reference": "the reference implementation", "PatchCore": "PatchCore (anomalib)",
-                "EfficientAD": "EfficientAD (anomalib)"}.get(row["preset"], f"`{row['preset']}`")
-        lines.append(f"| {name} | {row['images_per_second']:.2f} | {row['speedup']:.2f} | "
-                     f"{row.get('precision', 'float32')} | {steps} |")
-    return "\n".join(lines)
+    names = {"reference": "the reference implementation", "PatchCore": "PatchCore (anomalib)",
+             "EfficientAD": "EfficientAD (anomalib)"}
+    cells = [[names.get(row["preset"], f"`{row['preset']}`"), f"{row['images_per_second']:.2f}",
+              f"{row['speedup']:.2f}", row.get("precision", "float32"),
+              row.get("num_steps", 10 if row["preset"] == "reference" else "")]
+             for row in rows]
+    machine = f"{about['device']}, {about['threads']} threads, {about['memory_gb']:.0f} GB; random weights:"
+    header = ["", "images per second", "times the reference", "precision", "steps S"]
+    return f"{machine}\n\n{markdown_table(header, cells)}"
 
 
 def presets(up: str) -> str:
@@ -221,13 +374,27 @@ def presets(up: str) -> str:
     return "\n\n".join(parts) or "Not measured."
 
 
-def with_blocks(readme: str) -> str:
-    """The README's text with its blocks made anew."""
-    for name, block in BLOCKS.items():
-        mark = MARK.format(name)
-        before, after = readme.split(mark)
-        readme = f"{before}{mark}\n{block()}\n{END}{after.split(END, 1)[1]}"
-    return readme
+BLOCKS: dict[str, Callable[[str], str]] = {
+    "profiles": profiles, "results": results, "state": state, "gallery": gallery,
+    "headlines": partial(ledger, headlines=HEADLINES), "ledger": ledger, "rule": rule, "counts": counts,
+    "baseline-files": baseline_files, "baselines": baselines,
+    "text-against-code": text_against_code, "own-part": own_part, "speed": speed, "presets": presets,
+}
+
+
+def pages() -> list[Path]:
+    """README.md and the pages of docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def with_blocks(text: str, up: str = "") -> str:
+    """A page's text with its blocks made anew.  up: the way from the page to the repository's root, "" or "../"."""
+    return MARKED.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](up)}\n{match[3]}", text)
+
+
+def up_from(page: Path) -> str:
+    """The way from a page to the repository's root."""
+    return "../" * (len(page.relative_to(ROOT).parts) - 1)
 
 
 if __name__ == "__main__":
