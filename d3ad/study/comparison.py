@@ -55,8 +55,8 @@ def left_out(names: list[str]) -> str:
     trained = [name for name in BASELINES if name not in names and name not in UNTRAINED]
     others = [name for name in UNTRAINED if name not in names]
     parts = [f"{', '.join(group)} ({why})" for group, why in
-             ((trained, "needs training; measured in other profiles"), (others, "not in this profile's list")) if group]
-    return f"Not measured here, so their cells stay empty: {'; '.join(parts)}." if parts else \
+             ((trained, "need training; measured in other profiles"), (others, "not in this profile's list")) if group]
+    return f"Not measured in this profile: {'; '.join(parts)}." if parts else \
         "All of the paper's baselines are measured here."
 
 
