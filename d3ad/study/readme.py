@@ -356,7 +356,8 @@ def speed(up: str) -> str:
     names = {"reference": "the reference implementation", "PatchCore": "PatchCore (anomalib)",
              "EfficientAD": "EfficientAD (anomalib)"}
     cells = [[names.get(row["preset"], f"`{row['preset']}`"), f"{row['images_per_second']:.2f}",
-              f"{row['speedup']:.2f}", row.get("precision", "float32"), row.get("num_steps", 10 if row["preset"] == "reference" else "")]
+              f"{row['speedup']:.2f}", row.get("precision", "float32"),
+              row.get("num_steps", 10 if row["preset"] == "reference" else "")]
              for row in rows]
     machine = f"{about['device']}, {about['threads']} threads, {about['memory_gb']:.0f} GB; random weights:"
     header = ["", "images per second", "times the reference", "precision", "steps S"]
