@@ -16,9 +16,9 @@ def workspace(tmp_path_factory):
 
 
 def test_table5s_four_combinations_are_the_papers():
-    assert list(ablations.TABLE5) == paper.reported(5)["method"].tolist()
-    noised = {name: changes.get("omega", 0.0) for name, changes in ablations.TABLE5.items()}
-    adapted = {name: changes.get("adapt_epochs", 1) for name, changes in ablations.TABLE5.items()}
+    assert list(ablations.table5(Config.profile("demo"))) == paper.reported(5)["method"].tolist()
+    noised = {name: changes.get("omega", 0.0) for name, changes in ablations.table5(Config.profile("demo")).items()}
+    adapted = {name: changes["adapt_epochs"] for name, changes in ablations.table5(Config.profile("parts")).items()}
     assert noised == {"no DS, no DA": 1, "DS": 0, "DA": 1, "DS + DA": 0}
     assert adapted == {"no DS, no DA": 0, "DS": 0, "DA": 1, "DS + DA": 1}
 
@@ -76,7 +76,7 @@ def test_the_lead_is_over_the_best_of_the_others():
 
 
 def test_gains_of_table_5_by_hand():
-    values = dict(zip(ablations.TABLE5, (80.0, 90.0, 81.0, 92.0)))  # no DS no DA, DS, DA, both
+    values = dict(zip(ablations.table5(Config.profile("demo")), (80.0, 90.0, 81.0, 92.0)))  # no DS no DA, DS, DA, both
     frame = pd.DataFrame([dict(method=m, category=c, seed=0, measured_pro=v + d) for m, v in values.items() for c, d in (("a", 1), ("b", -1))])
     gains = ablations.component_gains(frame)["pro"].to_dict()
     assert gains == {"DS alone": 10.0, "DA alone": 1.0, "DS on top of DA": 11.0, "DA on top of DS": 2.0}

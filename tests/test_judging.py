@@ -37,6 +37,7 @@ def loaded(monkeypatch):
     """The command line finds a `Brightness` in place of any model."""
     detector = Brightness()
     monkeypatch.setattr(presets, "load", lambda folder, device="auto": detector)
+    monkeypatch.setattr(presets, "apply", lambda detector, name: detector)
     return detector
 
 

@@ -132,15 +132,15 @@ def read(workspace: Workspace, good_folder: str = "", new_folder: str = "") -> P
 
     good_folder: photographs of good parts, or a folder with `good` and one folder per defect, which can be inspected
     too.
-    new_folder: photographs to inspect.  Raises ValueError where there is nothing to inspect but what is trained on.
+    new_folder: photographs to inspect, all in it and below; where its folders' names say so, they are labelled.
+    Raises ValueError where there is nothing to inspect but what is trained on.
     """
     dataset = data.load("folder", good_folder) if good_folder else example(workspace)
-    inspected = data.load("folder", new_folder) if new_folder else dataset
-    split = "test" if inspected.test else "train"
-    if inspected is dataset and split == "train":
+    inspected = _labelled(new_folder) if new_folder else dataset
+    if not inspected.test:
         raise ValueError(f"{dataset.root} holds good parts only, and all are trained on: give new_folder, with parts "
                          "to inspect")
-    size, samples = workspace.config.image_size, getattr(inspected, split)
+    size, samples = workspace.config.image_size, inspected.test
     names = tuple(sample.image.relative_to(inspected.root).as_posix() for sample in samples)
     return Parts(dataset.images("train", size), inspected.images("test", size, dataset.white), samples, names, dataset.fingerprint(),
                  inspected.mask_threshold)

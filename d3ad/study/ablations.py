@@ -22,9 +22,6 @@ from d3ad.study.workspace import Run, Workspace, on_trained, prepare, shared_bac
 METRICS = ("i_auroc", "p_auroc", "pro")
 SEPARABILITY = "dic-separability.json"
 BENCHMARK = {"D3AD": {}, "D3AD, fully noised": dict(omega=1.0)}
-# Table 5: DS, the input is only scaled (downscaling); DA, the features are adapted (domain adaptation).
-TABLE5 = {"no DS, no DA": dict(omega=1.0, adapt_epochs=0), "DS": dict(adapt_epochs=0), "DA": dict(omega=1.0),
-          "DS + DA": {}}
 OMEGAS = tuple(round(0.1 * i, 1) for i in range(11))  # Eq. 11, Figure 14
 
 
@@ -34,11 +31,21 @@ def table4(config: Config) -> dict[str, dict]:
     return {**quarters, "DIC": {}}
 
 
+def table5(config: Config) -> dict[str, dict]:
+    """The settings that Table 5 compares: DS, the input is only scaled (downscaling); DA, the features are adapted.
+
+    A profile that leaves the adaptation off is measured with one epoch of it.
+    """
+    adapted = dict(adapt_epochs=config.adapt_epochs or 1)
+    return {"no DS, no DA": dict(omega=1.0, adapt_epochs=0), "DS": dict(adapt_epochs=0), "DA": dict(omega=1.0) | adapted,
+            "DS + DA": adapted}
+
+
 def seeded(config: Config) -> dict[str, dict]:
     """What is measured with several seeds, for the ledger of claims."""
     fixed = {name: changes for name, changes in table4(config).items()
              if changes.get("t_max") in (config.t_max // 4, config.t_max)}
-    return {**BENCHMARK, "no DA": TABLE5["DS"], "no DS, no DA": TABLE5["no DS, no DA"], **fixed}
+    return {**BENCHMARK, **table5(config), **fixed}
 
 
 @dataclass(frozen=True)
@@ -207,7 +214,7 @@ def leads(means: pd.DataFrame, own: str) -> pd.DataFrame:
 def component_gains(frame: pd.DataFrame) -> pd.DataFrame:
     """What each component of Table 5 adds, in points: a row per step from one combination to the next, a column per metric.
 
-    frame: of `summary` over `TABLE5`; its means over categories and seeds are compared.
+    frame: of `summary` over `table5`; its means over categories and seeds are compared.
     """
     means = method_means(frame).rename(columns=lambda name: name.removeprefix("measured_"))
     steps = {"DS alone": ("DS", "no DS, no DA"), "DA alone": ("DA", "no DS, no DA"),
@@ -241,11 +248,11 @@ def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list
 def backbones(run: Run) -> dict[str, FeatureExtractor]:
     """The feature extractor as it started, as the shared training left it, and as Eq. 10 adapted it."""
     config, shared = run.config, shared_backbone(run, {})
-    extractors = {"hub weights": shared}
+    extractors = {"pretrained": shared}
     if config.backbone_weights == "none":
         random = detector.fit_backbone(None, config.replace(pretrain_steps=0), None, {})
         extractors = {"random weights": random, "trained on normal images": shared}
-    return extractors | {"adapted (Eq. 10)": run.detector.backbone}
+    return extractors | ({"adapted (Eq. 10)": run.detector.backbone} if config.adapt_epochs else {})
 
 
 def separability(workspace: Workspace) -> pd.DataFrame:
@@ -346,7 +353,7 @@ def adaptation_loss_of(run: Run) -> list[dict]:
     """
     file = run.folder / LOSSES
     if not file.exists():
-        config, trained = run.config, run.detector
+        config, trained = run.config, run.variant(adapt_epochs=run.config.adapt_epochs or 1)
         good = run.images[run.labels == 0][:config.predict_batch]
         pair = [x.to(trained.device) for x in (good, trained.predict(good).reconstruction)]
         row = dict(category=str(run))

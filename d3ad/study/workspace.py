@@ -233,6 +233,7 @@ class Run:
 
     def variant(self, **changes) -> D3AD:
         """The detector with settings changed, its features adapted anew where that is what changes."""
+        changes = {name: value for name, value in changes.items() if getattr(self.config, name) != value}
         if set(Config.names(ADAPTATION)) & set(changes):
             return self.detector.readapted(self.training_images, shared_backbone(self, {}), **changes)
         return self.detector.variant(**changes) if changes else self.detector
