@@ -16,6 +16,7 @@ from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()  # anomalib imports torchvision
 
+RESNET, RESNET_WIDTHS = "resnet18", (64, 128, 256)  # what anomalib's models are built for
 BUDGET_BATCH = 4  # with few steps, small batches learn more for the same work
 
 
@@ -65,8 +66,13 @@ class Baseline:
 
     name = ""
     epochs, batch_size, pace = 0, 1, 1.0
+    needs_resnet = False  # its own networks fit a ResNet's blocks only
 
     def __init__(self, resources: Resources):
+        widths = tuple(resources.backbone.widths.values())
+        if self.needs_resnet and widths != RESNET_WIDTHS:
+            raise ValueError(f"{self.name} is written for a ResNet's blocks of {RESNET_WIDTHS} channels; "
+                             f"{resources.backbone.name} has {widths}")
         self.config, self.backbone, self.detector = resources.config, resources.backbone, resources.detector
         self.budget = resources.budget
         self.device = resources.backbone.mean.device

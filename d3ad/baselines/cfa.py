@@ -20,6 +20,7 @@ NEIGHBOURS, HARD, RADIUS = 3, 3, 1e-5
 
 class CFA(Baseline):
     name = "CFA"
+    needs_resnet = True
     epochs, batch_size = 30, 4
 
     def _fit(self, train: Tensor) -> None:

@@ -14,6 +14,7 @@ from d3ad.baselines.base import Baseline, Blocks
 
 class FastFlow(Baseline):
     name = "FastFlow"
+    needs_resnet = True
     epochs, batch_size = 500, 32
 
     def _fit(self, train: Tensor) -> None:

@@ -4,12 +4,13 @@ Kept: blocks 1 to 3, 100 of their channels picked at random, one mean and covari
 Simplified: nothing; the backbone is the one that all methods here share.
 Reported there (ResNet-18): P-AUROC 96.7, PRO 90.1 on MVTec AD.
 """
+import torch
 from anomalib.models.image.padim.anomaly_map import AnomalyMapGenerator
 from anomalib.models.image.padim.torch_model import PadimModel
 from torch import Tensor
 
 from d3ad import maps
-from d3ad.baselines.base import Baseline, Blocks
+from d3ad.baselines.base import RESNET, Baseline, Blocks
 
 CHANNELS = 100
 
@@ -18,7 +19,8 @@ class Padim(Baseline):
     name = "PaDiM"
 
     def _fit(self, train: Tensor) -> None:
-        self.model = PadimModel(self.backbone.name.split(".")[0], pre_trained=False, n_features=CHANNELS)
+        self.model = PadimModel(RESNET, pre_trained=False, n_features=CHANNELS)  # its extractor is replaced by ours
+        self.model.idx = torch.randperm(sum(self.backbone.widths.values()))[:CHANNELS]
         self.model.feature_extractor = Blocks(self.backbone)
         self.model.anomaly_map_generator = AnomalyMapGenerator(sigma=self.sigma)
         self.model.to(self.device).train()

@@ -14,7 +14,7 @@ from anomalib.models.image.patchcore.anomaly_map import AnomalyMapGenerator
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from torch import Tensor
 
-from d3ad.baselines.base import Baseline, Blocks
+from d3ad.baselines.base import RESNET, Baseline, Blocks
 
 SHARE, MOST = 0.10, 2000
 
@@ -23,7 +23,7 @@ class PatchCore(Baseline):
     name = "PatchCore"
 
     def _fit(self, train: Tensor) -> None:
-        self.model = PatchcoreModel(["layer2", "layer3"], self.backbone.name.split(".")[0], pre_trained=False)
+        self.model = PatchcoreModel(["layer2", "layer3"], RESNET, pre_trained=False)  # its extractor is replaced by ours
         self.model.feature_extractor = Blocks(self.backbone, (2, 3))
         self.model.anomaly_map_generator = AnomalyMapGenerator(sigma=self.sigma)
         self.model.to(self.device).train()

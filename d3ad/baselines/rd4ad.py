@@ -18,6 +18,7 @@ from d3ad.baselines.base import Baseline, Blocks
 
 class RD4AD(Baseline):
     name = "RD4AD"
+    needs_resnet = True
     epochs, batch_size = 200, 16
 
     def _build(self) -> None:
