@@ -170,6 +170,6 @@ def test_pro_refuses_bad_options(bad, message):
 
 def test_evaluate_needs_both_kinds_of_test_images(monkeypatch, tmp_path, capsys):
     draw(tmp_path / "0.png")
-    monkeypatch.setattr(presets, "load", lambda folder: SimpleNamespace(config=Config.profile("smoke")))
+    monkeypatch.setattr(presets, "load", lambda folder, device: SimpleNamespace(config=Config.profile("smoke")))
     assert cli.main(["evaluate", "model", "--dataset", "folder", "--data-root", str(tmp_path)]) == 2
     assert "metrics need both good and anomalous test images" in capsys.readouterr().err

@@ -120,7 +120,7 @@ def test_results_of_some_categories_stand_beside_the_papers(monkeypatch):
 
 def test_a_dataset_without_masks_and_profiles_without_results(monkeypatch):
     solar = _benchmark("Solar cells", ["mono", "poly"], masks=False)
-    monkeypatch.setattr(readme, "measured_profiles", lambda name: {"mtd": solar} if name == "benchmark" else {})
+    monkeypatch.setattr(readme, "measured_profiles", lambda name: {"elpv": solar} if name == "benchmark" else {})
     assert "91.0\u00a0±\u00a01.0 / — / —" in readme.results("")
     assert "P-AUROC" not in readme.baselines("")
 

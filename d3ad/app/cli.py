@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     _dataset_options(fit)
     _folder_options(fit)
     fit.add_argument("--out", required=True, type=Path, help="folder for the trained detector")
-    fit.add_argument("--profile", default="demo", choices=profiles(), metavar="P",
+    fit.add_argument("--profile", default="parts", choices=profiles(), metavar="P",
                      help=f"settings: {', '.join(profiles())}; paper: pretrained weights, the paper's sizes, a GPU")
     fit.add_argument("--held-out", type=_share, default=0.2, metavar="SHARE",
                      help="share of the good images that is not trained on and sets the threshold; by default "
