@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from d3ad.study import claims
+from d3ad.study import claims, provenance
 
 METHODS = ("D3AD", "D3AD, fully noised", "DS + DA", "DS", "DA", "no DS, no DA", "25% (20)", "100% (80)")
 
@@ -121,7 +121,7 @@ def test_a_lead_over_some_of_the_baselines_proves_nothing():
         assert only(against_baselines(86.0, 2.0))[claim] == "not tested"
 
 
-@pytest.mark.parametrize("holds, word", [(True, "yes"), (False, "no"), (np.bool_(False), "no")])
+@pytest.mark.parametrize("holds, word", [(True, "holds here"), (False, "does not hold here"), (np.bool_(False), "does not hold here")])
 def test_a_finding_is_printed_and_stops_nothing(holds, word, capsys):
-    claims.finding("most defects are flagged", holds)
+    provenance.finding("most defects are flagged", holds)
     assert capsys.readouterr().out == f"most defects are flagged: {word}\n"

@@ -17,11 +17,6 @@ FIXED_20, FIXED_80 = "25% (20)", "100% (80)"  # Table 4's names
 VERDICTS = ("reproduced", "not reproduced", "not tested")
 
 
-def finding(text: str, holds: bool) -> None:
-    """Print something that a run may or may not show, and whether this one does; a run that doesn't goes on."""
-    print(f"{text}: {'yes' if holds else 'no'}")
-
-
 @dataclass
 class Evidence:
     """What the claims are tested on.

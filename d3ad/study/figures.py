@@ -108,7 +108,7 @@ def dynamic_conditioning(images: Tensor, scaled: Tensor, distances: Tensor, t_ha
 
 
 def architecture(x0: Tensor, z0: Tensor, z_scaled: Tensor, z_hat: Tensor, x_hat: Tensor, t_hat: int, distance: float,
-                 train_distances: Tensor, edges: Tensor, num_steps: int):
+                 train_distances: Tensor, edges: Tensor, num_steps: int, block: int = 2):
     """Figure 3: the way of one image through the detector, every panel computed by it."""
     fig, ax = plt.subplots(figsize=(WIDTH, 3.5), layout="none")
     ax.set(xlim=(0, 100), ylim=(0, 48))
@@ -145,7 +145,7 @@ def architecture(x0: Tensor, z0: Tensor, z_scaled: Tensor, z_hat: Tensor, x_hat:
     panel(85.8, 4, x_hat, r"reconstruction $\hat x_0$", 14)
 
     arrow(7.5, 18.8, 7.5, 27)
-    box(1.6, 27.6, r"features $\phi_2$", BAD, 11.8)
+    box(1.6, 27.6, rf"features $\phi_{block}$", BAD, 11.8)
     arrow(14.4, 30.6, 21.5, 30.6)
     histogram = ax.inset_axes((25, 25, 27, 19), transform=ax.transData)
     histogram.hist(train_distances.numpy(), bins=edges.numpy(), color=TRAIN, alpha=0.6)
