@@ -1,8 +1,8 @@
 """Measure the memory of `predict` on few and on many photographs: docs/memory.md and docs/memory.png.
 
-    python scripts/memory.py [--counts 100 2000 20000] [--pictures all]
+    python scripts/memory.py [--counts 100 2000 20000] [--pictures none]
 
-A small detector (the smoke profile) is trained, photographs are drawn, and each run is a process of its own, whose largest
+A small detector (the smoke profile, one step) is trained, photographs are drawn, and each run is a process of its own, whose largest
 resident memory the system tells.  On Linux.
 """
 import argparse
@@ -49,7 +49,7 @@ def write(rows: list[tuple[int, float, float]], size: int, pictures: str, folder
     counts, peaks, _ = zip(*rows)
     more = max(peaks) - min(peaks)
     lines = ["# Memory of `predict`", "",
-             f"Largest resident memory of the process `python -m d3ad predict`, smoke profile, photographs of {size} x {size} pixels, "
+             f"Largest resident memory of the process `python -m d3ad predict`, smoke profile with one step, photographs of {size} x {size} pixels, "
              f"`--pictures {pictures}`, on a CPU, one thread; measured by `scripts/memory.py`.", "",
              "| photographs | peak, MB | seconds |", "|---:|---:|---:|",
              *(f"| {count:,} | {peak:.0f} | {seconds:.0f} |" for count, peak, seconds in rows), "",
@@ -71,7 +71,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--counts", type=int, nargs="+", default=[100, 2000, 20000])
     options.add_argument("--size", type=int, default=64, help="of photographs and of the detector's images, in pixels")
-    options.add_argument("--pictures", default="all", choices=("all", "flagged", "none"))
+    options.add_argument("--pictures", default="none", choices=("all", "flagged", "none"))
     options.add_argument("--docs", type=Path, default=ROOT / "docs")
     options = options.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -79,7 +79,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
         draw(work / "good", 12, options.size)
-        measure(["fit", str(work / "good"), "--out", str(work / "model"), "--profile", "smoke", "--set", f"image_size={options.size}"])
+        measure(["fit", str(work / "good"), "--out", str(work / "model"), "--profile", "smoke", "--set", f"image_size={options.size}",
+                 "--set", "num_steps=1"])
         for count in options.counts:
             draw(work / f"parts{count}", count, options.size)
             rows.append((count, *measure(["predict", str(work / "model"), str(work / f"parts{count}"), "--out", str(work / f"out{count}"),
