@@ -16,7 +16,8 @@ class RangeWarning(UserWarning):
     """Image values that may be in another range than they are taken for."""
 
 
-def as_images(images, size: int, split: str, white: int | None = None, value_range: tuple[float, float] | None = None) -> Tensor:
+def as_images(images, size: int, split: str, white: int | None = None,
+              value_range: tuple[float, float] | None = None) -> Tensor:
     """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W), or a DataLoader, as a Tensor (N, 3, size, size) on the CPU.
 
     A folder or Dataset gives its images of `split`: "train", "test" (of a folder every image in it and below), or "good", the
@@ -38,7 +39,8 @@ def as_images(images, size: int, split: str, white: int | None = None, value_ran
         images = images.permute(0, 3, 1, 2) if images.ndim == 4 and images.shape[1] != 3 and images.shape[3] == 3 else images
     if isinstance(images, Iterable) and not isinstance(images, (Tensor, np.ndarray)):
         batches = [_images_of(batch) for batch in images]
-        images = torch.cat(batches) if batches and all(isinstance(b, Tensor) and b.ndim == 4 for b in batches) else images
+        images = torch.cat(batches) if batches and all(isinstance(b, Tensor) and b.ndim == 4
+                                                       for b in batches) else images
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
         raise ValueError("images must be a folder, a d3ad.data.Dataset, a Tensor (N, 3, H, W) or a DataLoader of such; "
                          f"got {_describe(images)}")
@@ -68,11 +70,13 @@ def _in_range(images: Tensor, value_range: tuple[float, float] | None) -> Tensor
     low, high = value_range or ((0, 255) if images.dtype == torch.uint8 else (-1, 1))
     slack = 0.0005 * (high - low)
     images = images.float()
-    if not all(part.isfinite().all() for part in images.split(256)) or images.min() < low - slack or images.max() > high + slack:
+    if not all(part.isfinite().all()
+               for part in images.split(256)) or images.min() < low - slack or images.max() > high + slack:
         raise ValueError(f"image values must be finite and lie in [{low:g}, {high:g}]")
     if value_range is None and (low, high) == (-1, 1) and images.min() >= 0 and images.max() > images.min():
-        warnings.warn("no image value lies below 0: the images are taken as [-1, 1], where 0 is mid-grey; give value_range=(0, 1) if white "
-                      "is 1 and black 0, or (-1, 1) if they are right", RangeWarning, stacklevel=4)
+        warnings.warn("no image value lies below 0: the images are taken as [-1, 1], where 0 is mid-grey; give "
+                      "value_range=(0, 1) if white is 1 and black 0, or (-1, 1) if they are right", RangeWarning,
+                      stacklevel=4)
     return images if (low, high) == (-1, 1) else (images - low) * (2 / (high - low)) - 1
 
 
@@ -118,7 +122,8 @@ def in_batches(function: Callable[[Tensor], dict[Hashable, Tensor]], images: Ten
     """
     if len(images) == 0:
         raise ValueError("there is no image to look at")
-    parts = [{key: value.cpu() for key, value in function(batch.to(device)).items()} for batch in images.split(batch_size)]
+    parts = [{key: value.cpu() for key, value in function(batch.to(device)).items()}
+             for batch in images.split(batch_size)]
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 

@@ -63,7 +63,8 @@ def pro_by_area(maps, masks, areas: dict[str, tuple[float, float]], fpr_limit: f
     return pro_of_areas(_pixels(maps, masks, fpr_limit), areas, fpr_limit)
 
 
-def pro_of_areas(pixels: "Pixels", areas: dict[str, tuple[float, float]], fpr_limit: float = 0.3) -> dict[str, float | None]:
+def pro_of_areas(pixels: "Pixels", areas: dict[str, tuple[float, float]],
+                 fpr_limit: float = 0.3) -> dict[str, float | None]:
     """`pro_by_area` of pixels that are counted already."""
     found = {}
     for name, area in areas.items():
@@ -99,7 +100,8 @@ def pro_200(maps, masks, fpr_limit: float = 0.3) -> float:
 
 def pro_200_of(pixels: "Pixels", thresholds: np.ndarray, fpr: np.ndarray, fpr_limit: float = 0.3) -> float:
     """`pro_200` from the share of normal pixels above each threshold, thresholds falling."""
-    overlap = np.append(np.cumsum(_weights(pixels, (0.0, 1.0))[::-1])[::-1], 0)[np.searchsorted(pixels.scores, thresholds, "right")]
+    overlap = np.append(np.cumsum(_weights(pixels, (0.0, 1.0))[::-1])[::-1],
+                        0)[np.searchsorted(pixels.scores, thresholds, "right")]
     kept = fpr < fpr_limit
     largest = fpr[kept].max() if kept.any() else 0.0
     return float(np.clip(np.trapezoid(overlap[kept], fpr[kept] / largest), 0, 1)) if largest > 0 else 0.0
@@ -173,4 +175,5 @@ def _check(scores: np.ndarray, labels: np.ndarray, what: str) -> None:
     if not np.isfinite(scores).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} {what} scores are NaN or infinite")
     if not labels.any() or labels.all():
-        raise ValueError(f"both normal and anomalous {what}s are needed; all are {'anomalous' if labels.any() else 'normal'}")
+        raise ValueError(f"both normal and anomalous {what}s are needed; all are "
+                         f"{'anomalous' if labels.any() else 'normal'}")

@@ -89,9 +89,12 @@ def export(detector: D3AD, out: Path | str) -> list[Path]:
         write_whole(out / f"{name}.pt2", content.getvalue())
         files.append(out / f"{name}.pt2")
     sigma = detector.config.sigma * detector.config.image_size / 256
-    tensors = vars(detector.calibration) | dict(reference=detector.conditioning.reference, edges=detector.conditioning.edges,
-                                                alpha_bar=detector.alpha_bar.float(), kernel=maps.gaussian_kernel(sigma) if sigma else torch.ones(1))
-    about = dict(threshold=float(detector.calibration.threshold), threshold_from=str(detector.guarantee or "a quantile of training images"),
+    tensors = vars(detector.calibration) | dict(reference=detector.conditioning.reference,
+                                                edges=detector.conditioning.edges,
+                                                alpha_bar=detector.alpha_bar.float(),
+                                                kernel=maps.gaussian_kernel(sigma) if sigma else torch.ones(1))
+    about = dict(threshold=float(detector.calibration.threshold),
+                 threshold_from=str(detector.guarantee or "a quantile of training images"),
                  white=detector.white)
     save_tensors(out / "verdict.safetensors", tensors, about)
     write_whole(out / "export.json", json.dumps(detector.config.to_dict() | about, indent=1) + "\n")

@@ -113,14 +113,15 @@ def scores_of(detector, entries: list[Entry], progress: bool = False) -> tuple[t
     return (torch.stack(scores) if scores else torch.empty(0)), lost
 
 
-def row_of(entry: Entry, prediction=None, i: int = 0, size: tuple[int, int] | None = None, threshold: float = 0.0, stem: str = "",
-           found: list | None = None) -> dict:
+def row_of(entry: Entry, prediction=None, i: int = 0, size: tuple[int, int] | None = None, threshold: float = 0.0,
+           stem: str = "", found: list | None = None) -> dict:
     """A row of scores.csv; of what was not judged only path and state."""
     if prediction is None:
         return dict.fromkeys(COLUMNS, "") | dict(path=entry.name, state=f"left out: {entry.reason}")
     score = float(prediction.score[i])
     return dict(path=entry.name, score=f"{score:.6f}", t_hat=int(prediction.t_hat[i]), is_anomalous=score > threshold,
-                threshold=f"{threshold:.6f}", state=JUDGED, width=size[0], height=size[1], boxes=json.dumps(found), picture=stem)
+                threshold=f"{threshold:.6f}", state=JUDGED, width=size[0], height=size[1], boxes=json.dumps(found),
+                picture=stem)
 
 
 class Out:
@@ -129,8 +130,8 @@ class Out:
     def __init__(self, folder: Path, threshold: float, raw: bool = False, pictures: str = "all"):
         self.folder, self.threshold, self.raw, self.pictures = Path(folder), threshold, raw, pictures
         self.hidden = self.folder / ".d3ad"
-        self.table, self.record, self.run, self.page = (self.folder / "scores.csv", self.folder / RECORD, self.hidden / "run.json",
-                                                        self.hidden / "page")
+        self.table, self.record, self.run, self.page = (self.folder / "scores.csv", self.folder / RECORD,
+                                                        self.hidden / "run.json", self.hidden / "page")
 
     def begin(self, key: str) -> int:
         """How many entries an unfinished run of the same key has done; where there is none, 0, and what an earlier run wrote goes."""
@@ -176,18 +177,21 @@ class Out:
 
     def reached(self, key: str, done: int, finished: bool = False) -> None:
         """Have a run that goes on begin behind `done` entries."""
-        write_whole(self.run, json.dumps(dict(key=key, done=done, bytes=self.table.stat().st_size, finished=finished)) + "\n")
+        write_whole(self.run, json.dumps(dict(key=key, done=done, bytes=self.table.stat().st_size,
+                                              finished=finished)) + "\n")
 
     def one(self, number: int, entry: Entry, prediction, i: int, size, white: int | None, width: int) -> dict:
         """Write the pictures of one judged image; returns its row."""
         stem, anomaly_map = report.file_stem(number, entry.name, width), prediction.anomaly_map[i]
         above = report.above_threshold(anomaly_map, self.threshold, size)
         flagged = float(prediction.score[i]) > self.threshold
-        drawn = self.pictures == "all" or self.pictures == "flagged" and flagged
+        drawn = self.pictures == "all" or (self.pictures == "flagged" and flagged)
         if drawn:
-            report.write_pictures(self.folder, stem, picture(entry.path, white), anomaly_map, self.threshold, self.raw, above,
+            report.write_pictures(self.folder, stem, picture(entry.path, white), anomaly_map, self.threshold, self.raw,
+                                  above,
                                       self.announce)
-        return row_of(entry, prediction, i, size, self.threshold, stem if drawn else "", report.boxes(above, anomaly_map))
+        return row_of(entry, prediction, i, size, self.threshold, stem if drawn else "",
+                      report.boxes(above, anomaly_map))
 
     def append(self, rows: list[dict]) -> None:
         """Add rows to scores.csv, in one write."""
@@ -202,8 +206,8 @@ class Out:
             yield from csv.DictReader(table)
 
 
-def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee: str, raw: bool = False, pictures: str = "all",
-          coco: bool = False, key: str = "", progress: bool = False) -> Summary:
+def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee: str, raw: bool = False,
+          pictures: str = "all", coco: bool = False, key: str = "", progress: bool = False) -> Summary:
     """Judge all entries of `d3ad.data.tree.collect` and write the results as they come; go on where a killed run stopped.
 
     threshold: of scores and map values.  guarantee: one sentence on where it comes from, for the page.
@@ -228,9 +232,11 @@ def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee
         key = _key(key, entries, threshold, raw, pictures, step)
         done, white = _agreed(place.begin(key), team), white_for(detector, entries)
         kept = _Kept(place.page)
-        for start in tqdm(range(done, len(entries), step), "predict", disable=not progress, initial=done // step, total=-(-len(entries) // step)):
+        for start in tqdm(range(done, len(entries), step), "predict", disable=not progress, initial=done // step,
+                          total=-(-len(entries) // step)):
             rows = []
-            for number, (entry, prediction, i, size) in enumerate(judged(detector, entries[start:start + step], white), start):
+            for number, (entry, prediction, i, size) in enumerate(judged(detector, entries[start:start + step], white),
+                                                                  start):
                 if prediction is None:
                     rows.append(row_of(entry))
                     continue
@@ -302,7 +308,8 @@ def _finish(place: Out, entries: list[Entry], summary: Summary, kept: _Kept, gua
     for row, entry in zip(place.rows(), entries, strict=True):
         if row["state"] != JUDGED:
             lost = entry.lost or entry.kind == "image"
-            summary.left_out.append(replace(entry, kind="left out", reason=row["state"].removeprefix("left out: "), lost=lost))
+            summary.left_out.append(replace(entry, kind="left out", reason=row["state"].removeprefix("left out: "),
+                                            lost=lost))
             continue
         summary.num_judged += 1
         summary.num_flagged += row["is_anomalous"] == "True"
@@ -317,7 +324,8 @@ def _finish(place: Out, entries: list[Entry], summary: Summary, kept: _Kept, gua
 
     left_out = [dict(path=entry.name, state=entry.reason) for entry in summary.left_out]
     place.announce("report.html")
-    report.compose_page(place.folder / "report.html", items(), scores, place.threshold, guarantee, min(len(kept.heap), len(scores)), left_out)
+    report.compose_page(place.folder / "report.html", items(), scores, place.threshold, guarantee,
+                        min(len(kept.heap), len(scores)), left_out)
     if coco:
         place.announce("coco.json")
         write_whole(place.folder / "coco.json", json.dumps(as_coco(place.rows())) + "\n")
@@ -338,9 +346,10 @@ def as_coco(rows) -> dict:
     for row in rows:
         if row["state"] != JUDGED:
             continue
-        images.append(dict(id=len(images) + 1, file_name=row["path"], width=int(row["width"]), height=int(row["height"])))
+        images.append(dict(id=len(images) + 1, file_name=row["path"], width=int(row["width"]),
+                           height=int(row["height"])))
         for x, y, width, height, area, score in json.loads(row["boxes"]):
-            annotations.append(dict(id=len(annotations) + 1, image_id=images[-1]["id"], category_id=1, bbox=[x, y, width, height], area=area,
-                                    score=score, iscrowd=0))
-    return dict(info=dict(description="regions above the threshold, found by d3ad"), images=images, annotations=annotations,
-                categories=[dict(id=1, name="anomaly", supercategory="")])
+            annotations.append(dict(id=len(annotations) + 1, image_id=images[-1]["id"], category_id=1,
+                                    bbox=[x, y, width, height], area=area, score=score, iscrowd=0))
+    return dict(info=dict(description="regions above the threshold, found by d3ad"), images=images,
+                annotations=annotations, categories=[dict(id=1, name="anomaly", supercategory="")])

@@ -49,8 +49,11 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     settings, tensors = json.loads((folder / "export.json").read_text()), load_file(folder / "verdict.safetensors")
     assert settings["spacing"] == "trailing" and settings["omega"] == 0 and not settings["latent_sample"], "see d3ad/diffusion.py for these"
-    programs = {name: torch.export.load(folder / f"{name}.pt2").module() for name in ("encoder", "decoder", "unet", "features")}
+    programs = {name: torch.export.load(folder / f"{name}.pt2").module()
+                for name in ("encoder", "decoder", "unet", "features")}
     for name in sys.argv[2:]:
-        photo = ImageOps.exif_transpose(Image.open(name)).convert("RGB").resize((settings["image_size"],) * 2, Image.Resampling.BILINEAR)
-        found = score(torch.from_numpy(np.array(photo, np.float32)).permute(2, 0, 1)[None] / 127.5 - 1, programs, tensors, settings)
+        photo = ImageOps.exif_transpose(Image.open(name)).convert("RGB").resize((settings["image_size"],) * 2,
+                                                                                Image.Resampling.BILINEAR)
+        found = score(torch.from_numpy(np.array(photo, np.float32)).permute(2, 0, 1)[None] / 127.5 - 1, programs,
+                      tensors, settings)
         print(json.dumps(dict(path=name, score=found, is_anomalous=found > settings["threshold"])))

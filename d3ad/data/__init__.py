@@ -18,7 +18,18 @@ from .tree import photographs
 
 NAMES = ("visa", "btad", "mvtec", "mtd", "elpv", "folder")  # a module each, with READER or the same functions
 
-__all__ = ["NAMES", "DataError", "Dataset", "Sample", "categories", "LeftOut", "load", "load_image", "load_mask", "photographs"]
+__all__ = [
+    "NAMES",
+    "DataError",
+    "Dataset",
+    "LeftOut",
+    "Sample",
+    "categories",
+    "load",
+    "load_image",
+    "load_mask",
+    "photographs",
+]
 
 
 def categories(name, root) -> tuple[str, ...]:

@@ -70,7 +70,8 @@ class Dataset:
         Raises `DataError` naming every image that cannot be read.
         """
         samples, white = self._samples(split), self.white if white is None else white
-        return _fill(roomy(len(samples), 3, size, size), samples, lambda sample: load_image(sample.image, size, white, strict=True))
+        return _fill(roomy(len(samples), 3, size, size), samples,
+                     lambda sample: load_image(sample.image, size, white, strict=True))
 
     @cached_property
     def white(self) -> int | None:

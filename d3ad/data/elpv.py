@@ -22,7 +22,8 @@ def find(root=None):
         if spec is None or not spec.submodule_search_locations:
             raise DataError(f"elpv: its package is not installed: pip install {PACKAGE}")
         root = spec.submodule_search_locations[0]
-    return find_root(root, ("data", "elpv*"), lambda path: (path / "labels.csv").is_file() and (path / "images").is_dir(),
+    return find_root(root, ("data", "elpv*"),
+                     lambda path: (path / "labels.csv").is_file() and (path / "images").is_dir(),
                      "elpv", "labels.csv and images")
 
 
@@ -37,7 +38,8 @@ def read(root, category, problems, seed=0):
     for number, line in enumerate((root / "labels.csv").read_text(encoding="utf-8").splitlines(), 1):
         words = line.split()
         if len(words) != 3:
-            problems.append(f"{root / 'labels.csv'}: line {number} is not 'image probability kind'; restore it from the package")
+            problems.append(f"{root / 'labels.csv'}: line {number} is not 'image probability kind'; restore it from "
+                            "the package")
             continue
         image, probability, kind = root / words[0], float(words[1]), words[2]
         if kind != category:

@@ -50,7 +50,8 @@ def read(root, category, problems, seed=0, good=(), defects=(), masks=()):
     asked = {names.normalised(name) if name != "." else name: role
              for role, given in (("good", good), ("defect", defects), ("mask", masks)) for name in _listed(given)}
     unknown = set(asked) - {_key(place) for place in places}
-    problems += [f"{root}: no folder {name!r} in it, which was given; choose from {', '.join(sorted(places))}" for name in sorted(unknown)]
+    problems += [f"{root}: no folder {name!r} in it, which was given; choose from {', '.join(sorted(places))}"
+                 for name in sorted(unknown)]
     roles = {place: asked.get(_key(place)) or ("top" if place == "." else names.meaning(place)) for place in places}
     _settle(root, places, roles, problems)
     if problems:
@@ -86,10 +87,11 @@ def _settle(root, places, roles, problems):
         if len(trained) == 1 and all(e.path.parent == root / trained[0] for e in places[trained[0]]):
             roles[trained[0]] = "good"
     good = [place for place, role in roles.items() if role == "good"]
-    if any(names.meaning(entry.path.relative_to(root).parts[1]) == "good" for place, role in roles.items() if role in ("train", "test")
+    if any(names.meaning(entry.path.relative_to(root).parts[1]) == "good" for place, role in roles.items()
+           if role in ("train", "test")
            for entry in places[place] if len(entry.path.relative_to(root).parts) > 2):
-        problems.append(f"{root}: in the layout of MVTec AD; give {root / 'train' / 'good'} to fit, or --dataset mvtec --data-root {root.parent} "
-                        f"--category {root.name}")
+        problems.append(f"{root}: in the layout of MVTec AD; give {root / 'train' / 'good'} to fit, or --dataset mvtec "
+                        f"--data-root {root.parent} --category {root.name}")
         return
     if not good and set(roles.values()) <= {"top", "group"}:
         roles.update((place, "good") for place in roles)
@@ -99,25 +101,28 @@ def _settle(root, places, roles, problems):
         return
     if not good:
         found = ", ".join(sorted(place for place in places if place != "."))
-        problems.append(f"{root}: no folder in it is called good, and it may be any of {found}; name it with --good NAME, or --good . for all")
+        problems.append(f"{root}: no folder in it is called good, and it may be any of {found}; name it with --good "
+                        "NAME, or --good . for all")
         return
     for place, role in roles.items():
         where, first = (root if place == "." else root / place), good[0]
         if role == "good" and place != first and names.meaning(first) == names.meaning(place) == "good" and _key(place) != _key(first):
-            problems.append(f"{where}: good beside {first}; put both into one folder, or name one with --good and the other with --defects")
+            problems.append(f"{where}: good beside {first}; put both into one folder, or name one with --good and the "
+                            "other with --defects")
         elif role == "mask" and not any(roles[other] in ("defect", "other") for other in roles):
             problems.append(f"{where}: masks without a defect's images beside them; add these or remove the masks")
         elif role == "top":
-            problems.append(f"{where}: {len(places[place])} images directly in it, beside the folder {first}; say what they are: "
-                            "--good . or --defects ., or give the folder of good ones alone")
+            problems.append(f"{where}: {len(places[place])} images directly in it, beside the folder {first}; say what "
+                            "they are: --good . or --defects ., or give the folder of good ones alone")
         elif role in ("train", "test", "unclear", "group"):
-            problems.append(f"{where}: not a defect beside {first}, and not clearly good; rename it, or say --good {place} or --defects {place}")
+            problems.append(f"{where}: not a defect beside {first}, and not clearly good; rename it, or say --good "
+                            f"{place} or --defects {place}")
         elif role == "other":
             roles[place] = "defect"
         inside = {names.meaning(part) for entry in places[place] for part in entry.path.relative_to(where).parts[:-1]}
-        if role == "good" and "defect" in inside or role == "defect" and inside & {"good", "good test"}:
-            problems.append(f"{where}: called {'good' if role == 'good' else 'a defect'}, with the other kind in a folder inside; "
-                            "move that out")
+        if (role == "good" and "defect" in inside) or (role == "defect" and inside & {"good", "good test"}):
+            problems.append(f"{where}: called {'good' if role == 'good' else 'a defect'}, with the other kind in a "
+                            "folder inside; move that out")
 
 
 def _anomalous(root, place, places, of, problems):
@@ -154,7 +159,8 @@ def _anomalous(root, place, places, of, problems):
             problems.append(f"{entry.path}: the same mask as {used[mask]}; keep one of the two")
         used.setdefault(mask, entry.path)
         samples.append(Sample(entry.path, 1, mask, place))
-    problems += [f"{entry.path}: mask without an image; add the one or remove the other" for entry in dict.fromkeys(masks.values())
+    problems += [f"{entry.path}: mask without an image; add the one or remove the other"
+                 for entry in dict.fromkeys(masks.values())
                  if entry.path not in used]
     return samples
 
@@ -180,10 +186,12 @@ def understood(root, places, roles, num_masks, left_out) -> str:
     said = {"good": "good", "good test": "good (test)", "defect": "defects", "mask": "masks"}
     parts = []
     for place, found in places.items():
-        counts = [(sum(e.kind == kind for e in found), word) for kind, word in (("image", said[roles[place]]), ("mask", "masks"))]
+        counts = [(sum(e.kind == kind for e in found), word)
+                  for kind, word in (("image", said[roles[place]]), ("mask", "masks"))]
         where = "the folder itself" if place == "." else place
         parts += [f"{count} {word} from {where}" for count, word in counts if count]
     below = [left.path.relative_to(root) for left in left_out]
     unused = list(dict.fromkeys(path.as_posix() if path.parts[0] in places else path.parts[0] for path in below))
-    more = f"; not used: {', '.join(unused[:10])}" + (f" and {len(unused) - 10} more" if len(unused) > 10 else "") if unused else ""
+    more = f"; not used: {', '.join(unused[:10])}" + (f" and {len(unused) - 10} more"
+                                                      if len(unused) > 10 else "") if unused else ""
     return ", ".join(parts) + more

@@ -8,11 +8,11 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 from torch import Tensor
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm",
-                      ".pnm", ".tga", ".pcx", ".jp2", ".j2k", ".avif", ".mpo"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif",
+                      ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".jp2", ".j2k", ".avif", ".mpo"})
 # Photographs that Pillow can't open: never to be passed over as if they were no images.
-UNREAD_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".exr", ".hdr",
-                             ".fits", ".dcm", ".svg", ".psd"})
+UNREAD_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf",
+                             ".rw2", ".exr", ".hdr", ".fits", ".dcm", ".svg", ".psd"})
 WITH_MAGIC = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")  # known by their first bytes
 FORMATS = (*WITH_MAGIC, "DIB", "TGA", "PCX")
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF", "HEIF")
@@ -82,7 +82,8 @@ def read_mask(path, threshold: int = 0) -> np.ndarray:
     if path.is_dir():
         parts = [read_mask(file, threshold) for file in mask_files(path)]
         if not parts or len({part.shape for part in parts}) > 1:
-            raise DataError(f"{path}: {'masks of different sizes' if parts else 'no mask in it'}; restore them from the dataset")
+            raise DataError(f"{path}: {'masks of different sizes' if parts else 'no mask in it'}; restore them from "
+                            "the dataset")
         return np.any(parts, axis=0)
     values, lossy = decode(path, _to_values)
     if lossy and values.size:
@@ -92,7 +93,8 @@ def read_mask(path, threshold: int = 0) -> np.ndarray:
 
 def mask_files(folder: Path) -> list[Path]:
     """The masks of one image that lie in a folder of their own, sorted."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES
+                  and not path.name.startswith("."))
 
 
 def mask_remark(path: Path) -> str:
@@ -111,7 +113,7 @@ def shrink(mask: np.ndarray, size: int, keep_small: bool = True) -> np.ndarray:
     """A mask (H, W) bool as (size, size); see `load_mask`."""
     resized = Image.fromarray(mask.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR)
     small = np.array(resized) > 0.5
-    if not keep_small or mask.shape[0] <= size and mask.shape[1] <= size:
+    if not keep_small or (mask.shape[0] <= size and mask.shape[1] <= size):
         return small
     regions, count = ndimage.label(mask, np.ones((3, 3), int))
     for number, place in enumerate(ndimage.find_objects(regions), 1):
@@ -208,7 +210,8 @@ def _to_rgb(image: Image.Image, white: int = 65535) -> Image.Image:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     rgb = image.convert("RGB")
     if ";16" in image.info.get("d3ad", ("", ""))[1] and 0 < np.asarray(rgb).max() < 64:
-        raise ValueError("16-bit colour of which only the upper 8 bits are read, and these are nearly black: convert it to 8 bits")
+        raise ValueError("16-bit colour of which only the upper 8 bits are read, and these are nearly black: convert "
+                         "it to 8 bits")
     return rgb
 
 

@@ -46,7 +46,8 @@ def results_in(folder: Path) -> set[Path]:
     return {folder / name for name in names}
 
 
-def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Entry], seen: set, results: frozenset = frozenset()) -> None:
+def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Entry], seen: set,
+          results: frozenset = frozenset()) -> None:
     try:
         here = os.stat(folder)
         if (here.st_dev, here.st_ino) in seen:
@@ -55,7 +56,8 @@ def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Ent
         seen.add((here.st_dev, here.st_ino))
         found = sorted(folder.iterdir(), key=natural)
     except OSError as error:
-        entries.append(Entry(folder, _name(folder, root), "left out", f"the folder can't be read ({error.strerror})", lost=True))
+        entries.append(Entry(folder, _name(folder, root), "left out", f"the folder can't be read ({error.strerror})",
+                             lost=True))
         return
     results = results | results_in(folder)
     folders = [path for path in found if path.is_dir()]
@@ -130,7 +132,8 @@ def collect(given: Iterable[str | Path]) -> list[Entry]:
 
 def only_good(images: list[Entry]) -> list[Entry]:
     """Of images those in folders called good, where there are such folders; else all."""
-    good = [entry for entry in images if {names.meaning(part) for part in Path(entry.name).parts[:-1]} & {"good", "good test"}]
+    good = [entry for entry in images
+            if {names.meaning(part) for part in Path(entry.name).parts[:-1]} & {"good", "good test"}]
     return good or images
 
 

@@ -81,7 +81,8 @@ def _measure(run: Run, name: str) -> None:
     images = run.training_images
     baseline.fit(images)
     prediction = baseline.predict(run.images)
-    numbers = evaluate(prediction, run.labels, run.masks if run.has_masks else None) | dict(steps=baseline.num_steps(len(images)),
+    numbers = evaluate(prediction, run.labels,
+                       run.masks if run.has_masks else None) | dict(steps=baseline.num_steps(len(images)),
                                                                  steps_asked=baseline.steps_asked(len(images)))
     tensors = dict(score=prediction.score, anomaly_map=prediction.anomaly_map.half())
     if prediction.reconstruction is not None:

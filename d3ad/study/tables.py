@@ -91,7 +91,8 @@ def save_layouts(workspace: Workspace, frame: pd.DataFrame, name: str, caption: 
     write_product(workspace, f"results/{workspace.name}/{name}.tex", tex.replace("—", "--").encode(), fingerprint)
 
 
-def of_dataset(workspace: Workspace, frame: pd.DataFrame, name: str, *metrics: str, average_only: bool = False) -> pd.DataFrame:
+def of_dataset(workspace: Workspace, frame: pd.DataFrame, name: str, *metrics: str,
+               average_only: bool = False) -> pd.DataFrame:
     """The rows of one dataset under the profile's split, with the columns that a table of the paper has.
 
     frame: of `comparison.compared`, in percent.  name: "visa", "btad", "mvtec" or "mtd".  metrics: "i_auroc", "p_auroc", "pro".
