@@ -1,21 +1,23 @@
-"""What each choice of settings changes, on validation data only: held-out normal training images and synthetic defects on them.
+"""What each choice of settings changes, on validation data only: held-out normal training images and synthetic defects
+on them.
 
     python scripts/explore_settings.py --data-root DIR --work DIR [--jobs screw:plain8,bottle:near8@256] [--out docs/settings.csv]
 
-DIR holds the datasets (MVTec AD, magnetic tiles) under their usual names; no test image is ever read.  A fifth of the training
-images (of the tiles: whole tiles) is held out.  Defects are of two kinds, so that nothing is tuned to one drawing: "patch"
-(`from_scratch.corrupt`) and "drawn" (scratches, spots, missing parts, bent parts; below).  Four measurements:
+DIR holds the datasets (MVTec AD, magnetic tiles) under their usual names; no test image is ever read.  A fifth of the
+training images (of the tiles: whole tiles) is held out.  Defects are of two kinds, so that nothing is tuned to one
+drawing: "patch" (`from_scratch.corrupt`) and "drawn" (scratches, spots, missing parts, bent parts; below).  Four
+measurements:
 
 ideal     the autoencoder alone: phi of the defective image against phi of its decoded flawless original, what a perfect
           diffusion model would give.  Takes no UNet, so many autoencoders can be compared.
 detector  all of D3AD, with many settings of the maps read off one trained detector.
-distance  Algorithm 2's distance alone, per block: does it tell defective from good held-out images, and what do a darker, a dimmer
-          or an unevenly lit good image do to it.  Trains nothing.
+distance  Algorithm 2's distance alone, per block: does it tell defective from good held-out images, and what do a
+darker, a dimmer or an unevenly lit good image do to it.  Trains nothing.
 confirm   the setting chosen (`RECOMMENDED`), through `D3AD.fit` and `predict` as a user calls them; "confirm:screw:near8" takes up
           the training of that job, whose autoencoder and UNet it shares.
 
-Appends rows to the CSV, skips jobs that stand there, and goes on with trainings that were stopped.  docs/settings.md is made
-from the CSV at the end.
+Appends rows to the CSV, skips jobs that stand there, and goes on with trainings that were stopped.  docs/settings.md is
+made from the CSV at the end.
 """
 import argparse
 import csv
@@ -60,7 +62,8 @@ COLUMNS = ["job", "measurement", "category", "setting", "image_size", "adaptatio
            "standardise", "defects",
            "i_auroc", "p_auroc", "pro", "distance_auroc", "normal_l1", "normal_distance", "minutes", "light", "seen",
            "light_auroc", "defect_in_light_auroc"]
-REFERENCE = dict(adaptation="0", step="dynamic", blocks="2+3", weight=0.5, standardise=True)  # what the tables change one by one
+# what the tables change one by one
+REFERENCE = dict(adaptation="0", step="dynamic", blocks="2+3", weight=0.5, standardise=True)
 BLOCKS = ((2,), (3,), (2, 3), (1, 2, 3))
 WEIGHTS = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
 MOST = 64  # held-out images, which is all that four of the five have
@@ -68,7 +71,8 @@ LEVELS = torch.tensor([20, 50, 80])
 
 
 def split(category: str, root: Path, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Training images of a category, (N, 3, size, size) in [-1, 1], and a held-out fifth, at most `MOST`; tiles are never divided."""
+    """Training images of a category, (N, 3, size, size) in [-1, 1], and a held-out fifth, at most `MOST`; tiles are
+    never divided."""
     name = CATEGORIES[category]
     dataset = data.load(name, root, category, **(dict(split="by_tile", seed=seed) if name == "mtd" else {}))
     groups = mtd.tiles(dataset.train, []) if name == "mtd" else [[sample] for sample in dataset.train]
@@ -76,14 +80,16 @@ def split(category: str, root: Path, size: int, seed: int = 0) -> tuple[Tensor, 
     train, held = [], []
     for i in order:
         (held if len(held) < len(dataset.train) // 5 else train).extend(groups[i])
-    images = {sample: image for sample, image in zip(dataset.train, dataset.images("train", size))}
+    images = dict(zip(dataset.train, dataset.images("train", size)))
     return torch.stack([images[s] for s in train]), every_nth(torch.stack([images[s] for s in held]), MOST)
 
 
 def draw_defects(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Normal images (B, 3, H, W) with a scratch, a spot, a missing or a bent part each, and where, (B, H, W) of 0 and 1.
+    """Normal images (B, 3, H, W) with a scratch, a spot, a missing or a bent part each, and where, (B, H, W) of 0 and
+    1.
 
-    Placed where an image has structure, since defects lie on parts and not beside them; drawn again until it can be seen.
+    Placed where an image has structure, since defects lie on parts and not beside them; drawn again until it can be
+    seen.
     """
     found = [_draw_one(image, i % 4, generator) for i, image in enumerate(images)]
     return torch.stack([f[0] for f in found]), torch.stack([f[1] for f in found])
@@ -204,7 +210,8 @@ def ideal(config: Config, codec, train: Tensor, held: Tensor) -> list[dict]:
 
 @torch.no_grad()
 def look(found: D3AD, images: Tensor, step: int | None = None) -> dict[str, Tensor]:
-    """Latent map (N, H, W), each block's map (3, N, H, W), T-hat and distance; step: of all images, None for Algorithm 2's."""
+    """Latent map (N, H, W), each block's map (3, N, H, W), T-hat and distance; step: of all images, None for Algorithm
+    2's."""
     parts = []
     for batch in images.split(16):
         seen = found._look(batch)
@@ -236,7 +243,8 @@ def fused(raw: dict, levels: list[dict], own: Tensor, steps: Tensor, blocks: tup
 
 
 def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, adaptations: list[str]) -> list[dict]:
-    """Rows of the measurement "detector".  adaptations: epochs and the batch normalisation's statistics, as "1 batch"."""
+    """Rows of the measurement "detector".  adaptations: epochs and the batch normalisation's statistics, as "1
+    batch"."""
     backbone, rows = detector.fit_backbone(train, config, None, {}), []
     fitted = D3AD(config).fit(train, folder, codec, backbone)
     kinds, few, sigma = validation(held), every_nth(train, 40), config.sigma * config.image_size / 256
@@ -249,8 +257,8 @@ def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, ada
             levels = [look(found, few, int(level)) for level in steps]
             t_hat = torch.cat([found._look(batch)["t_hat"] for batch in few.split(16)])
             own = (steps - t_hat.unsqueeze(1)).abs().argmin(1)
-            good, bad = look(found, held,
-                             step), {kind: look(found, images, step) for kind, (images, _) in kinds.items()}
+            good = look(found, held, step)
+            bad = {kind: look(found, images, step) for kind, (images, _) in kinds.items()}
             choices = itertools.product(BLOCKS if step is None else ((2, 3),), WEIGHTS, (False, True), bad)
             for blocks, weight, standardise, kind in choices:
                 if weight == 1 and blocks != (2, 3):  # the latent map alone knows no blocks
@@ -290,8 +298,8 @@ SEEN = {"as it is": (lambda x: x, lambda f: f), "one brightness": (conditioning.
 def separability(config: Config, train: Tensor, held: Tensor) -> list[dict]:
     """Rows of the measurement "distance"."""
     phi, rows = FeatureExtractor(config.backbone, config.backbone_weights).eval(), []
-    images = {kind: bad for kind, (bad, _) in validation(held).items()} | {name: change(held)
-                                                                           for name, change in LIGHTS.items()}
+    images = {kind: bad for kind, (bad, _) in validation(held).items()}
+    images |= {name: change(held) for name, change in LIGHTS.items()}
     for seen, (before, after) in SEEN.items():
         def vectors(x: Tensor) -> dict[int, Tensor]:
             parts = [phi(before(batch)) for batch in x.split(32)]
@@ -338,7 +346,7 @@ def _named(rows: list[dict], job: str, measurement: str, category: str, setting:
 RECOMMENDED = """autoencoder = "small"
 autoencoder_weights = "none"
 autoencoder_steps = 1000
-autoencoder_perceptual = 0.1       # 40 % nearer to the input in these features; the detector does not gain on screw, see below
+autoencoder_perceptual = 0.1       # 40 % nearer to the input in these features; no gain on screw, see below
 crop_size = 64
 latent_channels = 8
 unet_channels = [48, 96, 128]
@@ -427,7 +435,8 @@ def write_tables(source: Path) -> None:
 
 
 def _best(mean: pd.DataFrame) -> pd.DataFrame:
-    """The best settings of the maps, of those measured in every category, with the setting and size that most categories share."""
+    """The best settings of the maps, of those measured in every category, with the setting and size that most
+    categories share."""
     found = mean[(mean.measurement == "detector") & (mean.setting == "near8") & (mean.image_size == 128)]
     over = found.groupby(list(REFERENCE), sort=False)[["i_auroc", "p_auroc", "pro"]].mean()
     over["categories"] = found.groupby(list(REFERENCE), sort=False)["category"].nunique()
@@ -458,7 +467,9 @@ def _table(frame: pd.DataFrame, columns: list[str]) -> str:
     def cell(column: str, value) -> str:
         if pd.isna(value):
             return ""
-        return str(value) if not isinstance(value, float) else f"{value:.3f}" if column.startswith("normal") else f"{value:.1f}" if column != "weight" else f"{value:g}"
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:.3f}" if column.startswith("normal") else f"{value:g}" if column == "weight" else f"{value:.1f}"
 
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
     lines += [" | ".join(cell(column, row[column]) for column in columns) for _, row in frame.iterrows()]

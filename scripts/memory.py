@@ -2,8 +2,8 @@
 
     python scripts/memory.py [--counts 100 2000 20000] [--pictures all]
 
-A small detector (the smoke profile) is trained, photographs are drawn, and each run is a process of its own, whose largest
-resident memory the system tells.  On Linux.
+A small detector (the smoke profile) is trained, photographs are drawn, and each run is a process of its own, whose
+largest resident memory the system tells.  On Linux.
 """
 import argparse
 import os
@@ -33,7 +33,8 @@ def draw(folder: Path, count: int, size: int) -> None:
 
 
 def measure(arguments: list[str]) -> tuple[float, float]:
-    """(largest resident memory in MB, seconds) of `python -m d3ad` with these arguments.  Raises RuntimeError where it fails."""
+    """(largest resident memory in MB, seconds) of `python -m d3ad` with these arguments.  Raises RuntimeError where it
+    fails."""
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "d3ad", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)

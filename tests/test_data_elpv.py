@@ -1,4 +1,5 @@
-"""The solar cells: a tiny set in the package's layout, the package itself where it is installed, and what is said without it."""
+"""The solar cells: a tiny set in the package's layout, the package itself where it is installed, and what is said
+without it."""
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,8 +25,8 @@ def test_good_and_defective_cells_are_divided_and_the_uncertain_left_out(root):
     cells = data.load("elpv", root, "mono", seed=0)
     assert [len(cells.train), cells.labels("test").tolist()] == [8, [0, 0, 1, 1, 1]]
     assert "2 cells of uncertain state are left out" in cells.notes[-1]
-    assert not {s.image for s in cells.train} & {s.image for s in cells.test} and all(s.mask is None
-                                                                                      for s in cells.test)
+    assert not {s.image for s in cells.train} & {s.image for s in cells.test}
+    assert all(s.mask is None for s in cells.test)
     others = data.load("elpv", root, "mono", seed=1)
     assert others.train != cells.train and data.load("elpv", root, "mono", seed=0).train == cells.train
 

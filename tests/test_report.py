@@ -87,7 +87,8 @@ def test_in_a_browser(predicted, tmp_path):
       document.querySelector("th button").click();
       const found = document.getElementById("find"), rows = () => document.querySelectorAll("#rows tr").length;
       found.value = "BOLD"; found.dispatchEvent(new Event("input")); const sought = rows();
-      found.value = ""; const kind = document.getElementById("kind"); kind.value = "bad"; kind.dispatchEvent(new Event("change"));
+      found.value = ""; const kind = document.getElementById("kind");
+      kind.value = "bad"; kind.dispatchEvent(new Event("change"));
       const flagged = rows(); kind.value = "all"; kind.dispatchEvent(new Event("change"));
       const red = [2, 3].map((i) => { segmentation(items[i]); const c = items[i].canvas;
         const p = c.getContext("2d").getImageData(0, 0, c.width, c.height).data; let n = 0;

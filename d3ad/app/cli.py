@@ -1,7 +1,7 @@
 """The command line: python -m d3ad check | fit | predict | watch | export | evaluate | synthesize | benchmark.
 
-Exit codes: 0, all that was given was done; 2, something the user can mend, in one line; 3, done, but photographs were left
-out that may matter (damaged, too big, of a kind that is not read), each of which is named; 130, stopped by Ctrl-C.
+Exit codes: 0, all that was given was done; 2, something the user can mend, in one line; 3, done, but photographs were
+left out that may matter (damaged, too big, of a kind that is not read), each of which is named; 130, stopped by Ctrl-C.
 """
 import argparse
 import contextlib
@@ -304,7 +304,8 @@ def model_card(detector, dataset, num_trained: int) -> str:
 
 
 def _model(options):
-    """The detector with device, batch and preset as asked for, its threshold, where that comes from, and what the results hang on."""
+    """The detector with device, batch and preset as asked for, its threshold, where that comes from, and what the
+    results hang on."""
     from d3ad.app import judging
     from d3ad.calibration import threshold_for
     from d3ad.data import tree
@@ -344,7 +345,8 @@ def _model(options):
     guarantee = detector.guarantee and str(detector.guarantee)
     calibrated = getattr(getattr(detector, "calibration", None), "threshold", None)
     value = None if calibrated is None else float(calibrated)
-    return detector, value, guarantee or "threshold {:.4g}, a quantile of training images: new good images exceed it more often", key
+    guarantee = guarantee or "threshold {:.4g}, a quantile of training images: new good images exceed it more often"
+    return detector, value, guarantee, key
 
 
 def model_hash(folder: Path) -> str:
@@ -488,7 +490,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The command.  Returns its exit code, see the module."""
     options = parser().parse_args(arguments)
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
-        os.environ["TQDM_DISABLE"], sys.stdout = "1", open(os.devnull, "w", encoding="utf-8")
+        os.environ["TQDM_DISABLE"] = "1"
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open to the end of the process)
     try:
         return options.run(options) or 0
     except (ValueError, OSError, FloatingPointError) as error:

@@ -1,9 +1,9 @@
 """Any number of photographs: judged in portions, written as they are judged, gone on with after a kill.
 
-Beside the results lies `.d3ad`, a folder with what an earlier run wrote (so that the next one can take away that and nothing
-else), how far a run has come, and the pictures of the page in the making.  A portion counts once its rows stand in scores.csv
-and `.d3ad/run.json` says so; a run that goes on begins behind the last that counts, with the same portions as an undisturbed
-one, so its results are the same byte for byte.
+Beside the results lies `.d3ad`, a folder with what an earlier run wrote (so that the next one can take away that and
+nothing else), how far a run has come, and the pictures of the page in the making.  A portion counts once its rows stand
+in scores.csv and `.d3ad/run.json` says so; a run that goes on begins behind the last that counts, with the same
+portions as an undisturbed one, so its results are the same byte for byte.
 """
 import csv
 import hashlib
@@ -64,13 +64,15 @@ def portion_size(detector) -> int:
 
 
 def white_for(detector, entries: list[Entry]) -> int | None:
-    """The white of 16-bit images: the detector's, else what the photographs themselves say; None where there are none."""
+    """The white of 16-bit images: the detector's, else what the photographs themselves say; None where there are
+    none."""
     known = getattr(detector, "white", None)
     return known or white_of(entry.path for entry in entries if entry.kind == "image")
 
 
 def judged(detector, entries: list[Entry], white: int | None) -> Iterator[tuple]:
-    """(entry, prediction, i, size) for each image of one portion, image number i of the prediction, `size` the photograph's own.
+    """(entry, prediction, i, size) for each image of one portion, image number i of the prediction, `size` the
+    photograph's own.
 
     An entry that can't be read comes as (entry with its reason, None, 0, None); so do those that were left out before.
     """
@@ -134,7 +136,8 @@ class Out:
                                                         self.hidden / "run.json", self.hidden / "page")
 
     def begin(self, key: str) -> int:
-        """How many entries an unfinished run of the same key has done; where there is none, 0, and what an earlier run wrote goes."""
+        """How many entries an unfinished run of the same key has done; where there is none, 0, and what an earlier run
+        wrote goes."""
         tidy(self.folder)  # of a killed process
         self.page.mkdir(parents=True, exist_ok=True)
         try:
@@ -208,7 +211,8 @@ class Out:
 
 def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee: str, raw: bool = False,
           pictures: str = "all", coco: bool = False, key: str = "", progress: bool = False) -> Summary:
-    """Judge all entries of `d3ad.data.tree.collect` and write the results as they come; go on where a killed run stopped.
+    """Judge all entries of `d3ad.data.tree.collect` and write the results as they come; go on where a killed run
+    stopped.
 
     threshold: of scores and map values.  guarantee: one sentence on where it comes from, for the page.
     pictures: for "all", the "flagged" or "none".  coco: write the regions as coco.json, too.
@@ -341,7 +345,8 @@ def _files(place: Out, row: dict) -> list[str]:
 
 
 def as_coco(rows) -> dict:
-    """The regions above the threshold in COCO's form: bbox and area in the photograph's pixels, score the map's highest value there."""
+    """The regions above the threshold in COCO's form: bbox and area in the photograph's pixels, score the map's highest
+    value there."""
     images, annotations = [], []
     for row in rows:
         if row["state"] != JUDGED:

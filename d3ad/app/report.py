@@ -1,7 +1,8 @@
-"""What an inspector gets of a prediction: scores.csv, a heat map, an overlay and a mask per image, and one HTML file for all.
+"""What an inspector gets of a prediction: scores.csv, a heat map, an overlay and a mask per image, and one HTML file
+for all.
 
-Pictures have the photograph's own size where it is known.  The HTML file needs no network; beside the pictures that it holds it
-shows those in the folders beside it.
+Pictures have the photograph's own size where it is known.  The HTML file needs no network; beside the pictures that it
+holds it shows those in the folders beside it.
 """
 import base64
 import heapq
@@ -32,7 +33,8 @@ FINEST = 128         # pixels of a map on the page along each side
 
 def write_results(out: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str,
                   raw: bool = False) -> None:
-    """Write scores.csv, report.html and the folders heat_maps, overlays and masks (PNG), with `raw` also maps (NPY, float32).
+    """Write scores.csv, report.html and the folders heat_maps, overlays and masks (PNG), with `raw` also maps (NPY,
+    float32).
 
     names: what to call each image, such as its path below the folder.  images: (N, 3, H, W) in [-1, 1].
     guarantee: one sentence on where the threshold comes from.
@@ -74,7 +76,8 @@ def write_pictures(out: Path, stem: str, photograph: Image.Image, anomaly_map: T
 
 
 def brightest(threshold: float) -> float:
-    """The map value that is brightest in all pictures, so that they can be compared; it hangs on the threshold alone."""
+    """The map value that is brightest in all pictures, so that they can be compared; it hangs on the threshold
+    alone."""
     return BRIGHTEST * threshold if threshold > 0 else 1.0
 
 
@@ -101,7 +104,8 @@ def above_threshold(anomaly_map: Tensor, threshold: float, size: tuple[int, int]
 
 
 def boxes(above: np.ndarray, anomaly_map: Tensor) -> list[list[float]]:
-    """Each 8-connected region of a mask (height, width): x, y, width, height and area in its pixels, and the map's highest value.
+    """Each 8-connected region of a mask (height, width): x, y, width, height and area in its pixels, and the map's
+    highest value.
 
     The map (H, W) may be of another size.
     """
@@ -160,8 +164,8 @@ def write_page(file: Path, names: list[str], images: Tensor, prediction: Predict
 def item_of(photograph: Image.Image, anomaly_map: Tensor, reconstruction: Tensor, threshold: float) -> dict:
     """What the page holds of one image: input and reconstruction (JPEG), the map to look at (PNG) and its values.
 
-    The photograph is made as large as the map along its longer side.  Values are 16-bit steps over the map's own range, the
-    highest of each cell; rounding moves none past the threshold.
+    The photograph is made as large as the map along its longer side.  Values are 16-bit steps over the map's own range,
+    the highest of each cell; rounding moves none past the threshold.
     """
     side, (rows, columns) = max(anomaly_map.shape), anomaly_map.shape
     scale = side / max(photograph.size)
@@ -175,7 +179,8 @@ def item_of(photograph: Image.Image, anomaly_map: Tensor, reconstruction: Tensor
     steps = (grid - low) / ((high - low) or 1.0) * 65535
     steps = np.where(grid > threshold, np.ceil(steps), np.floor(steps)).clip(0, 65535).astype("<u2")
     return dict(image=_data_url(photograph.resize(size, Image.Resampling.BILINEAR), "jpeg"),
-                reconstruction=_data_url(Image.fromarray(_pixels(reconstruction)).resize(size, Image.Resampling.BILINEAR), "jpeg"),
+                reconstruction=_data_url(Image.fromarray(_pixels(reconstruction)).resize(size, Image.Resampling.BILINEAR),
+                                         "jpeg"),
                 map=_data_url(Image.fromarray(grey.astype(np.uint8)), "png"),
                 values=base64.b64encode(steps.tobytes()).decode(),
                 values_shape=list(steps.shape), values_range=[low, high])
@@ -185,8 +190,8 @@ def compose_page(file: Path, items: Iterable[dict], scores: list[float], thresho
                  num_shown: int, left_out: list[dict] | tuple = ()) -> None:
     """Write the page piece by piece: one item after the other, so that their pictures are never all in memory.
 
-    items: rows of the table, in order, those that are shown with what `item_of` gives.  left_out: path and state of each file
-    that was not judged.
+    items: rows of the table, in order, those that are shown with what `item_of` gives.  left_out: path and state of
+    each file that was not judged.
     """
     values = [*scores, threshold]
     margin = 0.05 * (max(values) - min(values)) or 1.0

@@ -1,8 +1,9 @@
 """ELPV: 2,624 solar cells under electroluminescence (Buerhop-Lopez et al. 2018; Deitsch et al. 2019). CC BY-NC-SA 4.0.
 
-It comes with the pip package `elpv-dataset` (``labels.csv`` and ``images/cellNNNN.png``, 300 x 300, grey), or lies in a folder of
-that layout. Each cell has the probability that it is defective, by experts: 0 is good here, 1 anomalous; what lies between is
-left out, and a note says how many. A fifth of the good cells, drawn at random, is for the test. There are no masks.
+It comes with the pip package `elpv-dataset` (``labels.csv`` and ``images/cellNNNN.png``, 300 x 300, grey), or lies in a
+folder of that layout. Each cell has the probability that it is defective, by experts: 0 is good here, 1 anomalous; what
+lies between is left out, and a note says how many. A fifth of the good cells, drawn at random, is for the test. There
+are no masks.
 """
 from importlib.util import find_spec
 from pathlib import Path

@@ -2,9 +2,9 @@
 
 * Images directly in it, or in folders by date, camera or shift: all are normal, for training; the test is empty.
 * A folder of good ones (``good``, ``OK``, ``normal`` ...) beside one folder per defect, as in anomalib's ``Folder``.
-  Good images for the test stand in ``good_test`` or the like; without such a folder a fifth of the good ones, drawn with
-  ``seed``, goes to the test.  Masks are optional, in ``masks/<defect>``, ``<defect>/masks`` or, beside one defect only,
-  directly in ``masks``; as ``<stem>.*`` or ``<stem>_mask.*``.  A defect has one for each image or none at all.
+  Good images for the test stand in ``good_test`` or the like; without such a folder a fifth of the good ones, drawn
+  with ``seed``, goes to the test.  Masks are optional, in ``masks/<defect>``, ``<defect>/masks`` or, beside one defect
+  only, directly in ``masks``; as ``<stem>.*`` or ``<stem>_mask.*``.  A defect has one for each image or none at all.
 
 Folders are read with all their sub-folders.  A name that may mean either is no guess: it is asked for, and the options
 ``good``, ``defects`` and ``masks`` (names of folders; "." is the folder itself) say what it holds.
@@ -106,7 +106,8 @@ def _settle(root, places, roles, problems):
         return
     for place, role in roles.items():
         where, first = (root if place == "." else root / place), good[0]
-        if role == "good" and place != first and names.meaning(first) == names.meaning(place) == "good" and _key(place) != _key(first):
+        if (role == "good" and place != first and names.meaning(first) == names.meaning(place) == "good"
+                and _key(place) != _key(first)):
             problems.append(f"{where}: good beside {first}; put both into one folder, or name one with --good and the "
                             "other with --defects")
         elif role == "mask" and not any(roles[other] in ("defect", "other") for other in roles):
@@ -166,7 +167,8 @@ def _anomalous(root, place, places, of, problems):
 
 
 def _keys(path, folder):
-    """What ties a mask to its image: the path below the defect's folder, else the name alone; without suffix, "_mask" and mask folders."""
+    """What ties a mask to its image: the path below the defect's folder, else the name alone; without suffix, "_mask"
+    and mask folders."""
     stem = names.normalised(path.stem)
     stem = stem.removesuffix("_mask") or stem
     inside = [names.normalised(part) for part in path.relative_to(folder).parts[:-1] if names.meaning(part) != "mask"]
@@ -182,7 +184,8 @@ def _put(masks: dict, entry: Entry, folder: Path, problems) -> None:
 
 
 def understood(root, places, roles, num_masks, left_out) -> str:
-    """One line on what was read as what: "12 good from good_test, 4 masks from gt, 3 defects from crack; not used: @eaDir"."""
+    """One line on what was read as what: "12 good from good_test, 4 masks from gt, 3 defects from crack; not used:
+    @eaDir"."""
     said = {"good": "good", "good test": "good (test)", "defect": "defects", "mask": "masks"}
     parts = []
     for place, found in places.items():
@@ -192,6 +195,6 @@ def understood(root, places, roles, num_masks, left_out) -> str:
         parts += [f"{count} {word} from {where}" for count, word in counts if count]
     below = [left.path.relative_to(root) for left in left_out]
     unused = list(dict.fromkeys(path.as_posix() if path.parts[0] in places else path.parts[0] for path in below))
-    more = f"; not used: {', '.join(unused[:10])}" + (f" and {len(unused) - 10} more"
-                                                      if len(unused) > 10 else "") if unused else ""
+    others = f" and {len(unused) - 10} more" if len(unused) > 10 else ""
+    more = f"; not used: {', '.join(unused[:10])}{others}" if unused else ""
     return ", ".join(parts) + more

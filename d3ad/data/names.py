@@ -1,7 +1,7 @@
 """What the name of a folder or a file means: the one table that every reader of folders uses.
 
-Names are compared without regard to case, to the form of Unicode (composed or not), and to whether words are joined by a
-blank, a dash, a point or an underscore: "Good Test", "good-test" and "GOOD_TEST" are one name.
+Names are compared without regard to case, to the form of Unicode (composed or not), and to whether words are joined by
+a blank, a dash, a point or an underscore: "Good Test", "good-test" and "GOOD_TEST" are one name.
 """
 import re
 import unicodedata
@@ -16,7 +16,8 @@ SYSTEM = frozenset("@eadir #recycle #snapshot $recycle_bin recycler macosx syste
                    "thumbs_db ehthumbs_db desktop_ini icon\r".split())
 UNCLEAR = frozenset("all images image img imgs pictures photos data dataset new old misc other others unknown unsorted "
                     "todo rework label labels".split())
-# Words of sub-folders that only sort photographs: by date, shift, camera, lot; single letters and digits may stand beside them.
+# Words of sub-folders that only sort photographs: by date, shift, camera, lot; single letters and digits may stand
+# beside them.
 GROUP = frozenset("shift schicht cam camera kamera line linie lot batch charge day tag week kw run series station view "
                   "light part tray box dcim early late night morning evening noon fr\u00fch sp\u00e4t nacht frueh "
                   "spaet canon nikon date datum hour mon tue wed thu fri sat sun monday tuesday wednesday thursday "
@@ -36,9 +37,10 @@ def is_hidden(name: str) -> bool:
 def meaning(name: str) -> str:
     """What a folder of this name holds.
 
-    "good", "good test" (good, held back for the test), "defect" (anomalous of any kind), "mask", "test" or "train" (a split,
-    which says nothing of good or anomalous), "group" (a date, a camera, a shift), "system" (nobody's photographs),
-    "unclear" (such as "good2" or "images"), or "other": where good ones stand beside it, the name of a defect.
+    "good", "good test" (good, held back for the test), "defect" (anomalous of any kind), "mask", "test" or "train" (a
+    split, which says nothing of good or anomalous), "group" (a date, a camera, a shift), "system" (nobody's
+    photographs), "unclear" (such as "good2" or "images"), or "other": where good ones stand beside it, the name of a
+    defect.
     """
     if is_hidden(name):
         return "system"

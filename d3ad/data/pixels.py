@@ -13,7 +13,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", 
 # Photographs that Pillow can't open: never to be passed over as if they were no images.
 UNREAD_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf",
                              ".rw2", ".exr", ".hdr", ".fits", ".dcm", ".svg", ".psd"})
-WITH_MAGIC = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")  # known by their first bytes
+# known by their first bytes
+WITH_MAGIC = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 FORMATS = (*WITH_MAGIC, "DIB", "TGA", "PCX")
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF", "HEIF")
 DEPTHS = (255, 1023, 4095, 16383, 65535)  # white of 8, 10, 12, 14 and 16 bits
@@ -43,7 +44,8 @@ def load_with_size(path, size, white: int | None = None, strict: bool = True) ->
 
 
 def to_tensor(image: Image.Image, size: int, white: int = 65535) -> Tensor:
-    """A picture of mode "RGB", or "F" with values up to `white`, as (3, size, size) in [-1, 1]; size may be (width, height)."""
+    """A picture of mode "RGB", or "F" with values up to `white`, as (3, size, size) in [-1, 1]; size may be (width,
+    height)."""
     highest = white if image.mode == "F" else 255
     shape = (size, size) if isinstance(size, int) else size
     pixels = torch.from_numpy(np.array(image.resize(shape, Image.Resampling.BILINEAR), np.float32))
@@ -106,7 +108,8 @@ def mask_remark(path: Path) -> str:
         return f"{path}: a mask saved with losses, cut at half of its highest value; PNG keeps edges exact"
     between = int(((values > 0) & (values < values.max())).sum()) if values.size else 0
     many = len(np.unique(values[::7, ::7])) > 16
-    return f"{path}: {between} pixels between black and white count as anomalous; draw masks in two values" if many else ""
+    return (f"{path}: {between} pixels between black and white count as anomalous; draw masks in two values"
+            if many else "")
 
 
 def shrink(mask: np.ndarray, size: int, keep_small: bool = True) -> np.ndarray:
@@ -115,10 +118,12 @@ def shrink(mask: np.ndarray, size: int, keep_small: bool = True) -> np.ndarray:
     small = np.array(resized) > 0.5
     if not keep_small or (mask.shape[0] <= size and mask.shape[1] <= size):
         return small
-    regions, count = ndimage.label(mask, np.ones((3, 3), int))
+    regions, _ = ndimage.label(mask, np.ones((3, 3), int))
     for number, place in enumerate(ndimage.find_objects(regions), 1):
         rows, columns = np.nonzero(regions[place] == number)
-        cells = ((rows + place[0].start) * size // mask.shape[0]) * size + (columns + place[1].start) * size // mask.shape[1]
+        row, column = ((index + side.start) * size // length
+                       for index, side, length in zip((rows, columns), place, mask.shape))
+        cells = row * size + column
         cells, covered = np.unique(cells, return_counts=True)
         if not small.ravel()[cells].any():
             small.ravel()[cells[2 * covered >= covered.max()]] = True
@@ -126,10 +131,11 @@ def shrink(mask: np.ndarray, size: int, keep_small: bool = True) -> np.ndarray:
 
 
 def white_of(paths) -> int | None:
-    """The white of 16-bit grey pictures: the smallest of `DEPTHS` that all their values fit in; None where there is none.
+    """The white of 16-bit grey pictures: the smallest of `DEPTHS` that all their values fit in; None where there is
+    none.
 
-    Cameras write 10, 12 or 14 bits into files of 16.  Only 16-bit pictures are decoded; what can't be read is left to others
-    to complain about.
+    Cameras write 10, 12 or 14 bits into files of 16.  Only 16-bit pictures are decoded; what can't be read is left to
+    others to complain about.
     """
     highest = -1
     for path in paths:

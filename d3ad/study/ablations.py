@@ -194,7 +194,8 @@ def method_means(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def leads(means: pd.DataFrame, own: str) -> pd.DataFrame:
-    """How far one method is ahead of the best other one: a row per metric, with `own`, `best other`, `other` and `lead`.
+    """How far one method is ahead of the best other one: a row per metric, with `own`, `best other`, `other` and
+    `lead`.
 
     means: a row per method, a column per metric in percent.  own: a row's name.
     Raises KeyError where `means` has no such row.
@@ -205,7 +206,8 @@ def leads(means: pd.DataFrame, own: str) -> pd.DataFrame:
 
 
 def component_gains(frame: pd.DataFrame) -> pd.DataFrame:
-    """What each component of Table 5 adds, in points: a row per step from one combination to the next, a column per metric.
+    """What each component of Table 5 adds, in points: a row per step from one combination to the next, a column per
+    metric.
 
     frame: of `summary` over `TABLE5`; its means over categories and seeds are compared.
     """

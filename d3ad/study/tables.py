@@ -95,7 +95,8 @@ def of_dataset(workspace: Workspace, frame: pd.DataFrame, name: str, *metrics: s
                average_only: bool = False) -> pd.DataFrame:
     """The rows of one dataset under the profile's split, with the columns that a table of the paper has.
 
-    frame: of `comparison.compared`, in percent.  name: "visa", "btad", "mvtec" or "mtd".  metrics: "i_auroc", "p_auroc", "pro".
+    frame: of `comparison.compared`, in percent.  name: "visa", "btad", "mvtec" or "mtd".  metrics: "i_auroc",
+    "p_auroc", "pro".
     average_only: leave the single categories out.  Without a row where the profile holds nothing of that dataset.
     """
     rows = frame[(frame["dataset"] == workspace.title(name)) & (frame["split"] == workspace.study.split)]
