@@ -179,7 +179,8 @@ def item_of(photograph: Image.Image, anomaly_map: Tensor, reconstruction: Tensor
     steps = (grid - low) / ((high - low) or 1.0) * 65535
     steps = np.where(grid > threshold, np.ceil(steps), np.floor(steps)).clip(0, 65535).astype("<u2")
     return dict(image=_data_url(photograph.resize(size, Image.Resampling.BILINEAR), "jpeg"),
-                reconstruction=_data_url(Image.fromarray(_pixels(reconstruction)).resize(size, Image.Resampling.BILINEAR),
+                reconstruction=_data_url(Image.fromarray(_pixels(reconstruction)).resize(size,
+                                                                                    Image.Resampling.BILINEAR),
                                          "jpeg"),
                 map=_data_url(Image.fromarray(grey.astype(np.uint8)), "png"),
                 values=base64.b64encode(steps.tobytes()).decode(),
