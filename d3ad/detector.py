@@ -279,7 +279,8 @@ class D3AD:
         parts = {"features": (self.backbone.state_dict(), {"name": self.backbone.name}),
                  "conditioning": ({"reference": self.conditioning.reference}, {}),
                  "calibration": (vars(self.calibration) | {"images": self.calibration_images}, {})}
-        settings = {"autoencoder": self.codec.kind, "preset": self.preset, "config": self.config.to_dict(), "losses": self.losses,
+        settings = {"autoencoder": self.codec.kind, "preset": self.preset, "config": self.config.to_dict(),
+                    "losses": self.losses,
                     "threshold": asdict(self.guarantee) if self.guarantee else None, "white": self.white}
         return checkpoint.save(Path(folder), models, parts, settings, card)
 
@@ -356,7 +357,8 @@ def pick_device(name: str) -> torch.device:
     """ "auto": cuda, then mps, then cpu.  Raises ValueError for a device that this machine or this PyTorch hasn't."""
     has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(name, lambda: True)
     if not has():
-        raise ValueError(f"device = {name}, but this PyTorch sees no {name.upper()} on this machine: device = auto or cpu")
+        raise ValueError(f"device = {name}, but this PyTorch sees no {name.upper()} on this machine: device = auto or "
+                         "cpu")
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,4 +1,5 @@
-"""Images as D3AD takes them: whatever a caller has becomes one Tensor; which few of many; the seed that an image carries."""
+"""Images as D3AD takes them: whatever a caller has becomes one Tensor; which few of many; the seed that an image
+carries."""
 import warnings
 import zlib
 from collections.abc import Callable, Hashable, Iterable
@@ -16,29 +17,34 @@ class RangeWarning(UserWarning):
     """Image values that may be in another range than they are taken for."""
 
 
-def as_images(images, size: int, split: str, white: int | None = None, value_range: tuple[float, float] | None = None) -> Tensor:
-    """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W), or a DataLoader, as a Tensor (N, 3, size, size) on the CPU.
+def as_images(images, size: int, split: str, white: int | None = None,
+              value_range: tuple[float, float] | None = None) -> Tensor:
+    """A folder, a `d3ad.data.Dataset`, a Tensor (N, 3, H, W), or a DataLoader, as a Tensor (N, 3, size, size) on the
+    CPU.
 
-    A folder or Dataset gives its images of `split`: "train", "test" (of a folder every image in it and below), or "good", the
-    test images that are known to be good (of a folder, where nothing is known, all).
-    A Tensor or numpy array holds values in [-1, 1], or bytes; arrays may have the channels last.  A DataLoader, or any iterable
-    of batches, gives such Tensors, tuples that begin with one, or dicts with one as "image".
+    A folder or Dataset gives its images of `split`: "train", "test" (of a folder every image in it and below), or
+    "good", the test images that are known to be good (of a folder, where nothing is known, all).
+    A Tensor or numpy array holds values in [-1, 1], or bytes; arrays may have the channels last.  A DataLoader, or any
+    iterable of batches, gives such Tensors, tuples that begin with one, or dicts with one as "image".
     white: of 16-bit files, see `d3ad.data.load_image`; None: as the images themselves say.
-    value_range: of what isn't read from files, such as (0, 1); None: [-1, 1] for floats, with a `RangeWarning` where no value
-    lies below 0, and 0 to 255 for bytes.
+    value_range: of what isn't read from files, such as (0, 1); None: [-1, 1] for floats, with a `RangeWarning` where no
+    value lies below 0, and 0 to 255 for bytes.
     Raises ValueError for another shape, values that aren't finite or lie outside the range, or no image.
     """
     if isinstance(images, (str, Path)):
         images, split = open_folder(images, split), "train" if split == "train" else "test"
-    if not isinstance(images, (Tensor, np.ndarray)) and hasattr(images, "fingerprint"):  # a Dataset, known without its import
+    # a Dataset, known without its import
+    if not isinstance(images, (Tensor, np.ndarray)) and hasattr(images, "fingerprint"):
         images, split = (images.good(), "test") if split == "good" else (images, split)
         return images.images(split, size, white)
     if isinstance(images, np.ndarray) and images.dtype.kind in "uif":
         images = torch.from_numpy(np.ascontiguousarray(images))
-        images = images.permute(0, 3, 1, 2) if images.ndim == 4 and images.shape[1] != 3 and images.shape[3] == 3 else images
+        if images.ndim == 4 and images.shape[1] != 3 and images.shape[3] == 3:
+            images = images.permute(0, 3, 1, 2)
     if isinstance(images, Iterable) and not isinstance(images, (Tensor, np.ndarray)):
         batches = [_images_of(batch) for batch in images]
-        images = torch.cat(batches) if batches and all(isinstance(b, Tensor) and b.ndim == 4 for b in batches) else images
+        if batches and all(isinstance(batch, Tensor) and batch.ndim == 4 for batch in batches):
+            images = torch.cat(batches)
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
         raise ValueError("images must be a folder, a d3ad.data.Dataset, a Tensor (N, 3, H, W) or a DataLoader of such; "
                          f"got {_describe(images)}")
@@ -51,7 +57,8 @@ def as_images(images, size: int, split: str, white: int | None = None, value_ran
 
 
 def open_folder(folder: Path | str, split: str):
-    """The `d3ad.data.Dataset` of a folder: its good images for "train", else every image in it and below ("good": those known to be).
+    """The `d3ad.data.Dataset` of a folder: its good images for "train", else every image in it and below ("good": those
+    known to be).
 
     Warns of files that may be photographs and are left out.  Raises `d3ad.data.DataError` where it holds no image.
     """
@@ -68,11 +75,13 @@ def _in_range(images: Tensor, value_range: tuple[float, float] | None) -> Tensor
     low, high = value_range or ((0, 255) if images.dtype == torch.uint8 else (-1, 1))
     slack = 0.0005 * (high - low)
     images = images.float()
-    if not all(part.isfinite().all() for part in images.split(256)) or images.min() < low - slack or images.max() > high + slack:
+    finite = all(part.isfinite().all() for part in images.split(256))
+    if not finite or images.min() < low - slack or images.max() > high + slack:
         raise ValueError(f"image values must be finite and lie in [{low:g}, {high:g}]")
     if value_range is None and (low, high) == (-1, 1) and images.min() >= 0 and images.max() > images.min():
-        warnings.warn("no image value lies below 0: the images are taken as [-1, 1], where 0 is mid-grey; give value_range=(0, 1) if white "
-                      "is 1 and black 0, or (-1, 1) if they are right", RangeWarning, stacklevel=4)
+        warnings.warn("no image value lies below 0: the images are taken as [-1, 1], where 0 is mid-grey; give "
+                      "value_range=(0, 1) if white is 1 and black 0, or (-1, 1) if they are right", RangeWarning,
+                      stacklevel=4)
     return images if (low, high) == (-1, 1) else (images - low) * (2 / (high - low)) - 1
 
 
@@ -111,17 +120,21 @@ def every_nth(images: Tensor, count: int) -> Tensor:
 @torch.no_grad()
 def in_batches(function: Callable[[Tensor], dict[Hashable, Tensor]], images: Tensor, batch_size: int,
                device: torch.device | str = "cpu") -> dict[Hashable, Tensor]:
-    """What `function` says of images (N, ...), a batch of at most `batch_size` at a time: its Tensors, each (N, ...), on the CPU.
+    """What `function` says of images (N, ...), a batch of at most `batch_size` at a time: its Tensors, each (N, ...),
+    on the CPU.
 
-    function: takes a batch (B, ...) on `device`, and returns a dict of Tensors (B, ...), with the same keys for each batch.
+    function: takes a batch (B, ...) on `device`, and returns a dict of Tensors (B, ...), with the same keys for each
+    batch.
     Raises ValueError where there is no image.
     """
     if len(images) == 0:
         raise ValueError("there is no image to look at")
-    parts = [{key: value.cpu() for key, value in function(batch.to(device)).items()} for batch in images.split(batch_size)]
+    parts = [{key: value.cpu() for key, value in function(batch.to(device)).items()}
+             for batch in images.split(batch_size)]
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 def image_seed(image: Tensor, seed: int) -> int:
     """A seed that belongs to the image's content, so that neither batch nor file order changes its score."""
-    return seed * 2 ** 33 + 2 * zlib.crc32(image.detach().cpu().contiguous().numpy().tobytes())  # the odd one behind is free
+    # the odd one behind is free
+    return seed * 2 ** 33 + 2 * zlib.crc32(image.detach().cpu().contiguous().numpy().tobytes())

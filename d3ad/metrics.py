@@ -3,10 +3,11 @@
 PRO is the official definition (Bergmann et al. 2019): the mean overlap with each 8-connected defect region, against the
 false positive rate over all normal pixels, every threshold counted, integrated up to a limit of 0.3 and divided by it.
 
-PRO and P-AUROC are computed from ranks, without a curve.  A pixel of a defect is found at every threshold up to its own score;
-the false positive rate there is the share of normal pixels that score higher.  So AUROC is the mean, over anomalous pixels, of
-one minus that share; and PRO the mean over regions of how far each pixel's share stays below the limit.  Only normal scores
-are sorted, and a few anomalous ones looked up among them.  Counts are exact: sums of ones in float32 lose pixels above 16.7 million.
+PRO and P-AUROC are computed from ranks, without a curve.  A pixel of a defect is found at every threshold up to its own
+score; the false positive rate there is the share of normal pixels that score higher.  So AUROC is the mean, over
+anomalous pixels, of one minus that share; and PRO the mean over regions of how far each pixel's share stays below the
+limit.  Only normal scores are sorted, and a few anomalous ones looked up among them.  Counts are exact: sums of ones in
+float32 lose pixels above 16.7 million.
 
 Arguments may be numpy arrays or torch tensors, of any shape that fits.
 Memory: 441 maps of 256 x 256 in float32 (BTAD's class 03, 116 MB) take 0.3 GB beside them.
@@ -26,7 +27,8 @@ EIGHT_CONNECTED = np.ones((3, 3), dtype=int)
 
 
 def image_auroc(scores, labels) -> float:
-    """I-AUROC of image scores (N,) against labels (N,), 1 = anomalous.  Raises ValueError where one class is missing."""
+    """I-AUROC of image scores (N,) against labels (N,), 1 = anomalous.  Raises ValueError where one class is
+    missing."""
     scores, labels = _array(scores).ravel(), _positive(labels).ravel()
     _check(scores, labels, "image")
     return float(roc_auc_score(labels, scores))
@@ -52,8 +54,8 @@ def pro(maps, masks, fpr_limit: float = 0.3, area: tuple[float, float] = (0.0, 1
 
     Ties are merged and integrated by trapezoids, the last one cut at `fpr_limit` by linear interpolation.
     area: only regions whose share of the image lies in (low, high] count; the others' pixels are left out.
-    Raises ValueError for NaN, shapes that differ, no region (`NoRegion` where none is of that area), no normal pixel, or a
-    limit outside (0, 1].
+    Raises ValueError for NaN, shapes that differ, no region (`NoRegion` where none is of that area), no normal pixel,
+    or a limit outside (0, 1].
     """
     return _pro(_pixels(maps, masks, fpr_limit), fpr_limit, area)
 
@@ -63,7 +65,8 @@ def pro_by_area(maps, masks, areas: dict[str, tuple[float, float]], fpr_limit: f
     return pro_of_areas(_pixels(maps, masks, fpr_limit), areas, fpr_limit)
 
 
-def pro_of_areas(pixels: "Pixels", areas: dict[str, tuple[float, float]], fpr_limit: float = 0.3) -> dict[str, float | None]:
+def pro_of_areas(pixels: "Pixels", areas: dict[str, tuple[float, float]],
+                 fpr_limit: float = 0.3) -> dict[str, float | None]:
     """`pro_by_area` of pixels that are counted already."""
     found = {}
     for name, area in areas.items():
@@ -75,7 +78,8 @@ def pro_of_areas(pixels: "Pixels", areas: dict[str, tuple[float, float]], fpr_li
 
 
 def _pro(pixels: "Pixels", limit: float, area: tuple[float, float]) -> float:
-    """The weighted mean, over defect pixels, of how far their false positive rate stays below the limit, over the limit.
+    """The weighted mean, over defect pixels, of how far their false positive rate stays below the limit, over the
+    limit.
 
     Where normal pixels tie with a defect pixel, it is found little by little: a ramp from `above` to `upto`.
     """
@@ -99,7 +103,8 @@ def pro_200(maps, masks, fpr_limit: float = 0.3) -> float:
 
 def pro_200_of(pixels: "Pixels", thresholds: np.ndarray, fpr: np.ndarray, fpr_limit: float = 0.3) -> float:
     """`pro_200` from the share of normal pixels above each threshold, thresholds falling."""
-    overlap = np.append(np.cumsum(_weights(pixels, (0.0, 1.0))[::-1])[::-1], 0)[np.searchsorted(pixels.scores, thresholds, "right")]
+    overlap = np.append(np.cumsum(_weights(pixels, (0.0, 1.0))[::-1])[::-1],
+                        0)[np.searchsorted(pixels.scores, thresholds, "right")]
     kept = fpr < fpr_limit
     largest = fpr[kept].max() if kept.any() else 0.0
     return float(np.clip(np.trapezoid(overlap[kept], fpr[kept] / largest), 0, 1)) if largest > 0 else 0.0
@@ -144,7 +149,8 @@ def regions_of(anomaly_map: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _weights(pixels: Pixels, area: tuple[float, float]) -> np.ndarray:
-    """What each anomalous pixel adds to the mean overlap: 1 / (its region's area x number of regions), 0 where it is left out."""
+    """What each anomalous pixel adds to the mean overlap: 1 / (its region's area x number of regions), 0 where it is
+    left out."""
     low, high = area[0] * pixels.num_pixels, area[1] * pixels.num_pixels
     num_regions = np.count_nonzero((pixels.region_areas > low) & (pixels.region_areas <= high))
     if num_regions == 0:
@@ -173,4 +179,5 @@ def _check(scores: np.ndarray, labels: np.ndarray, what: str) -> None:
     if not np.isfinite(scores).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} {what} scores are NaN or infinite")
     if not labels.any() or labels.all():
-        raise ValueError(f"both normal and anomalous {what}s are needed; all are {'anomalous' if labels.any() else 'normal'}")
+        raise ValueError(f"both normal and anomalous {what}s are needed; all are "
+                         f"{'anomalous' if labels.any() else 'normal'}")

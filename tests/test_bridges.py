@@ -121,8 +121,10 @@ def test_an_export_gives_predicts_scores_without_this_package(fitted, images, tm
         files.append(tmp_path / f"{i}.png")
         Image.fromarray(((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(files[-1])
     export.export(fitted, tmp_path / "out")
-    code = "import runpy, sys; runpy.run_path(sys.argv[0], run_name='__main__'); assert not any(n.split('.')[0] == 'd3ad' for n in sys.modules)"
-    command = [sys.executable, "-c", f"import sys; sys.argv = sys.argv[1:]; {code}", tmp_path / "out" / "verdict.py", tmp_path / "out", *files]
+    code = ("import runpy, sys; runpy.run_path(sys.argv[0], run_name='__main__'); "
+            "assert not any(n.split('.')[0] == 'd3ad' for n in sys.modules)")
+    command = [sys.executable, "-c", f"import sys; sys.argv = sys.argv[1:]; {code}", tmp_path / "out" / "verdict.py",
+               tmp_path / "out", *files]
     said = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, check=True).stdout
     found = [json.loads(line) for line in said.splitlines()]
     expected = fitted.predict(torch.stack([data.load_image(file, 64) for file in files]))

@@ -1,4 +1,5 @@
-"""Cases from the field: each script under cases/ is what went wrong for somebody who inspects parts, and must behave now."""
+"""Cases from the field: each script under cases/ is what went wrong for somebody who inspects parts, and must behave
+now."""
 import contextlib
 import io
 import runpy

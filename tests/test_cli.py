@@ -32,7 +32,8 @@ def test_predict_writes_scores_and_pictures(drawn, model, tmp_path, capsys):
     folder = drawn / "mvtec_anomaly_detection" / "weave" / "test" / "hole"
     assert main(["predict", str(model), str(folder), "--out", str(tmp_path)]) == 0
     table = pd.read_csv(tmp_path / "scores.csv")
-    assert list(table) == ["path", "score", "t_hat", "is_anomalous", "threshold", "state", "width", "height", "boxes", "picture"]
+    assert list(table) == ["path", "score", "t_hat", "is_anomalous", "threshold", "state", "width", "height", "boxes",
+                           "picture"]
     for kind in ("heat_maps", "overlays", "masks"):
         assert len(table) == len(list((tmp_path / kind).glob("*.png"))) == len(list(folder.iterdir()))
     assert table["path"].tolist() == sorted(path.name for path in folder.iterdir()) and not (tmp_path / "maps").exists()

@@ -100,7 +100,8 @@ def test_averages_of_a_file_are_not_rounded_twice(tmp_path):
 
 def test_what_a_profile_leaves_out_is_said():
     text = comparison.left_out(["SPADE", "PaDiM", "PatchCore"])
-    assert text.startswith("Not measured in this profile") and text.endswith("(need training; measured in other profiles).")
+    assert text.startswith("Not measured in this profile")
+    assert text.endswith("(need training; measured in other profiles).")
     assert "DRAEM" in text and "PaDiM" not in text
     assert "SPADE, PaDiM, PatchCore (not in this profile's list)" in comparison.left_out([])
     assert comparison.left_out(list(baselines.BASELINES)).startswith("All of")

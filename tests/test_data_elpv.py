@@ -1,4 +1,5 @@
-"""The solar cells: a tiny set in the package's layout, the package itself where it is installed, and what is said without it."""
+"""The solar cells: a tiny set in the package's layout, the package itself where it is installed, and what is said
+without it."""
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +12,8 @@ from d3ad.data import elpv
 def root(tmp_path):
     """Ten good mono cells, three defective, two uncertain, and one poly cell."""
     states = ["0.0"] * 10 + ["1.0"] * 3 + ["0.3333333333333333", "0.6666666666666666"]
-    lines = [f"images/cell{i:04d}.png  {state}  mono" for i, state in enumerate(states)] + ["images/cell0099.png  0.0  poly"]
+    lines = [f"images/cell{i:04d}.png  {state}  mono"
+             for i, state in enumerate(states)] + ["images/cell0099.png  0.0  poly"]
     (tmp_path / "images").mkdir()
     for line in lines:
         Image.fromarray(np.zeros((30, 30), np.uint8)).save(tmp_path / line.split()[0])
@@ -23,7 +25,8 @@ def test_good_and_defective_cells_are_divided_and_the_uncertain_left_out(root):
     cells = data.load("elpv", root, "mono", seed=0)
     assert [len(cells.train), cells.labels("test").tolist()] == [8, [0, 0, 1, 1, 1]]
     assert "2 cells of uncertain state are left out" in cells.notes[-1]
-    assert not {s.image for s in cells.train} & {s.image for s in cells.test} and all(s.mask is None for s in cells.test)
+    assert not {s.image for s in cells.train} & {s.image for s in cells.test}
+    assert all(s.mask is None for s in cells.test)
     others = data.load("elpv", root, "mono", seed=1)
     assert others.train != cells.train and data.load("elpv", root, "mono", seed=0).train == cells.train
 

@@ -8,7 +8,7 @@ import torch
 from d3ad import D3AD, data, maps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-import explore_settings as explore  # noqa: E402
+import explore_settings as explore
 
 
 def test_drawn_defects_change_the_image_where_they_say(images):
@@ -40,7 +40,8 @@ def test_held_out_images_are_training_images_that_are_not_trained_on(category, m
 
 
 def test_maps_are_fused_as_the_detector_fuses_them(tiny, images):
-    found = D3AD(tiny.replace(calibration_images=10, calibration_levels=3, standardise=True, num_steps=2, weight=0.3)).fit(images)
+    found = D3AD(tiny.replace(calibration_images=10, calibration_levels=3, standardise=True, num_steps=2,
+                              weight=0.3)).fit(images)
     steps = found.calibration.levels
     with torch.no_grad():
         raw, levels = explore.look(found, images), [explore.look(found, images, int(step)) for step in steps]

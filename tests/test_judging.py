@@ -44,8 +44,10 @@ def loaded(monkeypatch):
 # ---- names and folders ----
 
 @pytest.mark.parametrize("meant, called", {
-    "good": "good Good OK ok normal NORMAL train_good Pass i.O.", "good test": "good_test test-good OK_Test normal.test",
-    "defect": "NG nok bad not_good n.i.O. test_bad Anomaly", "mask": "gt Masks ground_truth masks_crack crack_mask Ground-Truth",
+    "good": "good Good OK ok normal NORMAL train_good Pass i.O.",
+    "good test": "good_test test-good OK_Test normal.test",
+    "defect": "NG nok bad not_good n.i.O. test_bad Anomaly",
+    "mask": "gt Masks ground_truth masks_crack crack_mask Ground-Truth",
     "unclear": "good2 images old_good labels ok_parts", "test": "test VAL validation", "train": "train Training",
     "group": "2024-01-02 cam1 shift_2 early KW12 100CANON A", "system": ".git @eaDir __MACOSX Thumbs.db ._a.png ~$x",
     "other": "crack Kratzer broken_large dent scratch_neck"}.items())
@@ -58,13 +60,15 @@ def test_names_are_compared_composed_or_not():
 
 
 def test_a_folder_is_read_as_its_note_says(tmp_path):
-    for name in ("Good/cam1/1.png", "Good/cam2/1.png", "good_test/9.png", "crack/a.png", "crack/b.png", "gt/a.png", "gt/b_mask.png",
-                 "@eaDir/x.png"):
+    for name in ("Good/cam1/1.png", "Good/cam2/1.png", "good_test/9.png", "crack/a.png", "crack/b.png", "gt/a.png",
+                 "gt/b_mask.png", "@eaDir/x.png"):
         photograph(tmp_path / name)
     (tmp_path / "Good/Thumbs.db").write_bytes(b"cache")
     dataset = data.load("folder", tmp_path)
-    assert dataset.notes == ("2 good from Good, 2 defects from crack, 1 good (test) from good_test, 2 masks from gt; not used: @eaDir, Good/Thumbs.db",)
-    assert [s.image.parent.name for s in dataset.train] == ["cam1", "cam2"] and dataset.labels("test").tolist() == [0, 1, 1]
+    assert dataset.notes == ("2 good from Good, 2 defects from crack, 1 good (test) from good_test, 2 masks from gt; "
+                             "not used: @eaDir, Good/Thumbs.db",)
+    assert [s.image.parent.name for s in dataset.train] == ["cam1", "cam2"]
+    assert dataset.labels("test").tolist() == [0, 1, 1]
     assert [s.mask.name for s in dataset.test if s.label] == ["a.png", "b_mask.png"]
     assert {str(left.path.relative_to(tmp_path)) for left in dataset.left_out} == {"Good/Thumbs.db", "@eaDir/x.png"}
 
@@ -99,8 +103,8 @@ def test_an_answer_settles_it(tmp_path):
 
 
 parts = st.sampled_from(["good", "OK", "gt", "masks", "2024-01-02", "cam 1", "@eaDir", ".git", "crack", "a", "é"])
-files = st.sampled_from(["1.png", "1_mask.png", "2.JPG", "x", "notes.txt", "Thumbs.db", "i.heic", ".hidden.png", "empty.png", "pages.tif",
-                         "bad.png", "a\nb.png", "deep.png"])
+files = st.sampled_from(["1.png", "1_mask.png", "2.JPG", "x", "notes.txt", "Thumbs.db", "i.heic", ".hidden.png",
+                         "empty.png", "pages.tif", "bad.png", "a\nb.png", "deep.png"])
 
 
 def content(name: str) -> bytes:
@@ -132,7 +136,8 @@ def test_every_file_is_judged_or_a_mask_or_listed(found):
         table = pd.read_csv(out / "scores.csv", keep_default_na=False)
         judged = table.loc[table["state"] == "judged", "path"].tolist()
         masks, listed = [e.name for e in entries if e.kind == "mask"], [e.name for e in summary.left_out]
-        assert sorted(judged + masks + listed) == sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+        assert sorted(judged + masks + listed) == sorted(p.relative_to(root).as_posix() for p in root.rglob("*")
+                                                         if p.is_file())
         assert sorted(listed) == sorted(table.loc[table["state"] != "judged", "path"])
         assert len(judged) == summary.num_judged and all(summary.left_out[i].reason for i in range(len(listed)))
 
@@ -153,15 +158,19 @@ def test_results_are_in_the_photographs_size_with_boxes(loaded, tmp_path, capsys
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(tmp_path / "p/turned.jpg", exif=exif)
-    assert cli.main(["predict", "m", str(tmp_path / "p"), "--out", str(tmp_path / "out"), "--coco", "--threshold", "0.6"]) == 0
+    assert cli.main(["predict", "m", str(tmp_path / "p"), "--out", str(tmp_path / "out"), "--coco", "--threshold",
+                     "0.6"]) == 0
     table = pd.read_csv(tmp_path / "out/scores.csv").set_index("path")
-    assert table.loc["wide.png", ["width", "height"]].tolist() == [160, 90] and table.loc["turned.jpg", ["width", "height"]].tolist() == [90, 160]
+    assert table.loc["wide.png", ["width", "height"]].tolist() == [160, 90]
+    assert table.loc["turned.jpg", ["width", "height"]].tolist() == [90, 160]
     (x, y, width, height, area, score), = json.loads(table.loc["wide.png", "boxes"])
-    assert abs(x - 100) < 10 and abs(y - 20) < 6 and abs(width - 40) < 20 and abs(height - 30) < 12 and 0.6 < score <= 1 and area <= width * height
+    assert abs(x - 100) < 10 and abs(y - 20) < 6 and abs(width - 40) < 20 and abs(height - 30) < 12
+    assert 0.6 < score <= 1 and area <= width * height
     sizes = {path.parent.name: Image.open(path).size for path in (tmp_path / "out").rglob("*_wide.png")}
     assert sizes == dict.fromkeys(("heat_maps", "overlays", "masks"), (160, 90))
     coco = json.loads((tmp_path / "out/coco.json").read_text())
-    assert [image["file_name"] for image in coco["images"]] == ["turned.jpg", "wide.png"] and coco["annotations"][1]["bbox"] == [x, y, width, height]
+    assert [image["file_name"] for image in coco["images"]] == ["turned.jpg", "wide.png"]
+    assert coco["annotations"][1]["bbox"] == [x, y, width, height]
 
 
 def test_a_flagged_photograph_has_a_marked_pixel_whatever_its_size():
@@ -184,8 +193,10 @@ def test_out_is_emptied_of_what_a_run_wrote_and_of_nothing_else(loaded, tmp_path
     with (out / ".d3ad/written.txt").open("a") as record:
         record.write("../monday/a.png\n/etc/hostname\n")  # not names that a run writes down
     assert cli.main(["predict", "m", str(tmp_path / "tuesday"), "--out", str(out)]) == 0
-    left = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file() and ".d3ad" not in path.parts)
-    assert left == ["heat_maps/0000_z.png", "heat_maps/mine.png", "masks/0000_z.png", "notes.txt", "overlays/0000_z.png", "report.html", "scores.csv"]
+    left = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()
+                  and ".d3ad" not in path.parts)
+    assert left == ["heat_maps/0000_z.png", "heat_maps/mine.png", "masks/0000_z.png", "notes.txt",
+                    "overlays/0000_z.png", "report.html", "scores.csv"]
     assert (tmp_path / "monday/a.png").exists()
 
 
@@ -198,7 +209,8 @@ def test_what_is_left_out_is_named_and_changes_the_exit_code(loaded, tmp_path, c
     photograph(tmp_path / "p/c.tif", save_all=True, append_images=[Image.new("RGB", (9, 9))])
     assert cli.main(["predict", "m", str(tmp_path / "p"), "--out", str(tmp_path / "out")]) == judging.LEFT_OUT == 3
     said = capsys.readouterr()
-    assert "b.png: cannot be read" in said.err and "c.tif: cannot be read as an image (it has 2 pages" in said.err and "3 files left out" in said.out
+    assert "b.png: cannot be read" in said.err and "3 files left out" in said.out
+    assert "c.tif: cannot be read as an image (it has 2 pages" in said.err
     page = (tmp_path / "out/report.html").read_text()
     assert all(name in page for name in ("b.png", "c.tif", "Thumbs.db"))
 
@@ -210,7 +222,8 @@ def test_single_images_and_a_list_are_taken(loaded, tmp_path, monkeypatch, capsy
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{one}\r\n{two}\n{tmp_path / 'gone.png'}\n{one}\n"))
     assert cli.main(["predict", "m", "-", "--out", str(tmp_path / "out")]) == 3
     table = pd.read_csv(tmp_path / "out/scores.csv")
-    assert table["path"].tolist() == [str(one), str(two), str(tmp_path / "gone.png")] and table["state"][2].startswith("left out: file not found")
+    assert table["path"].tolist() == [str(one), str(two), str(tmp_path / "gone.png")]
+    assert table["state"][2].startswith("left out: file not found")
 
 
 # ---- thresholds ----
@@ -220,19 +233,22 @@ def test_a_threshold_is_given_or_set_on_good_ones(loaded, tmp_path, capsys):
         photograph(tmp_path / "good" / f"{i}.png", value=10 * i)
     photograph(tmp_path / "new/a.png", value=90)
     run = ["predict", "m", str(tmp_path / "new"), "--out", str(tmp_path / "out")]
-    for more, threshold, flagged in ((["--threshold", "0.5"], 0.5, False), (["--good", str(tmp_path / "good")], 80 / 255, True),
-                                     (["--good", str(tmp_path / "good"), "--false-alarms", "0.5"], 40 / 255, True), ([], 0.6, False)):
+    for more, threshold, flagged in ((["--threshold", "0.5"], 0.5, False),
+                                     (["--good", str(tmp_path / "good")], 80 / 255, True),
+                                     (["--good", str(tmp_path / "good"), "--false-alarms", "0.5"], 40 / 255, True),
+                                     ([], 0.6, False)):
         assert cli.main(run + more) == 0
         row = pd.read_csv(tmp_path / "out/scores.csv").iloc[0]
         assert row["threshold"] == pytest.approx(threshold, abs=1e-6) and bool(row["is_anomalous"]) == flagged
     photograph(tmp_path / "both/good/a.png", value=51)
     photograph(tmp_path / "both/crack/a.png", value=250)
-    assert cli.main(run + ["--good", str(tmp_path / "both")]) == 0
+    assert cli.main([*run, "--good", str(tmp_path / "both")]) == 0
     assert pd.read_csv(tmp_path / "out/scores.csv")["threshold"][0] == pytest.approx(0.2)
-    assert cli.main(run + ["--false-alarms", "0.1"]) == 2 and "--good FOLDER" in capsys.readouterr().err
-    assert cli.main(run + ["--preset", "faithful"]) == 0  # which it has
-    assert cli.main(run + ["--preset", "fast"]) == 2 and "no threshold was set under the preset 'fast'" in capsys.readouterr().err
-    assert cli.main(run + ["--preset", "fast", "--threshold", "0.5"]) == 0
+    assert cli.main([*run, "--false-alarms", "0.1"]) == 2 and "--good FOLDER" in capsys.readouterr().err
+    assert cli.main([*run, "--preset", "faithful"]) == 0  # which it has
+    assert cli.main([*run, "--preset", "fast"]) == 2
+    assert "no threshold was set under the preset 'fast'" in capsys.readouterr().err
+    assert cli.main([*run, "--preset", "fast", "--threshold", "0.5"]) == 0
 
 
 def test_a_threshold_rests_on_good_images_only(fitted, tmp_path):
@@ -258,7 +274,8 @@ def test_portions_change_nothing_but_memory(tmp_path):
 
 
 def written(out: Path) -> dict:
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file() and ".d3ad" not in path.parts}
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()
+            and ".d3ad" not in path.parts}
 
 
 def test_kills_at_random_moments_change_nothing(tmp_path, monkeypatch):
@@ -270,7 +287,8 @@ def test_kills_at_random_moments_change_nothing(tmp_path, monkeypatch):
     entries = tree.collect([tmp_path / "p"])
 
     def run(out: str) -> None:
-        judging.judge(Brightness(batch=2, seconds=0.01), entries, tmp_path / out, 0.6, "From good images.", coco=True, key="model")
+        judging.judge(Brightness(batch=2, seconds=0.01), entries, tmp_path / out, 0.6, "From good images.", coco=True,
+                      key="model")
 
     run("whole")
     chance, context, kills = random.Random(0), multiprocessing.get_context("fork"), 0
@@ -309,7 +327,8 @@ def test_photographs_are_judged_as_they_arrive(tmp_path):
             (tmp_path / "in/c.png").write_bytes(b"half of a")
 
     lost = watch.watch(Brightness(), str(tmp_path / "in"), tmp_path / "out", 0.6, interval=0.01, say=say, rounds=5)
-    assert [(line["path"], line["state"] == "judged") for line in said] == [("a.png", True), ("c.png", False), ("later/b.png", True)]
+    assert [(line["path"], line["state"] == "judged") for line in said] == [("a.png", True), ("c.png", False),
+                                                                            ("later/b.png", True)]
     assert lost == 1 and said[0]["is_anomalous"] is True and said[0]["boxes"][0][:4] == [0, 0, 20, 10]
     again = []
     photograph(tmp_path / "in/d.png")
@@ -354,10 +373,12 @@ def test_metrics_by_portions_are_those_of_all_at_once():
     from d3ad.app import evaluating
     generator = np.random.default_rng(0)
     for levels in (3, 40, 10_000):
-        maps, masks = generator.integers(0, levels, (9, 12, 12)).astype(np.float32) / 7, generator.random((9, 12, 12)) < 0.1
+        maps = generator.integers(0, levels, (9, 12, 12)).astype(np.float32) / 7
+        masks = generator.random((9, 12, 12)) < 0.1
         areas = {"small": (0.0, 0.01), "none": (0.9, 1.0)}
         found = evaluating.pixel_metrics(lambda: zip(np.split(maps, 3), np.split(masks, 3)), areas)
-        expected = dict(p_auroc=metrics.pixel_auroc(maps, masks), **metrics.pro_by_area(maps, masks, {"pro": (0.0, 1.0)} | areas),
+        expected = dict(p_auroc=metrics.pixel_auroc(maps, masks),
+                        **metrics.pro_by_area(maps, masks, {"pro": (0.0, 1.0)} | areas),
                         pro_200=metrics.pro_200(maps, masks))
         assert found == pytest.approx(expected, abs=1e-12)
 

@@ -87,7 +87,8 @@ def test_in_a_browser(predicted, tmp_path):
       document.querySelector("th button").click();
       const found = document.getElementById("find"), rows = () => document.querySelectorAll("#rows tr").length;
       found.value = "BOLD"; found.dispatchEvent(new Event("input")); const sought = rows();
-      found.value = ""; const kind = document.getElementById("kind"); kind.value = "bad"; kind.dispatchEvent(new Event("change"));
+      found.value = ""; const kind = document.getElementById("kind");
+      kind.value = "bad"; kind.dispatchEvent(new Event("change"));
       const flagged = rows(); kind.value = "all"; kind.dispatchEvent(new Event("change"));
       const red = [2, 3].map((i) => { segmentation(items[i]); const c = items[i].canvas;
         const p = c.getContext("2d").getImageData(0, 0, c.width, c.height).data; let n = 0;
@@ -106,7 +107,7 @@ def test_in_a_browser(predicted, tmp_path):
     before, after, title, rows, pictures, bars = seen
     sought, flagged, no_more, red = json.loads(re.search(r'data-more="(.*?)"', shown, re.S)[1].replace("&quot;", '"'))
     assert (sought, flagged, no_more) == (1, 1, True)  # at a threshold of 0.5 one image is above it
-    assert red[0] == 0 and 0 < red[1] <= 256 or red == [0, 0]  # pictures may not be decoded yet
+    assert (red[0] == 0 and 0 < red[1] <= 256) or red == [0, 0]  # pictures may not be decoded yet
     assert before == "2 of 4 images above the threshold" and after == "1 of 4 images above the threshold"
     assert title == "D3AD inspection report" and pictures == 12 and bars == 40  # nothing in a name was run
     assert len(rows) == 4 and any(row.startswith(HOSTILE[0]) and row.endswith("good") for row in rows)

@@ -1,7 +1,7 @@
 """The command line: python -m d3ad check | fit | predict | watch | export | evaluate | synthesize | benchmark.
 
-Exit codes: 0, all that was given was done; 2, something the user can mend, in one line; 3, done, but photographs were left
-out that may matter (damaged, too big, of a kind that is not read), each of which is named; 130, stopped by Ctrl-C.
+Exit codes: 0, all that was given was done; 2, something the user can mend, in one line; 3, done, but photographs were
+left out that may matter (damaged, too big, of a kind that is not read), each of which is named; 130, stopped by Ctrl-C.
 """
 import argparse
 import contextlib
@@ -53,32 +53,41 @@ def parser() -> argparse.ArgumentParser:
                           "%(default)s")
     fit.add_argument("--false-alarms", type=_share, default=0.01, metavar="RATE",
                      help="share of good parts that may be flagged; by default %(default)s")
-    fit.add_argument("--preset", default="faithful", metavar="NAME", help="how it will predict: faithful, fast, or \"3 steps\" (d3ad/speed/presets.py)")
+    fit.add_argument("--preset", default="faithful", metavar="NAME",
+                     help="how it will predict: faithful, fast, or \"3 steps\" (d3ad/speed/presets.py)")
     fit.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="where to train; by default auto")
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting, as in TOML")
     fit.set_defaults(run=run_fit)
 
-    predict = commands.add_parser("predict", help="scores and heat maps of every image in a folder and below, or of single images",
+    predict = commands.add_parser("predict", help="scores and heat maps of every image in a folder and below, or of "
+                                                  "single images",
                                   epilog="exit code 3: done, but photographs were left out; each is named")
     predict.add_argument("model", type=Path)
-    predict.add_argument("images", nargs="+", metavar="FOLDER", help="folder of images, single images, or - for a list of them on standard input")
-    predict.add_argument("--out", required=True, type=Path, help="gets report.html, scores.csv, and a heat map, an overlay and a mask per "
+    predict.add_argument("images", nargs="+", metavar="FOLDER",
+                         help="folder of images, single images, or - for a list of them on standard input")
+    predict.add_argument("--out", required=True, type=Path,
+                         help="gets report.html, scores.csv, and a heat map, an overlay and a mask per "
                          "image; what an earlier run wrote there goes, nothing else does")
     _judging_options(predict)
     predict.add_argument("--coco", action="store_true", help="write the regions above the threshold as coco.json, too")
     predict.set_defaults(run=run_predict)
 
-    watch = commands.add_parser("watch", help="judge images as they arrive in a folder, a line of JSON each, until Ctrl-C")
+    watch = commands.add_parser("watch", help="judge images as they arrive in a folder, a line of JSON each, until "
+                                              "Ctrl-C")
     watch.add_argument("model", type=Path)
     watch.add_argument("folder", help="folder that images arrive in")
-    watch.add_argument("--out", required=True, type=Path, help="gets scores.csv, and a heat map, an overlay and a mask per image")
-    watch.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks; by default %(default)s")
+    watch.add_argument("--out", required=True, type=Path,
+                       help="gets scores.csv, and a heat map, an overlay and a mask per image")
+    watch.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS",
+                       help="between two looks; by default %(default)s")
     _judging_options(watch)
     watch.set_defaults(run=run_watch)
 
-    export = commands.add_parser("export", help="a model as torch.export programs with all that a verdict needs, to run without this package")
+    export = commands.add_parser("export", help="a model as torch.export programs with all that a verdict needs, to "
+                                                "run without this package")
     export.add_argument("model", type=Path)
-    export.add_argument("--out", required=True, type=Path, help="gets four programs (.pt2), export.json, verdict.safetensors, and verdict.py, which uses them")
+    export.add_argument("--out", required=True, type=Path, help="gets four programs (.pt2), export.json, "
+                                                                "verdict.safetensors, and verdict.py, which uses them")
     export.set_defaults(run=run_export)
 
     evaluate = commands.add_parser("evaluate", help="I-AUROC, P-AUROC and PRO on a dataset's test images, as JSON")
@@ -86,7 +95,8 @@ def parser() -> argparse.ArgumentParser:
     _dataset_options(evaluate)
     _folder_options(evaluate)
     evaluate.add_argument("--small-regions", choices=("keep", "drop"), default="keep",
-                          help="of masks made smaller: keep at least a pixel of each, or drop what vanishes, as the authors' code does")
+                          help="of masks made smaller: keep at least a pixel of each, or drop what vanishes, as the "
+                               "authors' code does")
     evaluate.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="where to compute; by default auto")
     evaluate.add_argument("--batch", type=_count, metavar="N", help="images computed at once")
     evaluate.add_argument("--normalisation", choices=("train", "test"), default="train")
@@ -149,18 +159,25 @@ def _finite(text: str) -> float:
 def _folder_options(command: argparse.ArgumentParser) -> None:
     for name, what in (("good", "good parts"), ("defects", "defects"), ("masks", "masks")):
         command.add_argument(f"--{name}", action="append", default=[], metavar="NAME",
-                             help=f"sub-folder that holds {what}, where its name leaves that open; . is the folder itself")
+                             help=f"sub-folder that holds {what}, where its name leaves that open; . is the folder "
+                                  "itself")
 
 
 def _judging_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--preset", metavar="NAME", help="how to compute: faithful, fast, or \"3 steps\" (d3ad/speed/presets.py); by default as it "
+    command.add_argument("--preset", metavar="NAME", help="how to compute: faithful, fast, or \"3 steps\" "
+                                                          "(d3ad/speed/presets.py); by default as it "
                          "was fitted; another than that needs --threshold or --good")
-    command.add_argument("--threshold", type=_finite, metavar="X", help="scores above it are anomalous; by default the model's")
-    command.add_argument("--good", metavar="FOLDER", help="photographs of good parts that were not trained on, which set the threshold")
-    command.add_argument("--false-alarms", type=_share, metavar="RATE", help="with --good: share of good parts that may be flagged; by default 0.01")
+    command.add_argument("--threshold", type=_finite, metavar="X",
+                         help="scores above it are anomalous; by default the model's")
+    command.add_argument("--good", metavar="FOLDER",
+                         help="photographs of good parts that were not trained on, which set the threshold")
+    command.add_argument("--false-alarms", type=_share, metavar="RATE",
+                         help="with --good: share of good parts that may be flagged; by default 0.01")
     command.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="where to compute; by default auto")
-    command.add_argument("--batch", type=_count, metavar="N", help="images computed at once; by default as it was fitted")
-    command.add_argument("--pictures", choices=("all", "flagged", "none"), default="all", help="of which images to write; by default %(default)s")
+    command.add_argument("--batch", type=_count, metavar="N",
+                         help="images computed at once; by default as it was fitted")
+    command.add_argument("--pictures", choices=("all", "flagged", "none"), default="all",
+                         help="of which images to write; by default %(default)s")
     command.add_argument("--raw", action="store_true", help="write each anomaly map as NPY, too")
 
 
@@ -259,7 +276,8 @@ def run_fit(options) -> int:
     with alone(training / "lock", f"trains {options.out}") if is_first else contextlib.nullcontext():
         if is_first:
             tidy(training)
-        detector, num_trained = part.fit_part(images, config, options.held_out, options.false_alarms, training, options.preset)
+        detector, num_trained = part.fit_part(images, config, options.held_out, options.false_alarms, training,
+                                              options.preset)
         detector.white = dataset.white
         if is_first:
             detector.save(options.out, model_card(detector, dataset, num_trained))
@@ -286,13 +304,15 @@ def model_card(detector, dataset, num_trained: int) -> str:
 
 
 def _model(options):
-    """The detector with device, batch and preset as asked for, its threshold, where that comes from, and what the results hang on."""
+    """The detector with device, batch and preset as asked for, its threshold, where that comes from, and what the
+    results hang on."""
     from d3ad.app import judging
     from d3ad.calibration import threshold_for
     from d3ad.data import tree
     from d3ad.speed import presets
     if options.false_alarms and not options.good:
-        raise ValueError("--false-alarms goes with --good FOLDER: the rate is measured on good photographs that were not trained on")
+        raise ValueError("--false-alarms goes with --good FOLDER: the rate is measured on good photographs that were "
+                         "not trained on")
     if options.good and options.threshold is not None:
         raise ValueError("--threshold and --good exclude each other: give the threshold, or photographs to set it on")
     detector = presets.load(options.model, options.device or "auto")
@@ -301,8 +321,9 @@ def _model(options):
         detector.config = detector.config.replace(predict_batch=options.batch)
     if options.preset and options.preset != detector.preset:
         if options.threshold is None and not options.good:
-            raise ValueError(f"no threshold was set under the preset {options.preset!r}: the model's belongs to {detector.preset!r}; give --good FOLDER "
-                             "with good photographs that were not trained on, or --threshold X")
+            raise ValueError(f"no threshold was set under the preset {options.preset!r}: the model's belongs to "
+                             f"{detector.preset!r}; give --good FOLDER with good photographs that were not trained on, "
+                             "or --threshold X")
         detector = presets.apply(detector, options.preset)
     key = f"{model_hash(options.model)} {options.preset or detector.preset} {detector.config.predict_batch}"
     if options.threshold is not None:
@@ -312,7 +333,8 @@ def _model(options):
         images = [entry for entry in entries if entry.kind == "image"]
         good = tree.only_good(images)
         if len(good) < len(images):
-            print(f"{options.good}: {len(good)} of {len(images)} images lie in folders called good; these set the threshold", file=sys.stderr)
+            print(f"{options.good}: {len(good)} of {len(images)} images lie in folders called good; these set the "
+                  "threshold", file=sys.stderr)
         scores, lost = judging.scores_of(detector, good, progress=True)
         lost += [entry for entry in entries if entry.kind != "image"]
         _say_left_out(lost, options.good)
@@ -323,7 +345,8 @@ def _model(options):
     guarantee = detector.guarantee and str(detector.guarantee)
     calibrated = getattr(getattr(detector, "calibration", None), "threshold", None)
     value = None if calibrated is None else float(calibrated)
-    return detector, value, guarantee or "threshold {:.4g}, a quantile of training images: new good images exceed it more often", key
+    guarantee = guarantee or "threshold {:.4g}, a quantile of training images: new good images exceed it more often"
+    return detector, value, guarantee, key
 
 
 def model_hash(folder: Path) -> str:
@@ -375,14 +398,16 @@ def run_predict(options) -> int:
         threshold = next((float(found.threshold) for entry in entries if entry.kind == "image"
                           for _, found, _, _ in judging.judged(detector, [entry], None) if found is not None), 0.0)
     started, guarantee = time.monotonic(), _sentence(guarantee, threshold)
-    found = judging.judge(detector, entries, options.out, threshold, guarantee, options.raw, options.pictures, options.coco, key, progress=True)
+    found = judging.judge(detector, entries, options.out, threshold, guarantee, options.raw, options.pictures,
+                          options.coco, key, progress=True)
     if not detector.team.is_first:
         return 0
     rate = found.num_judged / (time.monotonic() - started)
     _say_left_out(found.left_out, f"scores.csv in {options.out} names all")
     masks = f"; {found.num_masks} masks not judged" if found.num_masks else ""
     lost = f"; {len(found.left_out)} files left out" if found.left_out else ""
-    print(f"{found.num_flagged} of {found.num_judged} images flagged, {rate:.1f} images a second{masks}{lost}; {options.out / 'report.html'}")
+    print(f"{found.num_flagged} of {found.num_judged} images flagged, {rate:.1f} images a second{masks}{lost}; "
+          f"{options.out / 'report.html'}")
     if options.threshold is None and not options.good and not detector.guarantee:
         print(guarantee)
     return judging.LEFT_OUT if found.num_lost else 0
@@ -402,7 +427,8 @@ def run_watch(options) -> int:
         print(line, flush=True)
 
     try:
-        watch.watch(detector, options.folder, options.out, threshold, options.interval, options.raw, options.pictures, key, say)
+        watch.watch(detector, options.folder, options.out, threshold, options.interval, options.raw, options.pictures,
+                    key, say)
     except KeyboardInterrupt:
         print(f"\n{len(lost)} photographs judged; the same command goes on", file=sys.stderr)
     return judging.LEFT_OUT if any(lost) else 0
@@ -427,7 +453,8 @@ def run_evaluate(options) -> None:
         raise ValueError(f"{dataset}: metrics need both good and anomalous test images")
     without = [sample for sample in dataset.test if sample.label and sample.mask is None]
     if without:
-        print(f"{len(without)} anomalous images have no mask, such as {without[0].image}: P-AUROC and PRO are left empty", file=sys.stderr)
+        print(f"{len(without)} anomalous images have no mask, such as {without[0].image}: P-AUROC and PRO are left "
+              "empty", file=sys.stderr)
     detector.team, keep_small = _team(), options.small_regions == "keep"
     if options.normalisation == "train" and detector.team.count == 1:
         numbers = evaluating.evaluate(detector, dataset, keep_small, not without, AREAS, progress=True)
@@ -463,7 +490,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The command.  Returns its exit code, see the module."""
     options = parser().parse_args(arguments)
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
-        os.environ["TQDM_DISABLE"], sys.stdout = "1", open(os.devnull, "w", encoding="utf-8")
+        os.environ["TQDM_DISABLE"] = "1"
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open to the end of the process)
     try:
         return options.run(options) or 0
     except (ValueError, OSError, FloatingPointError) as error:
@@ -476,6 +504,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
             raise
-        print(f"python -m d3ad {options.command}: out of memory: give a smaller --batch (of fit: --set batch_size=N), or --device cpu",
+        print(f"python -m d3ad {options.command}: out of memory: give a smaller --batch (of fit: --set batch_size=N), "
+              "or --device cpu",
               file=sys.stderr)
         return 2

@@ -56,5 +56,6 @@ class D3ADEstimator(OutlierMixin, BaseEstimator):
 
 def _as_images(X, size: int) -> torch.Tensor:
     X = np.asarray(X)
-    images = torch.as_tensor(X if X.dtype == np.uint8 else X.astype(np.float32))  # bytes are told from [-1, 1] by their type
+    # bytes are told from [-1, 1] by their type
+    images = torch.as_tensor(X if X.dtype == np.uint8 else X.astype(np.float32))
     return images.reshape(-1, 3, size, size) if images.ndim == 2 and images.shape[1] == 3 * size * size else images

@@ -1,7 +1,8 @@
 """Metrics of any number of test images: maps go to a temporary file, and pixels are counted portion by portion.
 
-The numbers are those of `d3ad.metrics`, exact: a pixel of a defect needs to know how many normal pixels score higher, and these
-are counted portion by portion.  In memory lie the scores of all anomalous pixels (about 40 bytes each) and one portion.
+The numbers are those of `d3ad.metrics`, exact: a pixel of a defect needs to know how many normal pixels score higher,
+and these are counted portion by portion.  In memory lie the scores of all anomalous pixels (about 40 bytes each) and
+one portion.
 """
 import tempfile
 import warnings
@@ -15,13 +16,17 @@ from d3ad import metrics
 from d3ad.app.judging import portion_size
 from d3ad.images import RangeWarning
 
-Portions = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]  # maps and masks (n, H, W), the same each time it is called
+# maps and masks (n, H, W), the same each time it is called
+Portions = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
-def evaluate(detector, dataset, keep_small: bool = True, with_masks: bool = True, areas: dict | None = None, progress: bool = False) -> dict:
-    """I-AUROC, P-AUROC, PRO, PRO of each range of `areas` and of 200 thresholds, as fractions, of a dataset's test images.
+def evaluate(detector, dataset, keep_small: bool = True, with_masks: bool = True, areas: dict | None = None,
+             progress: bool = False) -> dict:
+    """I-AUROC, P-AUROC, PRO, PRO of each range of `areas` and of 200 thresholds, as fractions, of a dataset's test
+    images.
 
-    Maps are normalised by training images.  keep_small: see `Dataset.masks`.  with_masks: False leaves all but I-AUROC None.
+    Maps are normalised by training images.  keep_small: see `Dataset.masks`.  with_masks: False leaves all but I-AUROC
+    None.
     areas: ranges of a region's share of the image by name, see `metrics.pro`.
     Raises ValueError where one class is missing, DataError naming files that can't be read.
     """
@@ -69,13 +74,14 @@ def pixel_metrics(portions: Portions, areas: dict, fpr_limit: float = 0.3) -> di
     order = np.argsort(scores)
     scores, sizes = scores[order], sizes[order]
     thresholds = np.linspace(high, low, 201)[1:]
-    above, upto, fpr = np.zeros(len(scores), np.int64), np.zeros(len(scores), np.int64), np.zeros(len(thresholds), np.int64)
+    above, upto, fpr = (np.zeros(length, np.int64) for length in (len(scores), len(scores), len(thresholds)))
     for maps, masks in portions():
         normal = np.sort(maps[~masks])
         above += len(normal) - np.searchsorted(normal, scores, "right")
         upto += len(normal) - np.searchsorted(normal, scores, "left")
         fpr += len(normal) - np.searchsorted(normal, thresholds, "right")
-    pixels = metrics.Pixels(np.empty(0), scores, above / num_normal, upto / num_normal, sizes, np.concatenate(region_areas), num_pixels)
+    pixels = metrics.Pixels(np.empty(0), scores, above / num_normal, upto / num_normal, sizes,
+                            np.concatenate(region_areas), num_pixels)
     found = dict(p_auroc=float(np.clip(1 - (pixels.above + pixels.upto).mean() / 2, 0, 1)))
     found |= metrics.pro_of_areas(pixels, {"pro": (0.0, 1.0)} | areas, fpr_limit)
     return found | dict(pro_200=metrics.pro_200_of(pixels, thresholds, fpr / num_normal, fpr_limit))

@@ -1,13 +1,14 @@
-"""All that a verdict needs, to run without this package: the networks as `torch.export` programs (.pt2), and what they lack.
+"""All that a verdict needs, to run without this package: the networks as `torch.export` programs (.pt2), and what they
+lack.
 
-encoder.pt2   images (B, 3, H, W) in [-1, 1]                     -> mean and standard deviation of z_0, (B, C, H/8, W/8) each
-decoder.pt2   latents (B, C, H/8, W/8)                           -> images (B, 3, H, W) in [-1, 1]
-unet.pt2      latents (B, C, H/8, W/8), t (B,) int64 from 0      -> eps, as the latents
-features.pt2  images (B, 3, H, W) in [-1, 1]                     -> blocks 1, 2, 3 of phi
+encoder.pt2   images (B, 3, H, W) in [-1, 1]                -> mean and standard deviation of z_0, (B, C, H/8, W/8) each
+decoder.pt2   latents (B, C, H/8, W/8)                      -> images (B, 3, H, W) in [-1, 1]
+unet.pt2      latents (B, C, H/8, W/8), t (B,) int64 from 0 -> eps, as the latents
+features.pt2  images (B, 3, H, W) in [-1, 1]                -> blocks 1, 2, 3 of phi
 
 export.json   all settings of the detector, its threshold, where that comes from, and the white of 16-bit images
-verdict.safetensors  alpha_bar (T+1,); reference (N, D) and edges (|B|+1,) of Algorithm 2; the Gaussian of Eq. 9; the calibration
-verdict.py    a program that gives `predict`'s scores from these files alone
+verdict.safetensors  alpha_bar (T+1,); reference (N, D) and edges (|B|+1,) of Algorithm 2; the Gaussian of Eq. 9; the
+calibration verdict.py    a program that gives `predict`'s scores from these files alone
 
 B may be 1 to 63; H and W are the detector's.  `torch.export.load(file).module()` gives the network back.
 """
@@ -89,9 +90,12 @@ def export(detector: D3AD, out: Path | str) -> list[Path]:
         write_whole(out / f"{name}.pt2", content.getvalue())
         files.append(out / f"{name}.pt2")
     sigma = detector.config.sigma * detector.config.image_size / 256
-    tensors = vars(detector.calibration) | dict(reference=detector.conditioning.reference, edges=detector.conditioning.edges,
-                                                alpha_bar=detector.alpha_bar.float(), kernel=maps.gaussian_kernel(sigma) if sigma else torch.ones(1))
-    about = dict(threshold=float(detector.calibration.threshold), threshold_from=str(detector.guarantee or "a quantile of training images"),
+    tensors = vars(detector.calibration) | dict(reference=detector.conditioning.reference,
+                                                edges=detector.conditioning.edges,
+                                                alpha_bar=detector.alpha_bar.float(),
+                                                kernel=maps.gaussian_kernel(sigma) if sigma else torch.ones(1))
+    about = dict(threshold=float(detector.calibration.threshold),
+                 threshold_from=str(detector.guarantee or "a quantile of training images"),
                  white=detector.white)
     save_tensors(out / "verdict.safetensors", tensors, about)
     write_whole(out / "export.json", json.dumps(detector.config.to_dict() | about, indent=1) + "\n")

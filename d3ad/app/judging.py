@@ -1,9 +1,9 @@
 """Any number of photographs: judged in portions, written as they are judged, gone on with after a kill.
 
-Beside the results lies `.d3ad`, a folder with what an earlier run wrote (so that the next one can take away that and nothing
-else), how far a run has come, and the pictures of the page in the making.  A portion counts once its rows stand in scores.csv
-and `.d3ad/run.json` says so; a run that goes on begins behind the last that counts, with the same portions as an undisturbed
-one, so its results are the same byte for byte.
+Beside the results lies `.d3ad`, a folder with what an earlier run wrote (so that the next one can take away that and
+nothing else), how far a run has come, and the pictures of the page in the making.  A portion counts once its rows stand
+in scores.csv and `.d3ad/run.json` says so; a run that goes on begins behind the last that counts, with the same
+portions as an undisturbed one, so its results are the same byte for byte.
 """
 import csv
 import hashlib
@@ -64,13 +64,15 @@ def portion_size(detector) -> int:
 
 
 def white_for(detector, entries: list[Entry]) -> int | None:
-    """The white of 16-bit images: the detector's, else what the photographs themselves say; None where there are none."""
+    """The white of 16-bit images: the detector's, else what the photographs themselves say; None where there are
+    none."""
     known = getattr(detector, "white", None)
     return known or white_of(entry.path for entry in entries if entry.kind == "image")
 
 
 def judged(detector, entries: list[Entry], white: int | None) -> Iterator[tuple]:
-    """(entry, prediction, i, size) for each image of one portion, image number i of the prediction, `size` the photograph's own.
+    """(entry, prediction, i, size) for each image of one portion, image number i of the prediction, `size` the
+    photograph's own.
 
     An entry that can't be read comes as (entry with its reason, None, 0, None); so do those that were left out before.
     """
@@ -113,14 +115,15 @@ def scores_of(detector, entries: list[Entry], progress: bool = False) -> tuple[t
     return (torch.stack(scores) if scores else torch.empty(0)), lost
 
 
-def row_of(entry: Entry, prediction=None, i: int = 0, size: tuple[int, int] | None = None, threshold: float = 0.0, stem: str = "",
-           found: list | None = None) -> dict:
+def row_of(entry: Entry, prediction=None, i: int = 0, size: tuple[int, int] | None = None, threshold: float = 0.0,
+           stem: str = "", found: list | None = None) -> dict:
     """A row of scores.csv; of what was not judged only path and state."""
     if prediction is None:
         return dict.fromkeys(COLUMNS, "") | dict(path=entry.name, state=f"left out: {entry.reason}")
     score = float(prediction.score[i])
     return dict(path=entry.name, score=f"{score:.6f}", t_hat=int(prediction.t_hat[i]), is_anomalous=score > threshold,
-                threshold=f"{threshold:.6f}", state=JUDGED, width=size[0], height=size[1], boxes=json.dumps(found), picture=stem)
+                threshold=f"{threshold:.6f}", state=JUDGED, width=size[0], height=size[1], boxes=json.dumps(found),
+                picture=stem)
 
 
 class Out:
@@ -129,11 +132,12 @@ class Out:
     def __init__(self, folder: Path, threshold: float, raw: bool = False, pictures: str = "all"):
         self.folder, self.threshold, self.raw, self.pictures = Path(folder), threshold, raw, pictures
         self.hidden = self.folder / ".d3ad"
-        self.table, self.record, self.run, self.page = (self.folder / "scores.csv", self.folder / RECORD, self.hidden / "run.json",
-                                                        self.hidden / "page")
+        self.table, self.record, self.run, self.page = (self.folder / "scores.csv", self.folder / RECORD,
+                                                        self.hidden / "run.json", self.hidden / "page")
 
     def begin(self, key: str) -> int:
-        """How many entries an unfinished run of the same key has done; where there is none, 0, and what an earlier run wrote goes."""
+        """How many entries an unfinished run of the same key has done; where there is none, 0, and what an earlier run
+        wrote goes."""
         tidy(self.folder)  # of a killed process
         self.page.mkdir(parents=True, exist_ok=True)
         try:
@@ -176,18 +180,21 @@ class Out:
 
     def reached(self, key: str, done: int, finished: bool = False) -> None:
         """Have a run that goes on begin behind `done` entries."""
-        write_whole(self.run, json.dumps(dict(key=key, done=done, bytes=self.table.stat().st_size, finished=finished)) + "\n")
+        write_whole(self.run, json.dumps(dict(key=key, done=done, bytes=self.table.stat().st_size,
+                                              finished=finished)) + "\n")
 
     def one(self, number: int, entry: Entry, prediction, i: int, size, white: int | None, width: int) -> dict:
         """Write the pictures of one judged image; returns its row."""
         stem, anomaly_map = report.file_stem(number, entry.name, width), prediction.anomaly_map[i]
         above = report.above_threshold(anomaly_map, self.threshold, size)
         flagged = float(prediction.score[i]) > self.threshold
-        drawn = self.pictures == "all" or self.pictures == "flagged" and flagged
+        drawn = self.pictures == "all" or (self.pictures == "flagged" and flagged)
         if drawn:
-            report.write_pictures(self.folder, stem, picture(entry.path, white), anomaly_map, self.threshold, self.raw, above,
+            report.write_pictures(self.folder, stem, picture(entry.path, white), anomaly_map, self.threshold, self.raw,
+                                  above,
                                       self.announce)
-        return row_of(entry, prediction, i, size, self.threshold, stem if drawn else "", report.boxes(above, anomaly_map))
+        return row_of(entry, prediction, i, size, self.threshold, stem if drawn else "",
+                      report.boxes(above, anomaly_map))
 
     def append(self, rows: list[dict]) -> None:
         """Add rows to scores.csv, in one write."""
@@ -202,9 +209,10 @@ class Out:
             yield from csv.DictReader(table)
 
 
-def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee: str, raw: bool = False, pictures: str = "all",
-          coco: bool = False, key: str = "", progress: bool = False) -> Summary:
-    """Judge all entries of `d3ad.data.tree.collect` and write the results as they come; go on where a killed run stopped.
+def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee: str, raw: bool = False,
+          pictures: str = "all", coco: bool = False, key: str = "", progress: bool = False) -> Summary:
+    """Judge all entries of `d3ad.data.tree.collect` and write the results as they come; go on where a killed run
+    stopped.
 
     threshold: of scores and map values.  guarantee: one sentence on where it comes from, for the page.
     pictures: for "all", the "flagged" or "none".  coco: write the regions as coco.json, too.
@@ -228,9 +236,11 @@ def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee
         key = _key(key, entries, threshold, raw, pictures, step)
         done, white = _agreed(place.begin(key), team), white_for(detector, entries)
         kept = _Kept(place.page)
-        for start in tqdm(range(done, len(entries), step), "predict", disable=not progress, initial=done // step, total=-(-len(entries) // step)):
+        for start in tqdm(range(done, len(entries), step), "predict", disable=not progress, initial=done // step,
+                          total=-(-len(entries) // step)):
             rows = []
-            for number, (entry, prediction, i, size) in enumerate(judged(detector, entries[start:start + step], white), start):
+            for number, (entry, prediction, i, size) in enumerate(judged(detector, entries[start:start + step], white),
+                                                                  start):
                 if prediction is None:
                     rows.append(row_of(entry))
                     continue
@@ -302,7 +312,8 @@ def _finish(place: Out, entries: list[Entry], summary: Summary, kept: _Kept, gua
     for row, entry in zip(place.rows(), entries, strict=True):
         if row["state"] != JUDGED:
             lost = entry.lost or entry.kind == "image"
-            summary.left_out.append(replace(entry, kind="left out", reason=row["state"].removeprefix("left out: "), lost=lost))
+            summary.left_out.append(replace(entry, kind="left out", reason=row["state"].removeprefix("left out: "),
+                                            lost=lost))
             continue
         summary.num_judged += 1
         summary.num_flagged += row["is_anomalous"] == "True"
@@ -317,7 +328,8 @@ def _finish(place: Out, entries: list[Entry], summary: Summary, kept: _Kept, gua
 
     left_out = [dict(path=entry.name, state=entry.reason) for entry in summary.left_out]
     place.announce("report.html")
-    report.compose_page(place.folder / "report.html", items(), scores, place.threshold, guarantee, min(len(kept.heap), len(scores)), left_out)
+    report.compose_page(place.folder / "report.html", items(), scores, place.threshold, guarantee,
+                        min(len(kept.heap), len(scores)), left_out)
     if coco:
         place.announce("coco.json")
         write_whole(place.folder / "coco.json", json.dumps(as_coco(place.rows())) + "\n")
@@ -333,14 +345,16 @@ def _files(place: Out, row: dict) -> list[str]:
 
 
 def as_coco(rows) -> dict:
-    """The regions above the threshold in COCO's form: bbox and area in the photograph's pixels, score the map's highest value there."""
+    """The regions above the threshold in COCO's form: bbox and area in the photograph's pixels, score the map's highest
+    value there."""
     images, annotations = [], []
     for row in rows:
         if row["state"] != JUDGED:
             continue
-        images.append(dict(id=len(images) + 1, file_name=row["path"], width=int(row["width"]), height=int(row["height"])))
+        images.append(dict(id=len(images) + 1, file_name=row["path"], width=int(row["width"]),
+                           height=int(row["height"])))
         for x, y, width, height, area, score in json.loads(row["boxes"]):
-            annotations.append(dict(id=len(annotations) + 1, image_id=images[-1]["id"], category_id=1, bbox=[x, y, width, height], area=area,
-                                    score=score, iscrowd=0))
-    return dict(info=dict(description="regions above the threshold, found by d3ad"), images=images, annotations=annotations,
-                categories=[dict(id=1, name="anomaly", supercategory="")])
+            annotations.append(dict(id=len(annotations) + 1, image_id=images[-1]["id"], category_id=1,
+                                    bbox=[x, y, width, height], area=area, score=score, iscrowd=0))
+    return dict(info=dict(description="regions above the threshold, found by d3ad"), images=images,
+                annotations=annotations, categories=[dict(id=1, name="anomaly", supercategory="")])

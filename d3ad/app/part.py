@@ -70,7 +70,8 @@ def split_off(images: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
                          "threshold on")
     count = min(max(round(share * len(images)), 1), len(images) - 1)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return tuple(torch.index_select(images, 0, index.sort().values, out=roomy(len(index), *images.shape[1:], dtype=images.dtype))
+    return tuple(torch.index_select(images, 0, index.sort().values,
+                                    out=roomy(len(index), *images.shape[1:], dtype=images.dtype))
                  for index in (order[count:], order[:count]))
 
 
@@ -79,8 +80,8 @@ def check_number(given: int, config: Config, held_out: float, where: str) -> Non
     needed, apart = config.k + (not config.include_self), min(max(round(held_out * given), 1), given - 1)
     if given >= 2 and given - apart < needed:
         least = next(n for n in range(given, 10 * needed + 10) if n - min(max(round(held_out * n), 1), n - 1) >= needed)
-        raise ValueError(f"{where}: {given} good images are too few: {apart} set{'s' if apart == 1 else ''} the threshold, and k = {config.k} takes "
-                         f"{needed} to train on; give at least {least}, or lower k")
+        raise ValueError(f"{where}: {given} good images are too few: {apart} set{'s' if apart == 1 else ''} the "
+                         f"threshold, and k = {config.k} takes {needed} to train on; give at least {least}, or lower k")
 
 
 def _codec_and_backbone(images: Tensor, config: Config, folder: Path | None) -> dict:
@@ -142,8 +143,8 @@ def read(workspace: Workspace, good_folder: str = "", new_folder: str = "") -> P
                          "to inspect")
     size, samples = workspace.config.image_size, inspected.test
     names = tuple(sample.image.relative_to(inspected.root).as_posix() for sample in samples)
-    return Parts(dataset.images("train", size), inspected.images("test", size, dataset.white), samples, names, dataset.fingerprint(),
-                 inspected.mask_threshold)
+    return Parts(dataset.images("train", size), inspected.images("test", size, dataset.white), samples, names,
+                 dataset.fingerprint(), inspected.mask_threshold)
 
 
 def _labelled(folder: str) -> Dataset:

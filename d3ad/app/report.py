@@ -1,7 +1,8 @@
-"""What an inspector gets of a prediction: scores.csv, a heat map, an overlay and a mask per image, and one HTML file for all.
+"""What an inspector gets of a prediction: scores.csv, a heat map, an overlay and a mask per image, and one HTML file
+for all.
 
-Pictures have the photograph's own size where it is known.  The HTML file needs no network; beside the pictures that it holds it
-shows those in the folders beside it.
+Pictures have the photograph's own size where it is known.  The HTML file needs no network; beside the pictures that it
+holds it shows those in the folders beside it.
 """
 import base64
 import heapq
@@ -30,8 +31,10 @@ MOST = 500           # images with pictures in the page
 FINEST = 128         # pixels of a map on the page along each side
 
 
-def write_results(out: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str, raw: bool = False) -> None:
-    """Write scores.csv, report.html and the folders heat_maps, overlays and masks (PNG), with `raw` also maps (NPY, float32).
+def write_results(out: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str,
+                  raw: bool = False) -> None:
+    """Write scores.csv, report.html and the folders heat_maps, overlays and masks (PNG), with `raw` also maps (NPY,
+    float32).
 
     names: what to call each image, such as its path below the folder.  images: (N, 3, H, W) in [-1, 1].
     guarantee: one sentence on where the threshold comes from.
@@ -50,7 +53,8 @@ def file_stem(i: int, name: str, width: int = 4) -> str:
     return f"{i:0{width}d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(name).stem)[:60]}"
 
 
-def write_pictures(out: Path, stem: str, photograph: Image.Image, anomaly_map: Tensor, threshold: float, raw: bool = False,
+def write_pictures(out: Path, stem: str, photograph: Image.Image, anomaly_map: Tensor, threshold: float,
+                   raw: bool = False,
                    above: np.ndarray | None = None, announce: Callable[[str], None] = lambda name: None) -> None:
     """Write the heat map, the overlay and the mask of one photograph in its own size, with `raw` also its map (NPY).
 
@@ -72,7 +76,8 @@ def write_pictures(out: Path, stem: str, photograph: Image.Image, anomaly_map: T
 
 
 def brightest(threshold: float) -> float:
-    """The map value that is brightest in all pictures, so that they can be compared; it hangs on the threshold alone."""
+    """The map value that is brightest in all pictures, so that they can be compared; it hangs on the threshold
+    alone."""
     return BRIGHTEST * threshold if threshold > 0 else 1.0
 
 
@@ -99,7 +104,8 @@ def above_threshold(anomaly_map: Tensor, threshold: float, size: tuple[int, int]
 
 
 def boxes(above: np.ndarray, anomaly_map: Tensor) -> list[list[float]]:
-    """Each 8-connected region of a mask (height, width): x, y, width, height and area in its pixels, and the map's highest value.
+    """Each 8-connected region of a mask (height, width): x, y, width, height and area in its pixels, and the map's
+    highest value.
 
     The map (H, W) may be of another size.
     """
@@ -108,8 +114,10 @@ def boxes(above: np.ndarray, anomaly_map: Tensor) -> list[list[float]]:
     values = anomaly_map.numpy()
     for number, (down, across) in enumerate(ndimage.find_objects(regions, count), 1):
         area = int((regions[down, across] == number).sum())
-        part = values[down.start * rows // height:-(-down.stop * rows // height), across.start * columns // width:-(-across.stop * columns // width)]
-        found.append([across.start, down.start, across.stop - across.start, down.stop - down.start, area, round(float(part.max()), 6)])
+        part = values[down.start * rows // height:-(-down.stop * rows // height),
+                      across.start * columns // width:-(-across.stop * columns // width)]
+        found.append([across.start, down.start, across.stop - across.start, down.stop - down.start, area,
+                      round(float(part.max()), 6)])
     return found
 
 
@@ -131,21 +139,24 @@ def tinted(photograph: Image.Image, above: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def write_page(file: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str, most: int = MOST) -> None:
+def write_page(file: Path, names: list[str], images: Tensor, prediction: Prediction, guarantee: str,
+               most: int = MOST) -> None:
     """Write the HTML report: sortable table, histogram of scores, each image with its maps, a slider for the threshold.
 
     most: so many of the highest scores are shown with pictures, the others in the table only.
     Raises ValueError where the numbers of names, images and predictions differ.
     """
     if not len(names) == len(images) == len(prediction):
-        raise ValueError(f"{len(names)} names, {len(images)} images and {len(prediction)} predictions don't belong together")
+        raise ValueError(f"{len(names)} names, {len(images)} images and {len(prediction)} predictions don't belong "
+                         "together")
     shown = set(heapq.nlargest(most, range(len(names)), key=lambda i: (float(prediction.score[i]), -i)))
-    rows = [dict(path=name, score=float(prediction.score[i]), t_hat=int(prediction.t_hat[i])) for i, name in enumerate(names)]
+    rows = [dict(path=name, score=float(prediction.score[i]), t_hat=int(prediction.t_hat[i]))
+            for i, name in enumerate(names)]
 
     def items():
         for i, row in enumerate(rows):
-            yield row | (item_of(Image.fromarray(_pixels(images[i])), prediction.anomaly_map[i], prediction.reconstruction[i],
-                                 prediction.threshold) if i in shown else {})
+            yield row | (item_of(Image.fromarray(_pixels(images[i])), prediction.anomaly_map[i],
+                                 prediction.reconstruction[i], prediction.threshold) if i in shown else {})
 
     compose_page(file, items(), [row["score"] for row in rows], prediction.threshold, guarantee, min(most, len(names)))
 
@@ -153,8 +164,8 @@ def write_page(file: Path, names: list[str], images: Tensor, prediction: Predict
 def item_of(photograph: Image.Image, anomaly_map: Tensor, reconstruction: Tensor, threshold: float) -> dict:
     """What the page holds of one image: input and reconstruction (JPEG), the map to look at (PNG) and its values.
 
-    The photograph is made as large as the map along its longer side.  Values are 16-bit steps over the map's own range, the
-    highest of each cell; rounding moves none past the threshold.
+    The photograph is made as large as the map along its longer side.  Values are 16-bit steps over the map's own range,
+    the highest of each cell; rounding moves none past the threshold.
     """
     side, (rows, columns) = max(anomaly_map.shape), anomaly_map.shape
     scale = side / max(photograph.size)
@@ -168,25 +179,28 @@ def item_of(photograph: Image.Image, anomaly_map: Tensor, reconstruction: Tensor
     steps = (grid - low) / ((high - low) or 1.0) * 65535
     steps = np.where(grid > threshold, np.ceil(steps), np.floor(steps)).clip(0, 65535).astype("<u2")
     return dict(image=_data_url(photograph.resize(size, Image.Resampling.BILINEAR), "jpeg"),
-                reconstruction=_data_url(Image.fromarray(_pixels(reconstruction)).resize(size, Image.Resampling.BILINEAR), "jpeg"),
-                map=_data_url(Image.fromarray(grey.astype(np.uint8)), "png"), values=base64.b64encode(steps.tobytes()).decode(),
+                reconstruction=_data_url(Image.fromarray(_pixels(reconstruction)).resize(size,
+                                                                                    Image.Resampling.BILINEAR),
+                                         "jpeg"),
+                map=_data_url(Image.fromarray(grey.astype(np.uint8)), "png"),
+                values=base64.b64encode(steps.tobytes()).decode(),
                 values_shape=list(steps.shape), values_range=[low, high])
 
 
-def compose_page(file: Path, items: Iterable[dict], scores: list[float], threshold: float, guarantee: str, num_shown: int,
-                 left_out: list[dict] | tuple = ()) -> None:
+def compose_page(file: Path, items: Iterable[dict], scores: list[float], threshold: float, guarantee: str,
+                 num_shown: int, left_out: list[dict] | tuple = ()) -> None:
     """Write the page piece by piece: one item after the other, so that their pictures are never all in memory.
 
-    items: rows of the table, in order, those that are shown with what `item_of` gives.  left_out: path and state of each file
-    that was not judged.
+    items: rows of the table, in order, those that are shown with what `item_of` gives.  left_out: path and state of
+    each file that was not judged.
     """
     values = [*scores, threshold]
     margin = 0.05 * (max(values) - min(values)) or 1.0
     flagged = sum(score > threshold for score in scores)
     more = f" Pictures of the {num_shown} highest scores." if len(scores) > num_shown else ""
     lost = f" {len(left_out)} files were not judged: see below." if left_out else ""
-    data = dict(threshold=threshold, map_high=brightest(threshold), low=min(values) - margin, high=max(values) + margin, guarantee=guarantee,
-                left_out=list(left_out),
+    data = dict(threshold=threshold, map_high=brightest(threshold), low=min(values) - margin, high=max(values) + margin,
+                guarantee=guarantee, left_out=list(left_out),
                 summary=f"{flagged} of {len(scores)} images are anomalous at the calibrated threshold.{more}{lost}")
     before, after = TEMPLATE.read_text(encoding="utf-8").split("$data")
     with whole_file(file) as part, part.open("w", encoding="utf-8") as page:

@@ -1,4 +1,5 @@
 """Scores and verdicts from an exported model, without d3ad: python verdict.py EXPORTED_FOLDER PHOTOGRAPH ..."""
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -12,18 +13,20 @@ from safetensors.torch import load_file
 
 @torch.no_grad()
 def score(image, nets, c, s):
-    """The anomaly score of one image (1, 3, H, W) in [-1, 1]; nets, c and s: the programs, tensors and settings of the export."""
+    """The anomaly score of one image (1, 3, H, W) in [-1, 1]; nets, c and s: the programs, tensors and settings of the
+    export."""
     features, (z0, _) = nets["features"](image), nets["encoder"](image)
     flat = (0.35 * (image - image.mean()) / image.std().clamp_min(1e-3)).clamp(-1, 1)  # one brightness and contrast
     pooled = (nets["features"](flat) if s["dic_normalise"] else features)[s["dic_block"] - 1]
     pooled = F.adaptive_avg_pool2d(pooled, 16) if pooled.shape[-1] > 16 else pooled
-    distance = (pooled.flatten(1) - c["reference"]).abs().sum(1).topk(s["k"], largest=False).values.mean()  # Algorithm 2
+    # Algorithm 2
+    distance = (pooled.flatten(1) - c["reference"]).abs().sum(1).topk(s["k"], largest=False).values.mean()
     number = int(torch.searchsorted(c["edges"], distance.double()).clamp(s["min_bin"], s["num_bins"]))
     unit = s["num_bins"] * s["round_to"]
     t_hat = (2 * number * s["t_max"] + unit) // (2 * unit) * s["round_to"] if s["dynamic"] else s["t_max"]
     steps = [*range(t_hat, 0, -max(t_hat // s["num_steps"], 1)), 0]
     z = c["alpha_bar"][t_hat].sqrt() * z0
-    for t, then in zip(steps, steps[1:]):  # Algorithm 1
+    for t, then in itertools.pairwise(steps):  # Algorithm 1
         (a, n), (b, m) = ((c["alpha_bar"][i].sqrt(), (1 - c["alpha_bar"][i]).sqrt()) for i in (t, then))
         eps = nets["unet"](z, torch.tensor([t - 1]))
         eps = eps - s["guidance"] * n * (a * z0 + n * eps - z)
@@ -33,7 +36,8 @@ def score(image, nets, c, s):
     for j in s["map_blocks"]:
         far = 1 - F.cosine_similarity(features[j - 1], rebuilt[j - 1])
         both["feature"] += F.interpolate(far[:, None], image.shape[-2:], mode="bilinear", align_corners=True)
-    i = int(torch.searchsorted(c["levels"], t_hat).clamp(1, max(len(c["levels"]) - 1, 1)))  # statistics of normal images at this step
+    # statistics of normal images at this step
+    i = int(torch.searchsorted(c["levels"], t_hat).clamp(1, max(len(c["levels"]) - 1, 1)))
     low, high = (i - 1, i) if len(c["levels"]) > 1 else (0, 0)
     share = (t_hat - c["levels"][low]) / max(c["levels"][high] - c["levels"][low], 1)
     for name in both:
@@ -48,9 +52,13 @@ def score(image, nets, c, s):
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     settings, tensors = json.loads((folder / "export.json").read_text()), load_file(folder / "verdict.safetensors")
-    assert settings["spacing"] == "trailing" and settings["omega"] == 0 and not settings["latent_sample"], "see d3ad/diffusion.py for these"
-    programs = {name: torch.export.load(folder / f"{name}.pt2").module() for name in ("encoder", "decoder", "unet", "features")}
+    assert settings["spacing"] == "trailing" and settings["omega"] == 0 and not settings["latent_sample"], \
+        "see d3ad/diffusion.py for these"
+    programs = {name: torch.export.load(folder / f"{name}.pt2").module()
+                for name in ("encoder", "decoder", "unet", "features")}
     for name in sys.argv[2:]:
-        photo = ImageOps.exif_transpose(Image.open(name)).convert("RGB").resize((settings["image_size"],) * 2, Image.Resampling.BILINEAR)
-        found = score(torch.from_numpy(np.array(photo, np.float32)).permute(2, 0, 1)[None] / 127.5 - 1, programs, tensors, settings)
+        photo = ImageOps.exif_transpose(Image.open(name)).convert("RGB").resize((settings["image_size"],) * 2,
+                                                                                Image.Resampling.BILINEAR)
+        found = score(torch.from_numpy(np.array(photo, np.float32)).permute(2, 0, 1)[None] / 127.5 - 1, programs,
+                      tensors, settings)
         print(json.dumps(dict(path=name, score=found, is_anomalous=found > settings["threshold"])))

@@ -15,7 +15,7 @@ def arrivals(folder: Path, known: set, seen: dict, out: Path | None = None):
     out: where results go, which is no arrival.
     """
     for entry in walk(folder):
-        if entry.name in known or entry.kind == "mask" or out and entry.path.resolve().is_relative_to(out.resolve()):
+        if entry.name in known or entry.kind == "mask" or (out and entry.path.resolve().is_relative_to(out.resolve())):
             continue
         try:
             stat = entry.path.stat()
@@ -28,12 +28,14 @@ def arrivals(folder: Path, known: set, seen: dict, out: Path | None = None):
         seen[entry.name] = now
 
 
-def watch(detector, folder: str, out: Path, threshold: float, interval: float = 1.0, raw: bool = False, pictures: str = "all",
-          key: str = "", say=print, rounds: int | None = None) -> int:
-    """Judge what arrives in `folder` until Ctrl-C (KeyboardInterrupt); what an earlier watch of the same key judged is not judged again.
+def watch(detector, folder: str, out: Path, threshold: float, interval: float = 1.0, raw: bool = False,
+          pictures: str = "all", key: str = "", say=print, rounds: int | None = None) -> int:
+    """Judge what arrives in `folder` until Ctrl-C (KeyboardInterrupt); what an earlier watch of the same key judged is
+    not judged again.
 
-    Each judged photograph is a line of JSON through `say`: path, state, score, is_anomalous, threshold, t_hat, width, height, boxes
-    and picture; so is what can't be read.  A photograph counts as whole once two looks, `interval` seconds apart, find it the same.
+    Each judged photograph is a line of JSON through `say`: path, state, score, is_anomalous, threshold, t_hat, width,
+    height, boxes and picture; so is what can't be read.  A photograph counts as whole once two looks, `interval`
+    seconds apart, find it the same.
     rounds: so many looks, for tests.  Returns the number of photographs that could not be judged.
     Raises DataError where there is no such folder, ValueError where `out` is that folder.
     """

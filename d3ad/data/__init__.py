@@ -18,7 +18,8 @@ from .tree import photographs
 
 NAMES = ("visa", "btad", "mvtec", "mtd", "elpv", "folder")  # a module each, with READER or the same functions
 
-__all__ = ["NAMES", "DataError", "Dataset", "Sample", "categories", "LeftOut", "load", "load_image", "load_mask", "photographs"]
+__all__ = ["NAMES", "DataError", "Dataset", "LeftOut", "Sample", "categories", "load", "load_image", "load_mask",
+           "photographs"]
 
 
 def categories(name, root) -> tuple[str, ...]:
@@ -34,9 +35,10 @@ def load(name, root, category=None, **options) -> Dataset:
     """Read one category of a dataset, which may be left out where there is only one.
 
     ``root`` is the dataset's folder, or one that holds it under its usual name. Options: ``split`` ("random"
-    or "by_tile") and ``seed`` for "mtd"; ``seed`` for "elpv", whose root may be None: its package; ``seed``, ``good``, ``defects`` and ``masks`` (names of folders) for
-    "folder". Raises ValueError for an unknown name or option, and `DataError` where the dataset or category is not found, or with a line for each file that is
-    missing, empty or ambiguous. Counts other than the published ones are no error: see ``Dataset.notes``.
+    or "by_tile") and ``seed`` for "mtd"; ``seed`` for "elpv", whose root may be None: its package; ``seed``, ``good``,
+    ``defects`` and ``masks`` (names of folders) for "folder". Raises ValueError for an unknown name or option, and
+    `DataError` where the dataset or category is not found, or with a line for each file that is missing, empty or
+    ambiguous. Counts other than the published ones are no error: see ``Dataset.notes``.
     """
     reader = _reader(name)
     unknown = set(options) - set(reader.OPTIONS)

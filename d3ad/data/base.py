@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .pixels import SUFFIXES, DataError, load_image, load_mask, mask_files, mask_remark, picture, read_mask, white_of
 
-ROOM = 2 ** 31  # bytes of images from which on they are kept in a file, mapped into memory, which the system can page out
+# bytes of images from which on they are kept in a file, mapped into memory, which the system can page out
+ROOM = 2 ** 31
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,13 @@ class Dataset:
         Raises `DataError` naming every image that cannot be read.
         """
         samples, white = self._samples(split), self.white if white is None else white
-        return _fill(roomy(len(samples), 3, size, size), samples, lambda sample: load_image(sample.image, size, white, strict=True))
+        return _fill(roomy(len(samples), 3, size, size), samples,
+                     lambda sample: load_image(sample.image, size, white, strict=True))
 
     @cached_property
     def white(self) -> int | None:
-        """The value of 16-bit grey that is white, from all images: 4095 where they hold 12 bits; None without such images."""
+        """The value of 16-bit grey that is white, from all images: 4095 where they hold 12 bits; None without such
+        images."""
         return white_of(sample.image for sample in self.train + self.test)
 
     def good(self) -> "Dataset":
@@ -110,7 +113,8 @@ class Dataset:
                     for file in mask_files(path) if path.is_dir() else [path]:
                         name = file.relative_to(self.root).as_posix()
                         content = hashlib.sha256(file.read_bytes()).hexdigest()
-                        digest.update(f"{split}\0{sample.label}\0{name}\0{content}\n".encode("utf-8", "surrogateescape"))
+                        line = f"{split}\0{sample.label}\0{name}\0{content}\n"
+                        digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
     def check(self) -> list[str]:
@@ -168,7 +172,8 @@ def _attempt(problems, function, *arguments):
 
 
 def _fill(out, samples, load):
-    """Write ``load(sample)`` into the rows of ``out``, by a few threads; one DataError for all samples that fail, in their order."""
+    """Write ``load(sample)`` into the rows of ``out``, by a few threads; one DataError for all samples that fail, in
+    their order."""
     def fill(row, sample):
         problems = []
         value = _attempt(problems, load, sample)
@@ -261,7 +266,8 @@ def normal_samples(images):
 
 def anomalous_samples(images, mask_folder, defect, problems, suffixes=SUFFIXES):
     """Samples of anomalous images, each paired with the mask ``<stem>.*`` or ``<stem>_mask.*``."""
-    if subfolders(mask_folder) and not image_files(mask_folder, suffixes):  # MVTec LOCO: a folder of masks for each image
+    # MVTec LOCO: a folder of masks for each image
+    if subfolders(mask_folder) and not image_files(mask_folder, suffixes):
         masks = {path.name: path for path in subfolders(mask_folder)}
     else:
         masks = {path.stem: path for path in list_images(mask_folder, problems, suffixes)}
@@ -301,8 +307,8 @@ class FolderLayout:
     """``<category>/{train/<normal>, test/<normal>, test/<defect>, ground_truth/<defect>}``.
 
     ``defects`` must be there, others are read where found; ``published`` has the counts of each category:
-    train normal, test normal, test anomalous. MVTec LOCO's masks, a folder for each image, and MVTec AD 2's ``test_public``,
-    which holds its ``ground_truth``, are read too; a note names what is not used.
+    train normal, test normal, test anomalous. MVTec LOCO's masks, a folder for each image, and MVTec AD 2's
+    ``test_public``, which holds its ``ground_truth``, are read too; a note names what is not used.
     """
     name: str
     names: tuple[str, ...]

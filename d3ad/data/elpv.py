@@ -1,8 +1,9 @@
 """ELPV: 2,624 solar cells under electroluminescence (Buerhop-Lopez et al. 2018; Deitsch et al. 2019). CC BY-NC-SA 4.0.
 
-It comes with the pip package `elpv-dataset` (``labels.csv`` and ``images/cellNNNN.png``, 300 x 300, grey), or lies in a folder of
-that layout. Each cell has the probability that it is defective, by experts: 0 is good here, 1 anomalous; what lies between is
-left out, and a note says how many. A fifth of the good cells, drawn at random, is for the test. There are no masks.
+It comes with the pip package `elpv-dataset` (``labels.csv`` and ``images/cellNNNN.png``, 300 x 300, grey), or lies in a
+folder of that layout. Each cell has the probability that it is defective, by experts: 0 is good here, 1 anomalous; what
+lies between is left out, and a note says how many. A fifth of the good cells, drawn at random, is for the test. There
+are no masks.
 """
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,8 @@ def find(root=None):
         if spec is None or not spec.submodule_search_locations:
             raise DataError(f"elpv: its package is not installed: pip install {PACKAGE}")
         root = spec.submodule_search_locations[0]
-    return find_root(root, ("data", "elpv*"), lambda path: (path / "labels.csv").is_file() and (path / "images").is_dir(),
+    return find_root(root, ("data", "elpv*"),
+                     lambda path: (path / "labels.csv").is_file() and (path / "images").is_dir(),
                      "elpv", "labels.csv and images")
 
 
@@ -37,7 +39,8 @@ def read(root, category, problems, seed=0):
     for number, line in enumerate((root / "labels.csv").read_text(encoding="utf-8").splitlines(), 1):
         words = line.split()
         if len(words) != 3:
-            problems.append(f"{root / 'labels.csv'}: line {number} is not 'image probability kind'; restore it from the package")
+            problems.append(f"{root / 'labels.csv'}: line {number} is not 'image probability kind'; restore it from "
+                            "the package")
             continue
         image, probability, kind = root / words[0], float(words[1]), words[2]
         if kind != category:

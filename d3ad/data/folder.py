@@ -2,9 +2,9 @@
 
 * Images directly in it, or in folders by date, camera or shift: all are normal, for training; the test is empty.
 * A folder of good ones (``good``, ``OK``, ``normal`` ...) beside one folder per defect, as in anomalib's ``Folder``.
-  Good images for the test stand in ``good_test`` or the like; without such a folder a fifth of the good ones, drawn with
-  ``seed``, goes to the test.  Masks are optional, in ``masks/<defect>``, ``<defect>/masks`` or, beside one defect only,
-  directly in ``masks``; as ``<stem>.*`` or ``<stem>_mask.*``.  A defect has one for each image or none at all.
+  Good images for the test stand in ``good_test`` or the like; without such a folder a fifth of the good ones, drawn
+  with ``seed``, goes to the test.  Masks are optional, in ``masks/<defect>``, ``<defect>/masks`` or, beside one defect
+  only, directly in ``masks``; as ``<stem>.*`` or ``<stem>_mask.*``.  A defect has one for each image or none at all.
 
 Folders are read with all their sub-folders.  A name that may mean either is no guess: it is asked for, and the options
 ``good``, ``defects`` and ``masks`` (names of folders; "." is the folder itself) say what it holds.
@@ -50,7 +50,8 @@ def read(root, category, problems, seed=0, good=(), defects=(), masks=()):
     asked = {names.normalised(name) if name != "." else name: role
              for role, given in (("good", good), ("defect", defects), ("mask", masks)) for name in _listed(given)}
     unknown = set(asked) - {_key(place) for place in places}
-    problems += [f"{root}: no folder {name!r} in it, which was given; choose from {', '.join(sorted(places))}" for name in sorted(unknown)]
+    problems += [f"{root}: no folder {name!r} in it, which was given; choose from {', '.join(sorted(places))}"
+                 for name in sorted(unknown)]
     roles = {place: asked.get(_key(place)) or ("top" if place == "." else names.meaning(place)) for place in places}
     _settle(root, places, roles, problems)
     if problems:
@@ -86,10 +87,11 @@ def _settle(root, places, roles, problems):
         if len(trained) == 1 and all(e.path.parent == root / trained[0] for e in places[trained[0]]):
             roles[trained[0]] = "good"
     good = [place for place, role in roles.items() if role == "good"]
-    if any(names.meaning(entry.path.relative_to(root).parts[1]) == "good" for place, role in roles.items() if role in ("train", "test")
+    if any(names.meaning(entry.path.relative_to(root).parts[1]) == "good" for place, role in roles.items()
+           if role in ("train", "test")
            for entry in places[place] if len(entry.path.relative_to(root).parts) > 2):
-        problems.append(f"{root}: in the layout of MVTec AD; give {root / 'train' / 'good'} to fit, or --dataset mvtec --data-root {root.parent} "
-                        f"--category {root.name}")
+        problems.append(f"{root}: in the layout of MVTec AD; give {root / 'train' / 'good'} to fit, or --dataset mvtec "
+                        f"--data-root {root.parent} --category {root.name}")
         return
     if not good and set(roles.values()) <= {"top", "group"}:
         roles.update((place, "good") for place in roles)
@@ -99,25 +101,29 @@ def _settle(root, places, roles, problems):
         return
     if not good:
         found = ", ".join(sorted(place for place in places if place != "."))
-        problems.append(f"{root}: no folder in it is called good, and it may be any of {found}; name it with --good NAME, or --good . for all")
+        problems.append(f"{root}: no folder in it is called good, and it may be any of {found}; name it with --good "
+                        "NAME, or --good . for all")
         return
     for place, role in roles.items():
         where, first = (root if place == "." else root / place), good[0]
-        if role == "good" and place != first and names.meaning(first) == names.meaning(place) == "good" and _key(place) != _key(first):
-            problems.append(f"{where}: good beside {first}; put both into one folder, or name one with --good and the other with --defects")
+        if (role == "good" and place != first and names.meaning(first) == names.meaning(place) == "good"
+                and _key(place) != _key(first)):
+            problems.append(f"{where}: good beside {first}; put both into one folder, or name one with --good and the "
+                            "other with --defects")
         elif role == "mask" and not any(roles[other] in ("defect", "other") for other in roles):
             problems.append(f"{where}: masks without a defect's images beside them; add these or remove the masks")
         elif role == "top":
-            problems.append(f"{where}: {len(places[place])} images directly in it, beside the folder {first}; say what they are: "
-                            "--good . or --defects ., or give the folder of good ones alone")
+            problems.append(f"{where}: {len(places[place])} images directly in it, beside the folder {first}; say what "
+                            "they are: --good . or --defects ., or give the folder of good ones alone")
         elif role in ("train", "test", "unclear", "group"):
-            problems.append(f"{where}: not a defect beside {first}, and not clearly good; rename it, or say --good {place} or --defects {place}")
+            problems.append(f"{where}: not a defect beside {first}, and not clearly good; rename it, or say --good "
+                            f"{place} or --defects {place}")
         elif role == "other":
             roles[place] = "defect"
         inside = {names.meaning(part) for entry in places[place] for part in entry.path.relative_to(where).parts[:-1]}
-        if role == "good" and "defect" in inside or role == "defect" and inside & {"good", "good test"}:
-            problems.append(f"{where}: called {'good' if role == 'good' else 'a defect'}, with the other kind in a folder inside; "
-                            "move that out")
+        if (role == "good" and "defect" in inside) or (role == "defect" and inside & {"good", "good test"}):
+            problems.append(f"{where}: called {'good' if role == 'good' else 'a defect'}, with the other kind in a "
+                            "folder inside; move that out")
 
 
 def _anomalous(root, place, places, of, problems):
@@ -154,13 +160,15 @@ def _anomalous(root, place, places, of, problems):
             problems.append(f"{entry.path}: the same mask as {used[mask]}; keep one of the two")
         used.setdefault(mask, entry.path)
         samples.append(Sample(entry.path, 1, mask, place))
-    problems += [f"{entry.path}: mask without an image; add the one or remove the other" for entry in dict.fromkeys(masks.values())
+    problems += [f"{entry.path}: mask without an image; add the one or remove the other"
+                 for entry in dict.fromkeys(masks.values())
                  if entry.path not in used]
     return samples
 
 
 def _keys(path, folder):
-    """What ties a mask to its image: the path below the defect's folder, else the name alone; without suffix, "_mask" and mask folders."""
+    """What ties a mask to its image: the path below the defect's folder, else the name alone; without suffix, "_mask"
+    and mask folders."""
     stem = names.normalised(path.stem)
     stem = stem.removesuffix("_mask") or stem
     inside = [names.normalised(part) for part in path.relative_to(folder).parts[:-1] if names.meaning(part) != "mask"]
@@ -176,14 +184,17 @@ def _put(masks: dict, entry: Entry, folder: Path, problems) -> None:
 
 
 def understood(root, places, roles, num_masks, left_out) -> str:
-    """One line on what was read as what: "12 good from good_test, 4 masks from gt, 3 defects from crack; not used: @eaDir"."""
+    """One line on what was read as what: "12 good from good_test, 4 masks from gt, 3 defects from crack; not used:
+    @eaDir"."""
     said = {"good": "good", "good test": "good (test)", "defect": "defects", "mask": "masks"}
     parts = []
     for place, found in places.items():
-        counts = [(sum(e.kind == kind for e in found), word) for kind, word in (("image", said[roles[place]]), ("mask", "masks"))]
+        counts = [(sum(e.kind == kind for e in found), word)
+                  for kind, word in (("image", said[roles[place]]), ("mask", "masks"))]
         where = "the folder itself" if place == "." else place
         parts += [f"{count} {word} from {where}" for count, word in counts if count]
     below = [left.path.relative_to(root) for left in left_out]
     unused = list(dict.fromkeys(path.as_posix() if path.parts[0] in places else path.parts[0] for path in below))
-    more = f"; not used: {', '.join(unused[:10])}" + (f" and {len(unused) - 10} more" if len(unused) > 10 else "") if unused else ""
+    others = f" and {len(unused) - 10} more" if len(unused) > 10 else ""
+    more = f"; not used: {', '.join(unused[:10])}{others}" if unused else ""
     return ", ".join(parts) + more

@@ -8,12 +8,13 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 from torch import Tensor
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm",
-                      ".pnm", ".tga", ".pcx", ".jp2", ".j2k", ".avif", ".mpo"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif",
+                      ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".jp2", ".j2k", ".avif", ".mpo"})
 # Photographs that Pillow can't open: never to be passed over as if they were no images.
-UNREAD_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".exr", ".hdr",
-                             ".fits", ".dcm", ".svg", ".psd"})
-WITH_MAGIC = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")  # known by their first bytes
+UNREAD_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf",
+                             ".rw2", ".exr", ".hdr", ".fits", ".dcm", ".svg", ".psd"})
+# known by their first bytes
+WITH_MAGIC = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 FORMATS = (*WITH_MAGIC, "DIB", "TGA", "PCX")
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF", "HEIF")
 DEPTHS = (255, 1023, 4095, 16383, 65535)  # white of 8, 10, 12, 14 and 16 bits
@@ -43,7 +44,8 @@ def load_with_size(path, size, white: int | None = None, strict: bool = True) ->
 
 
 def to_tensor(image: Image.Image, size: int, white: int = 65535) -> Tensor:
-    """A picture of mode "RGB", or "F" with values up to `white`, as (3, size, size) in [-1, 1]; size may be (width, height)."""
+    """A picture of mode "RGB", or "F" with values up to `white`, as (3, size, size) in [-1, 1]; size may be (width,
+    height)."""
     highest = white if image.mode == "F" else 255
     shape = (size, size) if isinstance(size, int) else size
     pixels = torch.from_numpy(np.array(image.resize(shape, Image.Resampling.BILINEAR), np.float32))
@@ -82,7 +84,8 @@ def read_mask(path, threshold: int = 0) -> np.ndarray:
     if path.is_dir():
         parts = [read_mask(file, threshold) for file in mask_files(path)]
         if not parts or len({part.shape for part in parts}) > 1:
-            raise DataError(f"{path}: {'masks of different sizes' if parts else 'no mask in it'}; restore them from the dataset")
+            raise DataError(f"{path}: {'masks of different sizes' if parts else 'no mask in it'}; restore them from "
+                            "the dataset")
         return np.any(parts, axis=0)
     values, lossy = decode(path, _to_values)
     if lossy and values.size:
@@ -92,7 +95,8 @@ def read_mask(path, threshold: int = 0) -> np.ndarray:
 
 def mask_files(folder: Path) -> list[Path]:
     """The masks of one image that lie in a folder of their own, sorted."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES
+                  and not path.name.startswith("."))
 
 
 def mask_remark(path: Path) -> str:
@@ -104,19 +108,22 @@ def mask_remark(path: Path) -> str:
         return f"{path}: a mask saved with losses, cut at half of its highest value; PNG keeps edges exact"
     between = int(((values > 0) & (values < values.max())).sum()) if values.size else 0
     many = len(np.unique(values[::7, ::7])) > 16
-    return f"{path}: {between} pixels between black and white count as anomalous; draw masks in two values" if many else ""
+    return (f"{path}: {between} pixels between black and white count as anomalous; draw masks in two values"
+            if many else "")
 
 
 def shrink(mask: np.ndarray, size: int, keep_small: bool = True) -> np.ndarray:
     """A mask (H, W) bool as (size, size); see `load_mask`."""
     resized = Image.fromarray(mask.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR)
     small = np.array(resized) > 0.5
-    if not keep_small or mask.shape[0] <= size and mask.shape[1] <= size:
+    if not keep_small or (mask.shape[0] <= size and mask.shape[1] <= size):
         return small
-    regions, count = ndimage.label(mask, np.ones((3, 3), int))
+    regions, _ = ndimage.label(mask, np.ones((3, 3), int))
     for number, place in enumerate(ndimage.find_objects(regions), 1):
         rows, columns = np.nonzero(regions[place] == number)
-        cells = ((rows + place[0].start) * size // mask.shape[0]) * size + (columns + place[1].start) * size // mask.shape[1]
+        row, column = ((index + side.start) * size // length
+                       for index, side, length in zip((rows, columns), place, mask.shape))
+        cells = row * size + column
         cells, covered = np.unique(cells, return_counts=True)
         if not small.ravel()[cells].any():
             small.ravel()[cells[2 * covered >= covered.max()]] = True
@@ -124,10 +131,11 @@ def shrink(mask: np.ndarray, size: int, keep_small: bool = True) -> np.ndarray:
 
 
 def white_of(paths) -> int | None:
-    """The white of 16-bit grey pictures: the smallest of `DEPTHS` that all their values fit in; None where there is none.
+    """The white of 16-bit grey pictures: the smallest of `DEPTHS` that all their values fit in; None where there is
+    none.
 
-    Cameras write 10, 12 or 14 bits into files of 16.  Only 16-bit pictures are decoded; what can't be read is left to others
-    to complain about.
+    Cameras write 10, 12 or 14 bits into files of 16.  Only 16-bit pictures are decoded; what can't be read is left to
+    others to complain about.
     """
     highest = -1
     for path in paths:
@@ -208,7 +216,8 @@ def _to_rgb(image: Image.Image, white: int = 65535) -> Image.Image:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     rgb = image.convert("RGB")
     if ";16" in image.info.get("d3ad", ("", ""))[1] and 0 < np.asarray(rgb).max() < 64:
-        raise ValueError("16-bit colour of which only the upper 8 bits are read, and these are nearly black: convert it to 8 bits")
+        raise ValueError("16-bit colour of which only the upper 8 bits are read, and these are nearly black: convert "
+                         "it to 8 bits")
     return rgb
 
 

@@ -14,7 +14,8 @@ RECORD = ".d3ad/written.txt"  # in a folder of results: the names of the files t
 
 @dataclass(frozen=True)
 class Entry:
-    """One file.  ``name`` is what a list calls it: its path below the folder, with what no text can hold written as escapes."""
+    """One file.  ``name`` is what a list calls it: its path below the folder, with what no text can hold written as
+    escapes."""
     path: Path
     name: str
     kind: str            # "image", "mask" or "left out"
@@ -27,7 +28,8 @@ class Entry:
 
 
 def walk(root: Path | str) -> list[Entry]:
-    """All files below a folder, those of each folder in natural order before those of its sub-folders; links are followed.
+    """All files below a folder, those of each folder in natural order before those of its sub-folders; links are
+    followed.
 
     An image is what has the suffix of one, or begins as one; a mask is an image in a folder whose name means masks
     (`d3ad.data.names`), or beside the image whose name it bears with "_mask" behind.  No image is decoded.
@@ -46,7 +48,8 @@ def results_in(folder: Path) -> set[Path]:
     return {folder / name for name in names}
 
 
-def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Entry], seen: set, results: frozenset = frozenset()) -> None:
+def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Entry], seen: set,
+          results: frozenset = frozenset()) -> None:
     try:
         here = os.stat(folder)
         if (here.st_dev, here.st_ino) in seen:
@@ -55,7 +58,8 @@ def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Ent
         seen.add((here.st_dev, here.st_ino))
         found = sorted(folder.iterdir(), key=natural)
     except OSError as error:
-        entries.append(Entry(folder, _name(folder, root), "left out", f"the folder can't be read ({error.strerror})", lost=True))
+        entries.append(Entry(folder, _name(folder, root), "left out", f"the folder can't be read ({error.strerror})",
+                             lost=True))
         return
     results = results | results_in(folder)
     folders = [path for path in found if path.is_dir()]
@@ -105,7 +109,8 @@ def _name(path: Path, root: Path) -> str:
 def collect(given: Iterable[str | Path]) -> list[Entry]:
     """What several arguments name: of a folder every file below it, else the file itself.
 
-    With one folder names are paths below it; else they are as given, before what lies below.  What is named twice counts once.
+    With one folder names are paths below it; else they are as given, before what lies below.  What is named twice
+    counts once.
     Raises `DataError` for a single argument that does not exist, and where nothing was given.
     """
     given, entries = [str(argument) for argument in given], []
@@ -130,12 +135,14 @@ def collect(given: Iterable[str | Path]) -> list[Entry]:
 
 def only_good(images: list[Entry]) -> list[Entry]:
     """Of images those in folders called good, where there are such folders; else all."""
-    good = [entry for entry in images if {names.meaning(part) for part in Path(entry.name).parts[:-1]} & {"good", "good test"}]
+    good = [entry for entry in images
+            if {names.meaning(part) for part in Path(entry.name).parts[:-1]} & {"good", "good test"}]
     return good or images
 
 
 def photographs(root: Path | str, good_only: bool = False) -> Dataset:
-    """Every image below a folder as the test images of a `Dataset`, labels unknown (0); masks and the rest in ``left_out``.
+    """Every image below a folder as the test images of a `Dataset`, labels unknown (0); masks and the rest in
+    ``left_out``.
 
     good_only: where sub-folders are called good and others are not, the good ones only.
     Raises `DataError` where there is no folder, or no image in it.

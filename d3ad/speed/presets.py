@@ -92,7 +92,8 @@ def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: 
     """The detector computing as `PRESETS[name]` says: same weights, calibrated anew.
 
     tiny: the tiny autoencoder, for a preset that takes it; None: its weights from the hub.
-    compiled: the UNet through torch.compile, for a GPU: on a CPU it gives less than Winograd's way, whose place it takes.
+    compiled: the UNet through torch.compile, for a GPU: on a CPU it gives less than Winograd's way, whose place it
+    takes.
     A threshold that `set_threshold` made belongs to the preset under which it was made: set it again under another.
     The preset that the detector bears already changes nothing.
     Raises ValueError for an unknown preset, FileNotFoundError where the tiny autoencoder's weights can't be had.

@@ -17,6 +17,7 @@ from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_loss
 from d3ad.images import image_seed, in_batches
 from d3ad.infra.files import write_whole
+from d3ad.study import paper
 from d3ad.study.workspace import Run, Workspace, on_trained, prepare, shared_backbone
 
 METRICS = ("i_auroc", "p_auroc", "pro")
@@ -152,11 +153,14 @@ def seeds(workspace: Workspace) -> pd.DataFrame:
 
 
 def averages_per_seed(workspace: Workspace, frame: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
-    """D3AD's mean over categories per seed, by (dataset, metric), from `seeds`; nothing where the data are drawn."""
-    study = workspace.study
-    if study.source == "synthetic" or study.spread_categories or study.categories:
+    """D3AD's mean over categories per seed, by (dataset, metric), from `seeds`; of datasets that are measured whole."""
+    if workspace.study.source == "synthetic":
         return {}
-    rows = frame[frame["method"] == "D3AD"].groupby(["dataset", "seed"])
+    numbers = paper.num_categories()
+    whole = [name for name, rows in frame.groupby("dataset") if rows["category"].nunique() == numbers.get(name)]
+    rows = frame[(frame["method"] == "D3AD") & frame["dataset"].isin(whole)].groupby(["dataset", "seed"])
+    if not whole:
+        return {}
     return {(dataset, metric): values for metric in METRICS
             for dataset, values in rows[f"measured_{metric}"].mean().unstack("dataset").items()}
 
@@ -201,7 +205,8 @@ def method_means(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def leads(means: pd.DataFrame, own: str) -> pd.DataFrame:
-    """How far one method is ahead of the best other one: a row per metric, with `own`, `best other`, `other` and `lead`.
+    """How far one method is ahead of the best other one: a row per metric, with `own`, `best other`, `other` and
+    `lead`.
 
     means: a row per method, a column per metric in percent.  own: a row's name.
     Raises KeyError where `means` has no such row.
@@ -212,7 +217,8 @@ def leads(means: pd.DataFrame, own: str) -> pd.DataFrame:
 
 
 def component_gains(frame: pd.DataFrame) -> pd.DataFrame:
-    """What each component of Table 5 adds, in points: a row per step from one combination to the next, a column per metric.
+    """What each component of Table 5 adds, in points: a row per step from one combination to the next, a column per
+    metric.
 
     frame: of `summary` over `table5`; its means over categories and seeds are compared.
     """

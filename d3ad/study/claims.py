@@ -111,8 +111,8 @@ def _average(dataset: str, metric: str, reported: float) -> Callable[[Evidence],
 def _ahead_of(metric: str, *names: str) -> Callable[[Evidence], pd.Series | None]:
     """How far D3AD is ahead of the best of these baselines (of all, where none is named), in points, per seed.
 
-    None where the lead proves nothing: over baselines that got fewer training steps than their papers ask for, or, where
-    none is named, over some only of those that the paper's Table 1 has.
+    None where the lead proves nothing: over baselines that got fewer training steps than their papers ask for, or,
+    where none is named, over some only of those that the paper's Table 1 has.
     """
     def measure(evidence: Evidence) -> pd.Series | None:
         if evidence.baselines is None:

@@ -63,7 +63,8 @@ def left_out(names: list[str]) -> str:
 def ahead(frame: pd.DataFrame, metric: str, own: str = "D3AD") -> list[str]:
     """The methods with a higher mean than `own` in a metric, best first.
 
-    frame: of `overall`, in percent.  metric: "i_auroc", "p_auroc" or "pro".  Raises KeyError where `own` isn't in the frame.
+    frame: of `overall`, in percent.  metric: "i_auroc", "p_auroc" or "pro".  Raises KeyError where `own` isn't in the
+    frame.
     """
     values = frame.set_index("method")[f"measured_{metric}"]
     return values[values > values[own]].sort_values(ascending=False).index.tolist()
@@ -81,7 +82,8 @@ def _measure(run: Run, name: str) -> None:
     images = run.training_images
     baseline.fit(images)
     prediction = baseline.predict(run.images)
-    numbers = evaluate(prediction, run.labels, run.masks if run.has_masks else None) | dict(steps=baseline.num_steps(len(images)),
+    numbers = evaluate(prediction, run.labels,
+                       run.masks if run.has_masks else None) | dict(steps=baseline.num_steps(len(images)),
                                                                  steps_asked=baseline.steps_asked(len(images)))
     tensors = dict(score=prediction.score, anomaly_map=prediction.anomaly_map.half())
     if prediction.reconstruction is not None:
@@ -149,8 +151,8 @@ def overall(frame: pd.DataFrame, split: str = "random") -> pd.DataFrame:
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     """One row per method: mean (`measured_*`) and standard deviation (`spread_*`) over seeds, of the same runs.
 
-    seeds: rows of `compared`.  Its averages are taken as they are, so that a number read back from a rounded CSV file isn't
-    computed, and rounded, a second time; without any, they are computed from the single rows.
+    seeds: rows of `compared`.  Its averages are taken as they are, so that a number read back from a rounded CSV file
+    isn't computed, and rounded, a second time; without any, they are computed from the single rows.
     """
     single, averages = seeds[seeds["category"] != "Average"], seeds[seeds["category"] == "Average"]
     columns = [f"measured_{metric}" for metric in ablations.METRICS]

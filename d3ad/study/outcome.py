@@ -49,9 +49,12 @@ def evaluate(prediction, labels: Tensor, masks: Tensor | None) -> dict[str, floa
     Without masks (None) all but I-AUROC are None.
     """
     if masks is None:
-        return dict(i_auroc=metrics.image_auroc(prediction.score, labels)) | dict.fromkeys(("p_auroc", *AREAS, "pro_200"))
-    return (dict(i_auroc=metrics.image_auroc(prediction.score, labels), p_auroc=metrics.pixel_auroc(prediction.anomaly_map, masks))
-            | metrics.pro_by_area(prediction.anomaly_map, masks, AREAS) | {"pro_200": metrics.pro_200(prediction.anomaly_map, masks)})
+        return dict(i_auroc=metrics.image_auroc(prediction.score, labels)) | dict.fromkeys(("p_auroc", *AREAS,
+                                                                                            "pro_200"))
+    return (dict(i_auroc=metrics.image_auroc(prediction.score, labels),
+                 p_auroc=metrics.pixel_auroc(prediction.anomaly_map, masks))
+            | metrics.pro_by_area(prediction.anomaly_map, masks,
+                                  AREAS) | {"pro_200": metrics.pro_200(prediction.anomaly_map, masks)})
 
 
 def mean_bins(detector: D3AD, prediction: Prediction, labels: Tensor) -> dict[str, float]:

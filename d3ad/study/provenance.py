@@ -151,7 +151,7 @@ def registry(workspace: Workspace, ledger: pd.DataFrame) -> list[dict]:
     for name, (notebook, _) in ARTIFACTS.items():
         if name.startswith("table") and (workspace.results / f"{name}.csv").exists():
             frame = pd.read_csv(workspace.results / f"{name}.csv", dtype={"category": str})
-            for row in frame[frame["category"] == "Average"].to_dict("records"):
+            for row in frame[frame["category"].str.startswith("Average")].to_dict("records"):
                 for metric in paper.METRICS:
                     numbers = [row.get(f"{kind}_{metric}") for kind in ("reported", "measured", "spread")]
                     if not all(pd.isna(number) for number in numbers):

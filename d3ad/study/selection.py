@@ -36,8 +36,8 @@ def overlap(above: Tensor, masks: Tensor) -> dict[str, float]:
     """Over all images together, in percent: `covered` and `precision`.
 
     above: (N, H, W) bool, the pixels above a method's threshold.  masks: (N, H, W) bool, those of a defect.
-    covered: the share of a defect's pixels that are above.  precision: the share of the pixels above that are a defect's;
-    0 where nothing is above.  Raises ValueError where no pixel is a defect's.
+    covered: the share of a defect's pixels that are above.  precision: the share of the pixels above that are a
+    defect's; 0 where nothing is above.  Raises ValueError where no pixel is a defect's.
     """
     hits, defect = int((above & masks).sum()), int(masks.sum())
     if not defect:
@@ -59,8 +59,8 @@ def hardest(scores: Tensor, labels: Tensor, masks: Tensor) -> tuple[int, int]:
 def beside(pro: pd.Series, wanted: tuple[str, ...] = BESIDE) -> list[str]:
     """The baselines to draw beside D3AD: those wanted that were measured, then the measured ones with the best PRO.
 
-    pro: PRO of each measured baseline by its name.  As many as are wanted, or all where fewer were measured; where none was,
-    the wanted ones, whose panels say so.
+    pro: PRO of each measured baseline by its name.  As many as are wanted, or all where fewer were measured; where none
+    was, the wanted ones, whose panels say so.
     """
     chosen = [name for name in wanted if name in pro.index]
     others = pro.drop(chosen).sort_values(ascending=False, kind="stable").index

@@ -17,7 +17,8 @@ from d3ad.infra.settings import MACHINE, Settings, setting
 class Study(Settings):
     """Settings of a study; immutable.  Raises ValueError, naming the field, for a value that is not allowed."""
 
-    source: str = setting("disk", allowed=("synthetic", "disk", "package"))  # drawn and written to disk first; under a data root; from pip
+    # drawn and written to disk first; under a data root; from pip
+    source: str = setting("disk", allowed=("synthetic", "disk", "package"))
     datasets: tuple[str, ...] = setting(())                   # of d3ad.data.NAMES
     categories: tuple[str, ...] = setting((), MACHINE)        # empty: every category that is found
     # normal for training, normal and anomalous for test, where drawn

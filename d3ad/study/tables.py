@@ -24,12 +24,26 @@ def beside_paper(table: int, measured: pd.DataFrame, more: tuple[str, ...] = ())
     A cell that was not measured, or that the paper doesn't give, is empty.  more: measured columns that the paper
     lacks.
     """
-    known = paper.reported(table)
+    known, measured = paper.reported(table), named_averages(measured)
     # the paper's own
     order = [f"measured_{column.removeprefix('reported_')}" for column in known if column.startswith("reported_")]
     measured = measured[paper.KEYS + [column for column in (*order, *more) if column in measured]]
     of_paper = pd.MultiIndex.from_frame(measured[paper.KEYS]).isin(pd.MultiIndex.from_frame(known[paper.KEYS]))
     return pd.concat([known.merge(measured, on=paper.KEYS, how="left"), measured[~of_paper]], ignore_index=True)
+
+
+def named_averages(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with "Average" called "Average of 4" where only four of the paper's categories of a dataset are in it.
+
+    An average over other categories is no measurement of the paper's, and gets a row of its own.
+    """
+    frame = frame.copy()
+    for dataset, number in paper.num_categories().items():
+        rows = frame["dataset"] == dataset
+        measured = frame.loc[rows & ~frame["category"].str.startswith("Average"), "category"].nunique()
+        if 0 < measured < number:
+            frame.loc[rows & (frame["category"] == "Average"), "category"] = f"Average of {measured}"
+    return frame
 
 
 BOLD = {"html": "<b>{}</b>", "md": "**{}**", "tex": "\\textbf{{{}}}"}
@@ -91,15 +105,18 @@ def save_layouts(workspace: Workspace, frame: pd.DataFrame, name: str, caption: 
     write_product(workspace, f"results/{workspace.name}/{name}.tex", tex.replace("—", "--").encode(), fingerprint)
 
 
-def of_dataset(workspace: Workspace, frame: pd.DataFrame, name: str, *metrics: str, average_only: bool = False) -> pd.DataFrame:
+def of_dataset(workspace: Workspace, frame: pd.DataFrame, name: str, *metrics: str,
+               average_only: bool = False) -> pd.DataFrame:
     """The rows of one dataset under the profile's split, with the columns that a table of the paper has.
 
-    frame: of `comparison.compared`, in percent.  name: "visa", "btad", "mvtec" or "mtd".  metrics: "i_auroc", "p_auroc", "pro".
+    frame: of `comparison.compared`, in percent.  name: "visa", "btad", "mvtec" or "mtd".  metrics: "i_auroc",
+    "p_auroc", "pro".
     average_only: leave the single categories out.  Without a row where the profile holds nothing of that dataset.
     """
     rows = frame[(frame["dataset"] == workspace.title(name)) & (frame["split"] == workspace.study.split)]
+    rows = named_averages(rows)
     if average_only:
-        rows = rows[rows["category"] == "Average"]
+        rows = rows[rows["category"].str.startswith("Average")]
     return rows[paper.KEYS + [f"measured_{metric}" for metric in metrics]]
 
 

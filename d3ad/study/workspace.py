@@ -224,7 +224,8 @@ class Run:
         prediction = variant.predict(self.images)
         seconds = (time.perf_counter() - started) / len(prediction)
         for_tables = prediction if variant.config.normalisation == "train" else variant.renormalised(prediction, "test")
-        numbers = (evaluate(for_tables, self.labels, self.masks if self.has_masks else None) | mean_bins(variant, prediction, self.labels)
+        numbers = (evaluate(for_tables, self.labels,
+                            self.masks if self.has_masks else None) | mean_bins(variant, prediction, self.labels)
                    | {"seconds": seconds})
         file = self._file(changes)
         if keep_maps:

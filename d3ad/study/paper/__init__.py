@@ -42,6 +42,13 @@ def reported(table: int) -> pd.DataFrame:
     return wide.rename_axis(columns=None).reset_index()
 
 
+def num_categories() -> dict[str, int]:
+    """How many categories the paper's averages are taken over, by dataset."""
+    frames = [reported(table) for table in (1, 3, 6)]
+    return {dataset: int((rows["category"].unique() != "Average").sum())
+            for frame in frames for dataset, rows in frame.groupby("dataset")}
+
+
 def contradictions(tolerance: float = 0.1) -> pd.DataFrame:
     """Where the paper's tables contradict themselves or each other: columns table, method, metric, printed, recomputed.
 
