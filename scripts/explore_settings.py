@@ -1,7 +1,8 @@
 """What each choice of settings changes, on validation data only: held-out normal training images and synthetic defects
 on them.
 
-    python scripts/explore_settings.py --data-root DIR --work DIR [--jobs screw:plain8,bottle:near8@256] [--out docs/settings.csv]
+    python scripts/explore_settings.py --data-root DIR --work DIR [--jobs screw:plain8,bottle:near8@256]
+                                       [--out docs/settings.csv]
 
 DIR holds the datasets (MVTec AD, magnetic tiles) under their usual names; no test image is ever read.  A fifth of the
 training images (of the tiles: whole tiles) is held out.  Defects are of two kinds, so that nothing is tuned to one
@@ -12,9 +13,9 @@ ideal     the autoencoder alone: phi of the defective image against phi of its d
           diffusion model would give.  Takes no UNet, so many autoencoders can be compared.
 detector  all of D3AD, with many settings of the maps read off one trained detector.
 distance  Algorithm 2's distance alone, per block: does it tell defective from good held-out images, and what do a
-darker, a dimmer or an unevenly lit good image do to it.  Trains nothing.
-confirm   the setting chosen (`RECOMMENDED`), through `D3AD.fit` and `predict` as a user calls them; "confirm:screw:near8" takes up
-          the training of that job, whose autoencoder and UNet it shares.
+          darker, a dimmer or an unevenly lit good image do to it.  Trains nothing.
+confirm   the setting chosen (`RECOMMENDED`), through `D3AD.fit` and `predict` as a user calls them;
+          "confirm:screw:near8" takes up the training of that job, whose autoencoder and UNet it shares.
 
 Appends rows to the CSV, skips jobs that stand there, and goes on with trainings that were stopped.  docs/settings.md is
 made from the CSV at the end.

@@ -2,9 +2,11 @@
 
     python scripts/memory.py [--counts 100 2000 20000] [--pictures none]
 
-A small detector (the smoke profile, one step) is trained, photographs are drawn, and each run is a process of its own, whose largest
+A small detector (the smoke profile, one step) is trained, photographs are drawn, and each run is a process of its
+own, whose largest
 resident memory the system tells.  On Linux.
 """
+
 import argparse
 import os
 import subprocess
@@ -27,14 +29,18 @@ def draw(folder: Path, count: int, size: int) -> None:
     for i in range(count):
         place = folder / f"{i // 1000:03d}CANON"
         place.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(np.roll(pixels, i, (0, 1)) ^ (i % 251)).resize((size, size), Image.Resampling.BILINEAR)
+        picture = Image.fromarray(np.roll(pixels, i, (0, 1)) ^ (i % 251)).resize(
+            (size, size), Image.Resampling.BILINEAR
+        )
         picture.save(place / f"IMG_{i:05d}.jpg", quality=90)
 
 
 def measure(arguments: list[str]) -> tuple[float, float]:
-    """(largest resident memory in MB, seconds) of `python -m d3ad` with these arguments.  Raises RuntimeError where it fails."""
+    """(largest resident memory in MB, seconds) of `python -m d3ad` with these arguments.  RuntimeError where it fails."""
     started = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "d3ad", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "d3ad", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -46,23 +52,36 @@ def write(rows: list[tuple[int, float, float]], size: int, pictures: str, folder
     """The table and the plot."""
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+
     counts, peaks, _ = zip(*rows)
     more = max(peaks) - min(peaks)
-    lines = ["# Memory of `predict`", "",
-             f"Largest resident memory of the process `python -m d3ad predict`, smoke profile with one step, photographs of {size} x {size} pixels, "
-             f"`--pictures {pictures}`, on a CPU, one thread; measured by `scripts/memory.py`.", "",
-             "| photographs | peak, MB | seconds |", "|---:|---:|---:|",
-             *(f"| {count:,} | {peak:.0f} | {seconds:.0f} |" for count, peak, seconds in rows), "",
-             f"From {min(counts):,} to {max(counts):,} photographs memory grows by {more:.0f} MB (the bound is {LIMIT} MB). "
-             "Photographs are read, judged, written and forgotten in portions of 32, or of one batch where that is more. "
-             "What grows is a line for each file, and the page's pictures of the 500 highest scores are kept on disk until the page is written.", "",
-             "![memory against the number of photographs](memory.png)", ""]
+    lines = [
+        "# Memory of `predict`",
+        "",
+        f"Largest resident memory of the process `python -m d3ad predict`, smoke profile with one step, "
+        f"photographs of {size} x {size} pixels, "
+        f"`--pictures {pictures}`, on a CPU, one thread; measured by `scripts/memory.py`.",
+        "",
+        "| photographs | peak, MB | seconds |",
+        "|---:|---:|---:|",
+        *(f"| {count:,} | {peak:.0f} | {seconds:.0f} |" for count, peak, seconds in rows),
+        "",
+        f"From {min(counts):,} to {max(counts):,} photographs memory grows by {more:.0f} MB (the bound is {LIMIT} MB). "
+        "Photographs are read, judged, written and forgotten in portions of 32, or of one batch where that is more. "
+        "What grows is a line for each file, and the page's pictures of the 500 highest scores are kept on disk "
+        "until the page is written.",
+        "",
+        "![memory against the number of photographs](memory.png)",
+        "",
+    ]
     folder.mkdir(exist_ok=True)
     (folder / "memory.md").write_text("\n".join(lines), encoding="utf-8")
     figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
     axes.plot(counts, peaks, "o-", label="measured")
     axes.axhline(min(peaks) + LIMIT, color="grey", linestyle="--", label=f"{LIMIT} MB more than the smallest run")
-    axes.set(xscale="log", ylim=(0, 1.15 * (max(peaks) + LIMIT)), xlabel="photographs", ylabel="peak memory of predict, MB")
+    axes.set(
+        xscale="log", ylim=(0, 1.15 * (max(peaks) + LIMIT)), xlabel="photographs", ylabel="peak memory of predict, MB"
+    )
     axes.legend()
     figure.savefig(folder / "memory.png", dpi=120)
 
@@ -79,12 +98,38 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
         draw(work / "good", 12, options.size)
-        measure(["fit", str(work / "good"), "--out", str(work / "model"), "--profile", "smoke", "--set", f"image_size={options.size}",
-                 "--set", "num_steps=1"])
+        measure(
+            [
+                "fit",
+                str(work / "good"),
+                "--out",
+                str(work / "model"),
+                "--profile",
+                "smoke",
+                "--set",
+                f"image_size={options.size}",
+                "--set",
+                "num_steps=1",
+            ]
+        )
         for count in options.counts:
             draw(work / f"parts{count}", count, options.size)
-            rows.append((count, *measure(["predict", str(work / "model"), str(work / f"parts{count}"), "--out", str(work / f"out{count}"),
-                                          "--pictures", options.pictures])))
+            rows.append(
+                (
+                    count,
+                    *measure(
+                        [
+                            "predict",
+                            str(work / "model"),
+                            str(work / f"parts{count}"),
+                            "--out",
+                            str(work / f"out{count}"),
+                            "--pictures",
+                            options.pictures,
+                        ]
+                    ),
+                )
+            )
             print(f"{rows[-1][0]} photographs: {rows[-1][1]:.0f} MB, {rows[-1][2]:.0f} s", flush=True)
             write(rows, options.size, options.pictures, options.docs)
     return int(max(row[1] for row in rows) - min(row[1] for row in rows) > LIMIT)

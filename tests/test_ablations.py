@@ -77,7 +77,8 @@ def test_the_lead_is_over_the_best_of_the_others():
 
 def test_gains_of_table_5_by_hand():
     values = dict(zip(ablations.table5(Config.profile("demo")), (80.0, 90.0, 81.0, 92.0)))  # no DS no DA, DS, DA, both
-    frame = pd.DataFrame([dict(method=m, category=c, seed=0, measured_pro=v + d) for m, v in values.items() for c, d in (("a", 1), ("b", -1))])
+    frame = pd.DataFrame([dict(method=m, category=c, seed=0, measured_pro=v + d)
+                          for m, v in values.items() for c, d in (("a", 1), ("b", -1))])
     gains = ablations.component_gains(frame)["pro"].to_dict()
     assert gains == {"DS alone": 10.0, "DA alone": 1.0, "DS on top of DA": 11.0, "DA on top of DS": 2.0}
 

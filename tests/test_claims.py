@@ -1,4 +1,5 @@
 """The ledger: the rule by hand, and each kind of claim on made-up evidence whose answer is known."""
+
 import dataclasses
 
 import numpy as np
@@ -14,26 +15,52 @@ def evidence(lead: float, num_seeds: int = 3, slope: float = -10.0) -> claims.Ev
     """D3AD ahead of all others by `lead` points in every metric; metrics change by `slope` from omega 0 to 1."""
     metrics = ("i_auroc", "p_auroc", "pro", "pro_small", "pro_medium", "pro_large")
     jitter = np.linspace(-0.2, 0.2, num_seeds)
-    seeds = pd.DataFrame([dict(method=m, seed=s, category="x", **{f"measured_{k}": 90 + jitter[s] + lead * (m in ("D3AD", "DS + DA")) for k in metrics})
-                          for m in METHODS for s in range(num_seeds)])
-    omega = pd.DataFrame([dict(category="x", seed=s, omega=o, measured_i_auroc=90 + slope * o, measured_pro=80 + slope * o)
-                          for s in range(num_seeds) for o in (0, 0.5, 1)])
-    change = pd.DataFrame([dict(seed=s, method=m, change=v + jitter[s]) for s in range(num_seeds) for m, v in (("scaled", 2.0), ("noised", 3.0))])
-    bins = pd.DataFrame([dict(seed=s, bin_train=3.0, bin_good=4.0, bin_anomalous=6.0, bin_test=5.0) for s in range(num_seeds)])
+    seeds = pd.DataFrame(
+        [
+            dict(
+                method=m,
+                seed=s,
+                category="x",
+                **{f"measured_{k}": 90 + jitter[s] + lead * (m in ("D3AD", "DS + DA")) for k in metrics},
+            )
+            for m in METHODS
+            for s in range(num_seeds)
+        ]
+    )
+    omega = pd.DataFrame(
+        [
+            dict(category="x", seed=s, omega=o, measured_i_auroc=90 + slope * o, measured_pro=80 + slope * o)
+            for s in range(num_seeds)
+            for o in (0, 0.5, 1)
+        ]
+    )
+    change = pd.DataFrame(
+        [
+            dict(seed=s, method=m, change=v + jitter[s])
+            for s in range(num_seeds)
+            for m, v in (("scaled", 2.0), ("noised", 3.0))
+        ]
+    )
+    bins = pd.DataFrame(
+        [dict(seed=s, bin_train=3.0, bin_good=4.0, bin_anomalous=6.0, bin_test=5.0) for s in range(num_seeds)]
+    )
     return claims.Evidence(seeds, omega, change, bins)
 
 
-@pytest.mark.parametrize("values, limit, expected", [
-    ([1.0, 1.2, 0.8], 0.0, "reproduced"),        # mean 1.0, deviation 0.2
-    ([1.0, 1.2, 0.8], 0.79, "reproduced"),       # 0.21 above the limit
-    ([1.0, 1.2, 0.8], 0.81, "not reproduced"),   # 0.19 above it
-    ([1.0, -1.0, 0.5], 0.0, "not reproduced"),
-    ([-1.0, -1.0, -1.0], 0.0, "not reproduced"),
-    ([0.0, 0.0, 0.0], 0.0, "not reproduced"),    # no lead at all
-    ([5.0, 5.0], 0.0, "not tested"),
-    ([5.0, 5.0, float("nan")], 0.0, "not tested"),
-    (None, 0.0, "not tested"),
-])
+@pytest.mark.parametrize(
+    "values, limit, expected",
+    [
+        ([1.0, 1.2, 0.8], 0.0, "reproduced"),  # mean 1.0, deviation 0.2
+        ([1.0, 1.2, 0.8], 0.79, "reproduced"),  # 0.21 above the limit
+        ([1.0, 1.2, 0.8], 0.81, "not reproduced"),  # 0.19 above it
+        ([1.0, -1.0, 0.5], 0.0, "not reproduced"),
+        ([-1.0, -1.0, -1.0], 0.0, "not reproduced"),
+        ([0.0, 0.0, 0.0], 0.0, "not reproduced"),  # no lead at all
+        ([5.0, 5.0], 0.0, "not tested"),
+        ([5.0, 5.0, float("nan")], 0.0, "not tested"),
+        (None, 0.0, "not tested"),
+    ],
+)
 def test_the_rule_by_hand(values, limit, expected):
     assert claims.verdict(None if values is None else pd.Series(values), limit) == expected
 
@@ -44,8 +71,12 @@ def verdicts(found: claims.Evidence) -> dict[str, str]:
 
 def test_a_clear_lead_is_reproduced_and_a_deficit_is_not():
     ahead, behind = verdicts(evidence(+3.0)), verdicts(evidence(-3.0))
-    for claim in ("an only scaled input detects better than a noised one", "domain adaptation helps a scaled input", "both together are best",
-                  "the dynamic step beats fixed steps in P-AUROC"):
+    for claim in (
+        "an only scaled input detects better than a noised one",
+        "domain adaptation helps a scaled input",
+        "both together are best",
+        "the dynamic step beats fixed steps in P-AUROC",
+    ):
         assert ahead[claim] == "reproduced" and behind[claim] == "not reproduced", claim
 
 
@@ -73,32 +104,65 @@ def test_every_claim_says_where_it_stands():
     assert all(claim.where and claim.quantity for claim in claims.CLAIMS)
 
 
-@pytest.mark.parametrize("where, artifact, expected", [
-    ("Figures 5, 16", "fig05", True), ("Figures 5, 16", "fig16", True), ("Figures 5, 16", "fig01", False),
-    ("Table 5, A.2.1", "table5", True), ("Table 5, A.2.1", "table2", False), ("Table 5", "fig05", False),
-    ("Tables 1-3, Figures 8, 9", "table2", True), ("Tables 1-3, Figures 8, 9", "fig09", True), ("Figure 15, A.2.1", "fig02", False),
-    ("Abstract", "table1", False)])
+@pytest.mark.parametrize(
+    "where, artifact, expected",
+    [
+        ("Figures 5, 16", "fig05", True),
+        ("Figures 5, 16", "fig16", True),
+        ("Figures 5, 16", "fig01", False),
+        ("Table 5, A.2.1", "table5", True),
+        ("Table 5, A.2.1", "table2", False),
+        ("Table 5", "fig05", False),
+        ("Tables 1-3, Figures 8, 9", "table2", True),
+        ("Tables 1-3, Figures 8, 9", "fig09", True),
+        ("Figure 15, A.2.1", "fig02", False),
+        ("Abstract", "table1", False),
+    ],
+)
 def test_the_artifacts_that_a_claim_rests_on(where, artifact, expected):
     assert claims.mentions(where, artifact) is expected
 
 
 def against_baselines(d3ad: float, seconds: float, steps: int = 9) -> claims.Evidence:
-    """D3AD at `d3ad` percent among baselines between 60 and 90 with `steps` of 9 steps, taking `seconds` where PatchCore takes 1."""
-    levels = {"D3AD": d3ad, "D3AD, fully noised": 99.0, "D3AD, maps not standardised": 98.0, "PatchCore": 90.0, "SPADE": 60.0,
-              "PaDiM": 60.0, "RD4AD": 60.0, "DRAEM": 80.0, "AnoDDPM": 70.0, "DiffusionAD": 75.0, "DDAD": 85.0}
-    rows = [dict(category="x", seed=s, method=m, measured_pro=v + 0.1 * s, measured_p_auroc=v, steps=steps, steps_asked=9)
-            for m, v in levels.items() for s in range(3)]
+    """D3AD at `d3ad` percent among baselines between 60 and 90 with `steps` of 9 steps; PatchCore takes 1 s, it `seconds`."""
+    levels = {
+        "D3AD": d3ad,
+        "D3AD, fully noised": 99.0,
+        "D3AD, maps not standardised": 98.0,
+        "PatchCore": 90.0,
+        "SPADE": 60.0,
+        "PaDiM": 60.0,
+        "RD4AD": 60.0,
+        "DRAEM": 80.0,
+        "AnoDDPM": 70.0,
+        "DiffusionAD": 75.0,
+        "DDAD": 85.0,
+    }
+    rows = [
+        dict(category="x", seed=s, method=m, measured_pro=v + 0.1 * s, measured_p_auroc=v, steps=steps, steps_asked=9)
+        for m, v in levels.items()
+        for s in range(3)
+    ]
     times = {"D3AD": seconds, "RD4AD": 0.5, "PatchCore": 1.0, "DRAEM": 5.0}
     rounds = [dict(method=m, round=i, seconds=v) for m, v in times.items() for i in range(3)]
     found = evidence(1.0)
-    return claims.Evidence(found.seeds, found.omega, found.change, found.bins, baselines=pd.DataFrame(rows), speed=pd.DataFrame(rounds))
+    return claims.Evidence(
+        found.seeds, found.omega, found.change, found.bins, baselines=pd.DataFrame(rows), speed=pd.DataFrame(rounds)
+    )
 
 
 def test_claims_against_baselines():
     best, middling = against_baselines(95.0, 2.0), against_baselines(86.0, 0.9)
-    assert claims.ledger(best).set_index("claim").loc["better localisation than each baseline", "measured"] == pytest.approx(5.0)  # noise is no baseline
-    names = ("better localisation than each baseline", "better localisation than other diffusion models", "better localisation than DRAEM",
-             "PatchCore has the better P-AUROC", "slower than RD4AD and PatchCore")
+    assert claims.ledger(best).set_index("claim").loc[
+        "better localisation than each baseline", "measured"
+    ] == pytest.approx(5.0)  # noise is no baseline
+    names = (
+        "better localisation than each baseline",
+        "better localisation than other diffusion models",
+        "better localisation than DRAEM",
+        "PatchCore has the better P-AUROC",
+        "slower than RD4AD and PatchCore",
+    )
     assert [verdicts(best)[name] for name in names] == ["reproduced"] * 3 + ["not reproduced", "reproduced"]
     assert [verdicts(middling)[name] for name in names] == ["not reproduced"] + ["reproduced"] * 3 + ["not reproduced"]
     assert {verdicts(evidence(1.0))[name] for name in names} == {"not tested"}
@@ -117,12 +181,19 @@ def test_a_lead_over_some_of_the_baselines_proves_nothing():
     claim, untrained = "better localisation than each baseline", ("SPADE", "PaDiM", "PatchCore")
     assert only(against_baselines(95.0, 2.0), *untrained)[claim] == "not tested"
     assert only(against_baselines(86.0, 2.0), *untrained)[claim] == "not reproduced"  # being behind one of them does
-    for other in (claim, "better localisation than DRAEM", "PatchCore has the better P-AUROC",
-                  "slower than RD4AD and PatchCore"):
+    for other in (
+        claim,
+        "better localisation than DRAEM",
+        "PatchCore has the better P-AUROC",
+        "slower than RD4AD and PatchCore",
+    ):
         assert only(against_baselines(86.0, 2.0))[other] == "not tested"
 
 
-@pytest.mark.parametrize("holds, word", [(True, "holds here"), (False, "does not hold here"), (np.bool_(False), "does not hold here")])
+NO = "does not hold here"
+
+
+@pytest.mark.parametrize("holds, word", [(True, "holds here"), (False, NO), (np.bool_(False), NO)])
 def test_a_finding_is_printed_and_stops_nothing(holds, word, capsys):
     provenance.finding("most defects are flagged", holds)
     assert capsys.readouterr().out == f"most defects are flagged: {word}\n"

@@ -23,7 +23,7 @@ class PatchCore(Baseline):
     name = "PatchCore"
 
     def _fit(self, train: Tensor) -> None:
-        self.model = PatchcoreModel(["layer2", "layer3"], RESNET, pre_trained=False)  # its extractor is replaced by ours
+        self.model = PatchcoreModel(["layer2", "layer3"], RESNET, pre_trained=False)
         self.model.feature_extractor = Blocks(self.backbone, (2, 3))
         self.model.anomaly_map_generator = AnomalyMapGenerator(sigma=self.sigma)
         self.model.to(self.device).train()

@@ -38,8 +38,8 @@ def table5(config: Config) -> dict[str, dict]:
     A profile that leaves the adaptation off is measured with one epoch of it.
     """
     adapted = dict(adapt_epochs=config.adapt_epochs or 1)
-    return {"no DS, no DA": dict(omega=1.0, adapt_epochs=0), "DS": dict(adapt_epochs=0), "DA": dict(omega=1.0) | adapted,
-            "DS + DA": adapted}
+    return {"no DS, no DA": dict(omega=1.0, adapt_epochs=0), "DS": dict(adapt_epochs=0),
+            "DA": dict(omega=1.0) | adapted, "DS + DA": adapted}
 
 
 def seeded(config: Config) -> dict[str, dict]:
