@@ -36,7 +36,7 @@ def draw(folder: Path, count: int, size: int) -> None:
 
 
 def measure(arguments: list[str]) -> tuple[float, float]:
-    """(largest resident memory in MB, seconds) of `python -m d3ad` with these arguments.  RuntimeError where it fails."""
+    """(largest resident memory in MB, seconds) of `python -m d3ad` with these arguments.  RuntimeError if it fails."""
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "d3ad", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
