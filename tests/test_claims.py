@@ -124,7 +124,7 @@ def test_the_artifacts_that_a_claim_rests_on(where, artifact, expected):
 
 
 def against_baselines(d3ad: float, seconds: float, steps: int = 9) -> claims.Evidence:
-    """D3AD at `d3ad` percent among baselines at 60 to 90, with `steps` of 9 steps; PatchCore takes 1 s, it `seconds`."""
+    """D3AD at `d3ad` percent among baselines at 60 to 90, `steps` of 9 steps; PatchCore takes 1 s, it `seconds`."""
     levels = {
         "D3AD": d3ad,
         "D3AD, fully noised": 99.0,
