@@ -52,7 +52,7 @@ class BaselinePrediction:
     score: Tensor                       # (N,) the larger, the more anomalous
     anomaly_map: Tensor                 # (N, H, W)
     reconstruction: Tensor | None = None  # (N, 3, H, W) in [-1, 1], where the method has one
-    threshold: float = float("nan")     # of map values: the profile's quantile of normal training images' largest
+    threshold: float = float("nan")     # of map values: the profile's quantile of normal images' largest
 
 
 class Baseline:
@@ -93,13 +93,29 @@ class Baseline:
         return max(multiple, round(channels * self.budget.width / multiple) * multiple)
 
     def fit(self, train: Tensor) -> "Baseline":
-        """Learn from normal images."""
+        """Learn from normal images (N, 3, H, W) in [-1, 1], and set the threshold of map values.
+
+        What takes no training is first fitted without every fifth image, and these set the threshold: a training
+        image is its own nearest neighbour.  What is trained takes a few of its training images.
+        """
+        if self.epochs == 0 and len(train) >= 5:
+            apart = torch.arange(len(train)) % 5 == 0
+            self._seeded_fit(train[~apart])
+            self._set_threshold(train[apart])
+            self._seeded_fit(train)
+        else:
+            self._seeded_fit(train)
+            self._set_threshold(every_nth(train, self.config.calibration_images))
+        return self
+
+    def _seeded_fit(self, train: Tensor) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)  # of weights, and of draws inside anomalib
             self._fit(train)
-        seen = self.predict(every_nth(train, self.config.calibration_images)).anomaly_map
-        self.threshold = float(maps.image_score(seen).quantile(self.config.threshold_quantile))
-        return self
+
+    def _set_threshold(self, images: Tensor) -> None:
+        scores = maps.image_score(self.predict(images).anomaly_map)
+        self.threshold = float(scores.quantile(self.config.threshold_quantile))
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> BaselinePrediction:

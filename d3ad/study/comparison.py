@@ -27,7 +27,7 @@ from d3ad.study.workspace import Run, Workspace, on_trained, shared_backbone, tr
 STEPS = ("steps", "steps_asked")
 UNTRAINED = ("SPADE", "PaDiM", "PatchCore")  # they collect features; no gradient
 PAPERS_MAPS = "D3AD, maps not standardised"  # where a profile standardises them, which is ours and no baseline has
-VERSION = 1  # raised when a baseline computes something else
+VERSION = 2  # raised when a baseline computes something else
 
 
 @dataclass
