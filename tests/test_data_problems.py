@@ -94,7 +94,7 @@ def test_unknown_names_list_what_is_allowed(tmp_path):
     draw_folders(tmp_path / "01", "ok", ["ko"])
     draw_folders(tmp_path / "02", "ok", ["ko"])
     draw_tiles(tmp_path)
-    with pytest.raises(ValueError, match="visa, btad, mvtec, mtd, folder"):
+    with pytest.raises(ValueError, match="visa, btad, mvtec, mtd, elpv, folder"):
         data.load("imagenet", tmp_path)
     for category in ("09", None, "../01"):
         with pytest.raises(data.DataError, match="choose from 01, 02"):

@@ -3,7 +3,7 @@ import time
 
 import torch
 
-from d3ad.speed.timing import timing
+from d3ad.speed import timing
 
 
 def test_seconds_are_per_image_and_memory_is_what_the_method_adds():

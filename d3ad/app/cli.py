@@ -182,7 +182,7 @@ def _judging_options(command: argparse.ArgumentParser) -> None:
 
 
 def _dataset_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--dataset", help="visa, btad, mvtec, mtd or folder")
+    command.add_argument("--dataset", help="visa, btad, mvtec, mtd, elpv or folder")
     command.add_argument("--data-root", type=Path, help="where it lies")
     command.add_argument("--category")
     command.add_argument("--split", choices=("random", "by_tile"), default="random", help="of the magnetic tiles")
