@@ -11,7 +11,8 @@ import pytest
 from d3ad.study.settings import study_profiles
 
 ROOT = Path(__file__).resolve().parent.parent
-UNCOMMITTED = ("figures/mtd/", "figures/btad/", "figures/mvtec/")  # pictures of datasets without a free licence
+# pictures of datasets without a free licence
+UNCOMMITTED = tuple(f"figures/{profile}/" for profile in ("mtd", "btad", "mvtec", "mvtec-cpu", "elpv"))
 FOLDERS = sorted((ROOT / "results").glob("*/provenance.json"))
 
 
