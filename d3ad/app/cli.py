@@ -124,12 +124,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _above_zero(text: str, most: float) -> float:
+    """A number above 0, `most` at most."""
+    value = float(text)
+    if not 0 < value <= most:
+        raise argparse.ArgumentTypeError(f"{text} must lie above 0 and at most at {most}")
+    return value
+
+
 def _share(text: str) -> float:
     """A number between 0 and 0.5, without 0."""
-    value = float(text)
-    if not 0 < value <= 0.5:
-        raise argparse.ArgumentTypeError(f"{text} must lie above 0 and at most at 0.5")
-    return value
+    return _above_zero(text, 0.5)
 
 
 def _count(text: str) -> int:
@@ -142,10 +147,7 @@ def _count(text: str) -> int:
 
 def _seconds(text: str) -> float:
     """A time above 0, a day at most."""
-    value = float(text)
-    if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text} must lie above 0 and at most at 86400")
-    return value
+    return _above_zero(text, 86400)
 
 
 def _finite(text: str) -> float:
@@ -303,6 +305,16 @@ def model_card(detector, dataset, num_trained: int) -> str:
         *(f"- `{name}` = {json.dumps(value)}" for name, value in settings.items()), ""])
 
 
+def _load(options):
+    """The saved detector, with device, batch and processes as asked for."""
+    from d3ad.speed import presets
+    detector = presets.load(options.model, options.device or "auto")
+    detector.team = _team()
+    if options.batch:
+        detector.config = detector.config.replace(predict_batch=options.batch)
+    return detector
+
+
 def _model(options):
     """The detector with device, batch and preset as asked for, its threshold, where that comes from, and what the
     results hang on."""
@@ -315,10 +327,7 @@ def _model(options):
                          "not trained on")
     if options.good and options.threshold is not None:
         raise ValueError("--threshold and --good exclude each other: give the threshold, or photographs to set it on")
-    detector = presets.load(options.model, options.device or "auto")
-    detector.team = _team()
-    if options.batch:
-        detector.config = detector.config.replace(predict_batch=options.batch)
+    detector = _load(options)
     if options.preset and options.preset != detector.preset:
         if options.threshold is None and not options.good:
             raise ValueError(f"no threshold was set under the preset {options.preset!r}: the model's belongs to "
@@ -444,18 +453,15 @@ def run_export(options) -> None:
 def run_evaluate(options) -> None:
     """Print the metrics as JSON."""
     from d3ad.app import evaluating
-    from d3ad.speed import presets
     from d3ad.study.outcome import AREAS, evaluate
-    detector, dataset = presets.load(options.model, options.device or "auto"), _dataset(options)
-    if options.batch:
-        detector.config = detector.config.replace(predict_batch=options.batch)
+    detector, dataset = _load(options), _dataset(options)
     if dataset.labels("test").unique().tolist() != [0, 1]:
         raise ValueError(f"{dataset}: metrics need both good and anomalous test images")
     without = [sample for sample in dataset.test if sample.label and sample.mask is None]
     if without:
         print(f"{len(without)} anomalous images have no mask, such as {without[0].image}: P-AUROC and PRO are left "
               "empty", file=sys.stderr)
-    detector.team, keep_small = _team(), options.small_regions == "keep"
+    keep_small = options.small_regions == "keep"
     if options.normalisation == "train" and detector.team.count == 1:
         numbers = evaluating.evaluate(detector, dataset, keep_small, not without, AREAS, progress=True)
     else:  # the range of all test images takes them all at once
