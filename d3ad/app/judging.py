@@ -191,8 +191,7 @@ class Out:
         drawn = self.pictures == "all" or (self.pictures == "flagged" and flagged)
         if drawn:
             report.write_pictures(self.folder, stem, picture(entry.path, white), anomaly_map, self.threshold, self.raw,
-                                  above,
-                                      self.announce)
+                                  above, self.announce)
         return row_of(entry, prediction, i, size, self.threshold, stem if drawn else "",
                       report.boxes(above, anomaly_map))
 

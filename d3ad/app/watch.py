@@ -14,8 +14,9 @@ def arrivals(folder: Path, known: set, seen: dict, out: Path | None = None):
     known: names that are done, which grows.  seen: (size, time) of the others at the last look, changed in place.
     out: where results go, which is no arrival.
     """
+    own = out and out.resolve()
     for entry in walk(folder):
-        if entry.name in known or entry.kind == "mask" or (out and entry.path.resolve().is_relative_to(out.resolve())):
+        if entry.name in known or entry.kind == "mask" or (own and entry.path.resolve().is_relative_to(own)):
             continue
         try:
             stat = entry.path.stat()
@@ -45,7 +46,8 @@ def watch(detector, folder: str, out: Path, threshold: float, interval: float = 
     place, lost, seen = Out(out, threshold, raw, pictures), 0, {}
     place.hidden.mkdir(parents=True, exist_ok=True)
     with alone(place.hidden / "lock", f"writes to {out}"):
-        number, key = place.begin(f"watch {key} {threshold!r}"), f"watch {key} {threshold!r}"
+        key = f"watch {key} {threshold!r}"
+        number = place.begin(key)
         known = {row["path"] for row in place.rows()}
         while rounds is None or rounds > 0:
             for entry in arrivals(Path(folder), known, seen, Path(out)):
