@@ -39,6 +39,7 @@ from d3ad.calibration import at_step, level_statistics
 from d3ad.data import mtd
 from d3ad.features import FeatureExtractor
 from d3ad.images import every_nth
+from d3ad.study.readme import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = dict(name="explored", image_size=128, autoencoder="small", autoencoder_weights="none", autoencoder_steps=1000,
@@ -472,9 +473,7 @@ def _table(frame: pd.DataFrame, columns: list[str]) -> str:
             return str(value)
         return f"{value:.3f}" if column.startswith("normal") else f"{value:g}" if column == "weight" else f"{value:.1f}"
 
-    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
-    lines += [" | ".join(cell(column, row[column]) for column in columns) for _, row in frame.iterrows()]
-    return "\n".join(f"| {line} |" for line in lines)
+    return markdown_table(columns, ([cell(column, row[column]) for column in columns] for _, row in frame.iterrows()))
 
 
 def main() -> None:
