@@ -17,7 +17,7 @@ from torch import Tensor
 
 from d3ad import maps
 
-FLOOR = 0.5  # docs/settings.md
+FLOOR = 1.0  # docs/settings.md
 
 
 @dataclass
@@ -57,15 +57,15 @@ def at_step(levels: Tensor, statistics: Tensor, t_hat: Tensor) -> Tensor:
     return torch.lerp(statistics[upper - 1], statistics[upper], share)
 
 
-def level_statistics(level_maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def level_statistics(level_maps: Sequence[Tensor], floor: float = FLOOR) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over images (N, H, W) at each of L levels, (L, H, W) each.
 
-    A share (`FLOOR`) of a level's mean standard deviation is added to each pixel's: a few images say little of one
+    floor: this share of a level's mean standard deviation is added to each pixel's: a few images say little of one
     pixel, and none should divide by almost nothing.
     """
     mean = torch.stack([m.mean(0) for m in level_maps])
     std = torch.stack([m.std(0) for m in level_maps])
-    return mean, std + FLOOR * std.mean((1, 2), keepdim=True) + 1e-12
+    return mean, std + floor * std.mean((1, 2), keepdim=True) + 1e-12
 
 
 def fuse(latent: Tensor, feature: Tensor, t_hat: Tensor, calibration: Calibration, weight: float, sigma: float,
