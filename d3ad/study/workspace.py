@@ -96,8 +96,9 @@ class Workspace:
                 for name, category in self.targets() if not chosen or category in chosen]
 
     def run(self, name: str, category: str, seed: int | None = None, split: str | None = None) -> "Run":
-        """One category under one seed."""
-        config = self.config.replace(seed=self.config.seed if seed is None else seed)
+        """One category under one seed, with the settings that the profile has for it."""
+        config = self.config.replace(seed=self.config.seed if seed is None else seed,
+                                     **self.study.per_category.get(category, {}))
         return Run(self, config, name, category, split or self.study.split)
 
 
