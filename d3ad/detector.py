@@ -306,8 +306,7 @@ class D3AD:
         folder = Path(folder)
         settings = checkpoint.read_settings(folder)
         with checkpoint.naming(folder / "config.json"):
-            known = {name: value for name, value in settings["config"].items() if name not in checkpoint.RETIRED}
-            self = cls(Config.from_dict(known).replace(device=device))
+            self = cls(Config.from_dict(checkpoint.known_settings(settings["config"])).replace(device=device))
             self.losses, self.preset = settings["losses"], settings.get("preset", self.preset)
             self.white = settings.get("white")
             check_white(self.white)

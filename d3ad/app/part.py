@@ -2,6 +2,7 @@
 import contextlib
 import hashlib
 import io
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -195,6 +196,7 @@ def kept(workspace: Workspace, good: Tensor, held_out: float = 0.2, false_alarm_
     folder = workspace.cache / f"own-{key}"
     if not (folder / "detector").exists():
         fit_part(good, workspace.config, held_out, false_alarm_rate, folder / "training")[0].save(folder / "detector")
+        shutil.rmtree(folder / "training", ignore_errors=True)
     return presets.load(folder / "detector", workspace.config.device)
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -22,6 +23,7 @@ from d3ad.data import synthetic
 from d3ad.detector import D3AD, Networks
 from d3ad.features import FeatureExtractor
 from d3ad.images import every_nth, image_seed, set_apart
+from d3ad.infra.checkpoint import read_settings
 from d3ad.infra.files import ROOT, appearing, load_tensors, read_json, save_tensors, write_whole
 from d3ad.infra.parallel import in_parallel
 from d3ad.infra.settings import MACHINE
@@ -94,8 +96,9 @@ class Workspace:
                 for name, category in self.targets() if not chosen or category in chosen]
 
     def run(self, name: str, category: str, seed: int | None = None, split: str | None = None) -> "Run":
-        """One category under one seed."""
-        config = self.config.replace(seed=self.config.seed if seed is None else seed)
+        """One category under one seed, with the settings that the profile has for it."""
+        config = self.config.replace(seed=self.config.seed if seed is None else seed,
+                                     **self.study.per_category.get(category, {}))
         return Run(self, config, name, category, split or self.study.split)
 
 
@@ -185,18 +188,31 @@ class Run:
         """In the cache."""
         return self.workspace.cache / f"{self.name}-{self.category}-{self.key}"
 
-    @cached_property
+    @property
     def detector(self) -> D3AD:
-        """The trained detector, from the cache where it lies there."""
-        saved = self.folder / "detector"
+        """The trained detector, from the cache where it lies there.  Only that of the run asked for last stays loaded,
+        besides those that the caller holds: twelve of the paper's size would fill a GPU.
+        """
+        self.ensure_trained()
+        return loaded(self.folder / "detector", self.config.device)
+
+    @property
+    def losses(self) -> dict[str, list[float]]:
+        """Of each training, by its name; no weights are read for it."""
+        self.ensure_trained()
+        return read_settings(self.folder / "detector")["losses"]
+
+    def ensure_trained(self) -> None:
+        """Train and save the detector where the cache lacks it; the states of its trainings are then no longer kept."""
+        saved, states = self.folder / "detector", self.folder / "training"
         if not saved.exists():
+            loaded.cache_clear()  # its memory is needed
             codec, backbone, losses = shared_parts(self)
-            fitted = D3AD(self.config).fit(self.normal_images, self.folder / "training", codec, backbone)
+            fitted = D3AD(self.config).fit(self.normal_images, states, codec, backbone)
             fitted.losses = losses | fitted.losses
             fitted.save(saved)
-        loaded = presets.load(saved, self.config.device)
-        loaded.networks = Remembering(loaded.networks)
-        return loaded
+        if states.exists():
+            shutil.rmtree(states)
 
     def numbers(self, **changes) -> dict[str, float | None]:
         """The metrics of `evaluate` with settings changed, and "seconds" per image, cached.
@@ -245,6 +261,14 @@ class Run:
         return self.detector.variant(**changes) if changes else self.detector
 
 
+@lru_cache(maxsize=1)
+def loaded(folder: Path, device: str) -> D3AD:
+    """The detector saved in a folder, whose networks remember what they saw."""
+    detector = presets.load(folder, device)
+    detector.networks = Remembering(detector.networks)
+    return detector
+
+
 class Remembering(Networks):
     """Networks that remember features and latents of each batch, for variants that see the same images again."""
 
@@ -290,6 +314,7 @@ def shared_codec(run: Run, losses: dict) -> LatentCodec:
         with appearing(folder / "codec") as part:
             codec.model.save_pretrained(part / "autoencoder")
             write_whole(part / "losses.json", json.dumps(of_training))
+    shutil.rmtree(folder / "autoencoder", ignore_errors=True)
     losses |= read_json(folder / "codec" / "losses.json")
     codec = load_autoencoder(config.autoencoder, str(folder / "codec" / "autoencoder"))
     return codec.to(detector.pick_device(config.device)).eval().requires_grad_(False)
@@ -305,6 +330,7 @@ def shared_backbone(run: Run, losses: dict) -> FeatureExtractor:
         of_training: dict = {}
         backbone = detector.fit_backbone(_training_images(siblings), config, folder / "features", of_training)
         save_tensors(file, backbone.state_dict(), of_training)
+    shutil.rmtree(folder / "features", ignore_errors=True)
     backbone = FeatureExtractor(config.backbone, "none").to(detector.pick_device(config.device))
     tensors, of_training = load_tensors(file)
     backbone.load_state_dict(tensors)
@@ -366,7 +392,7 @@ def _call(run: Run, function, *arguments) -> None:
 
 
 def _train(run: Run) -> None:
-    run.detector  # noqa: B018  asking for it trains it
+    run.ensure_trained()
 
 
 def check_readable(runs: list[Run]) -> None:
