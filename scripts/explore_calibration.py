@@ -9,6 +9,7 @@ light (a random gain of 0.85 to 1.05), and moved by up to 3 of 128 pixels: photo
 ways from those that a detector was trained on.
 
 Appends rows to the CSV, skips categories that stand there, and goes on with trainings that were stopped.
+calibration.md beside the CSV is made from it at the end.
 """
 import argparse
 import csv
@@ -17,14 +18,16 @@ import time
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from explore_settings import CATEGORIES, LEVELS, RECOMMENDED, ROOT, auroc, scores, split, validation
 from torch import Tensor
 
 from d3ad import D3AD, Config, detector, maps
-from d3ad.calibration import at_step, level_statistics
+from d3ad.calibration import FLOOR, at_step, level_statistics
 from d3ad.images import every_nth, set_apart
+from d3ad.study.readme import markdown_table
 
 SHARE = 0.2
 COLUMNS = ["category", "seen", "defects", "calibrated_on", "floor", "weight", "i_auroc", "p_auroc", "pro",
@@ -101,6 +104,32 @@ def measure(category: str, root: Path, work: Path) -> list[dict]:
     return [row | dict(minutes=minutes) for row in rows]
 
 
+def write_tables(source: Path) -> None:
+    """calibration.md beside the CSV: means over both kinds of defects, in percent, at lambda 0.5."""
+    rows = pd.read_csv(source, dtype={"floor": str, "calibrated_on": str}).fillna({"floor": "", "calibrated_on": ""})
+    numbers = ["i_auroc", "p_auroc", "pro"]
+    rows = rows[rows["weight"] == 0.5]
+    means = rows.groupby(["category", "seen", "calibrated_on", "floor"], sort=False)[numbers].mean().reset_index()
+    over = means.groupby(["calibrated_on", "floor"], sort=False)[numbers].mean().reset_index()
+    text = ["# What the calibration rests on", "",
+            "Made by `scripts/explore_calibration.py` from `calibration.csv`, on validation data only, as [the other "
+            "settings](settings.md):", "held-out normal training images and synthetic defects on them. Good and "
+            "defective images are seen as they are, relit (each by a gain", "of its own, 0.85 to 1.05), and moved "
+            "(by up to 3 of 128 pixels), as photographs of another day might be. lambda is 0.5 throughout.", "",
+            "*Calibrated on*: the normal images that give mean and standard deviation of the maps, per pixel; without, "
+            "maps are not standardised.", "*Floor*: the share of the mean standard deviation that is added to each "
+            f"pixel's. Chosen: unseen images, {FLOOR:g}.", "",
+            f"## Mean over {', '.join(rows['category'].unique())}, and over what is seen", "", _table(over), "",
+            "## One by one", "", _table(means), ""]
+    source.with_suffix(".md").write_text("\n".join(text), encoding="utf-8")
+
+
+def _table(frame: pd.DataFrame) -> str:
+    titles = [column.replace("_", " ") for column in frame]
+    return markdown_table(titles, ([f"{value:.1f}" if isinstance(value, float) else value for value in row]
+                                   for row in frame.itertuples(index=False)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", type=Path, required=True)
@@ -120,6 +149,7 @@ def main() -> None:
                 writer.writeheader()
             writer.writerows(rows)
         print(category, rows[0]["minutes"], "minutes", flush=True)
+    write_tables(args.out)
 
 
 if __name__ == "__main__":
