@@ -27,6 +27,8 @@ class Config(Settings):
     seed: int = setting(0, DATA, (0, 2 ** 31 - 1))
     image_size: int = setting(256, DATA, (16, 4096))  # pixels; images are resized to a square
     batch_size: int = setting(30, DATA, (1, 4096))    # of every training
+    # of the normal images, not trained on: it calibrates instead; 0: images that were trained on do, as in the paper
+    calibration_share: float = setting(0.0, DATA, (0.0, 0.5))
     # parts in which the diffusion model sees a batch, for less memory; the gradients are the same but for rounding
     accumulate: int = setting(1, MACHINE, (1, 4096))
     # trainings from scratch see random crops of this size; 0: whole images
@@ -109,7 +111,7 @@ class Config(Settings):
     standardise: bool = setting(False, PREDICTION)
     # in tables; D3AD.predict takes training ranges unless told
     normalisation: str = setting("test", PREDICTION, ("test", "train"))
-    # normal training images that set ranges and threshold
+    # normal images that set ranges and threshold, at most
     calibration_images: int = setting(100, PREDICTION, (1, 100_000))
     # of T-hat with statistics of their own, others in between; 0: all
     calibration_levels: int = setting(0, PREDICTION, (0, 100))

@@ -75,10 +75,12 @@ def test_runs_in_the_smoke_profile(path, out, monkeypatch):
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("profile, category, table",
-                         [("visa", "board", 1), ("btad", "washer", 3), ("mvtec", "weave", 6)])
+@pytest.mark.parametrize("profile, category, table", [
+    ("visa", "board", 1), pytest.param("btad", "washer", 3, marks=pytest.mark.long),
+    pytest.param("mvtec", "weave", 6, marks=pytest.mark.long)])
 def test_profiles_on_real_datasets_take_the_same_path(profile, category, table, tmp_path, monkeypatch):
-    """Tiny datasets in the real layouts under --data-root, the profiles' own loaders, tiny networks."""
+    """Tiny datasets in the real layouts under --data-root, the profiles' own loaders, tiny networks, two workers."""
+    monkeypatch.delenv("LOKY_MAX_CPU_COUNT")
     synthetic.write(tmp_path / "data", profile, category, *SMOKE["study"]["counts"])
     networks = {k: v for k, v in {**SMOKE, **SMOKE["study"]}.items()
                 if k not in ("study", "source", "datasets", "categories", "counts", "spread_categories", "seeds")}

@@ -22,7 +22,7 @@ from d3ad.config import ADAPTATION, AUTOENCODER, DATA, FEATURES, Config
 from d3ad.data import synthetic
 from d3ad.detector import D3AD, Networks
 from d3ad.features import FeatureExtractor
-from d3ad.images import every_nth, image_seed
+from d3ad.images import every_nth, image_seed, set_apart
 from d3ad.infra.checkpoint import read_settings
 from d3ad.infra.files import ROOT, appearing, load_tensors, read_json, save_tensors, write_whole
 from d3ad.infra.parallel import in_parallel
@@ -166,9 +166,14 @@ class Run:
         return self.dataset.images("test", self.config.image_size)
 
     @cached_property
-    def training_images(self) -> Tensor:
-        """Normal training images (N, 3, H, W) in [-1, 1]."""
+    def normal_images(self) -> Tensor:
+        """All that is there to learn from, (N, 3, H, W) in [-1, 1]."""
         return self.dataset.images("train", self.config.image_size)
+
+    @property
+    def training_images(self) -> Tensor:
+        """The normal images that are trained on: without those that only calibrate."""
+        return set_apart(self.normal_images, self.config.calibration_share)[0]
 
     @cached_property
     def key(self) -> str:
@@ -203,7 +208,7 @@ class Run:
         if not saved.exists():
             loaded.cache_clear()  # its memory is needed
             codec, backbone, losses = shared_parts(self)
-            fitted = D3AD(self.config).fit(self.training_images, states, codec, backbone)
+            fitted = D3AD(self.config).fit(self.normal_images, states, codec, backbone)
             fitted.losses = losses | fitted.losses
             fitted.save(saved)
         if states.exists():
@@ -252,7 +257,7 @@ class Run:
         """The detector with settings changed, its features adapted anew where that is what changes."""
         changes = {name: value for name, value in changes.items() if getattr(self.config, name) != value}
         if set(Config.names(ADAPTATION)) & set(changes):
-            return self.detector.readapted(self.training_images, shared_backbone(self, {}), **changes)
+            return self.detector.readapted(self.normal_images, shared_backbone(self, {}), **changes)
         return self.detector.variant(**changes) if changes else self.detector
 
 
@@ -351,7 +356,7 @@ def _fingerprints(runs: tuple[Run, ...]) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _training_images(runs: tuple[Run, ...]) -> Tensor:
     """Normal images of all runs, as many of each."""
-    images = [run.dataset.images("train", run.config.image_size) for run in runs]
+    images = [run.training_images for run in runs]
     return torch.cat([every_nth(part, min(map(len, images))) for part in images])
 
 
