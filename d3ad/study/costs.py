@@ -275,7 +275,8 @@ Without the baselines (`D3AD_SET='{{"baselines": []}}'`) their column goes.
 - Prediction, {predicted} images at a time: {prediction:.0f} GB. `predict_batch` changes it.
 - One detector is loaded at a time.
 - A training state has {state:.1f} GB. It is written every {minutes} minutes and at a training's end, and removed when
-  the detector ({detector:.1f} GB of weights) is saved. "Written" in the table is all of these together. One is on the disk at a time, for each worker.
+  the detector ({detector:.1f} GB of weights) is saved. "Written" in the table is all of these together. One is on the
+  disk at a time, for each worker.
 
 ## The rehearsal
 
