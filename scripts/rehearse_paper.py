@@ -117,8 +117,8 @@ def rehearse(work: Path, narrow: bool) -> dict:
     from d3ad.data import synthetic
     synthetic.write(work / "data", "visa", "board", BATCH, 1, 2)
     settings = json.dumps(SMALL | weights(work, narrow) | (NARROW if narrow else {}))
-    step = (0.0, 0) if narrow else Watched([sys.executable, "-c", f"import sys; sys.path[:0] = ['{ROOT}/scripts', '{ROOT}']\n"
-                    "import rehearse_paper; rehearse_paper.one_step()"]).wait()
+    code = f"import sys; sys.path[:0] = ['{ROOT}/scripts', '{ROOT}']; import rehearse_paper; rehearse_paper.one_step()"
+    step = (0.0, 0) if narrow else Watched([sys.executable, "-c", code]).wait()
     print(f"one step of {BATCH} images of 256 pixels: {step[0]:.0f} s, {step[1] / 1e9:.1f} GB", flush=True)
 
     command = [sys.executable, "-m", "d3ad.study.runner", "--profile", "visa", "--data-root", str(work / "data"),

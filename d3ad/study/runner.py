@@ -237,6 +237,14 @@ def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
     return chosen
 
 
+def say_costs(options: argparse.Namespace) -> None:
+    """Print what a profile with the paper's networks will cost; nothing for one whose networks are small."""
+    if settings_of(options.profile)[0].autoencoder == "kl":
+        from d3ad.study import costs  # only there: its imports take seconds
+        from d3ad.study.workspace import open_workspace
+        print(costs.of_workspace(open_workspace(**parameters(options))), flush=True)
+
+
 def parameters(options: argparse.Namespace) -> dict:
     """What the notebooks are told; an empty string means: not given, take the usual place."""
     return {name: str(vars(options)[name] or "") for name in ("profile", "data_root", "out")}
@@ -333,7 +341,9 @@ def main(arguments: list[str] | None = None) -> int:
             for file in options.normalise:
                 write_clean(read_notebook(file), Path(file.name))
         else:
-            run(options, check(options, ROOT / "notebooks"))
+            notebooks = check(options, ROOT / "notebooks")
+            say_costs(options)
+            run(options, notebooks)
     except (UsageError, Busy) as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return 2
