@@ -31,7 +31,7 @@ def train_and_save(config, images, folder: Path) -> None:
         conditioning.faiss.omp_set_num_threads(1)
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
     optimise = training.optimise
-    training.optimise = lambda *args, **options: optimise(*args, **options | {"save_every": 1})
+    training.optimise = lambda *args, **options: optimise(*args, **options | {"save_every": 0})
     D3AD(config).fit(images, folder / "training").save(folder / "model")
 
 

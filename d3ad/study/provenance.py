@@ -52,6 +52,8 @@ def header(workspace: Workspace) -> None:
     config = workspace.config
     print("versions:", ", ".join(f"{name} {version(name)}" for name in PACKAGES))
     print(f"profile {config.name} · device {config.device} · seed {config.seed} · settings {workspace.settings_hash}")
+    if workspace.study.label:
+        print(workspace.study.label)
 
 
 def light_pictures() -> None:
@@ -73,9 +75,10 @@ def save_figure(workspace: Workspace, fig, name: str, fingerprint: str = "") -> 
 
     fingerprint: of the data that it shows.
     """
-    config = workspace.config
+    config, label = workspace.config, workspace.study.label and f" · {workspace.study.label}"
     fig.text(0.999, 1.005,
-             f"{config.name} profile · seed {config.seed} · settings {workspace.settings_hash} · commit {commit()}",
+             f"{config.name} profile · seed {config.seed} · settings {workspace.settings_hash} · commit {commit()}"
+             f"{label}",
              ha="right", va="bottom", fontsize=5, color="#888888")
     drawn, buffer = io.BytesIO(), io.BytesIO()
     fig.savefig(drawn, format="png", dpi=DPI, bbox_inches="tight")
