@@ -111,7 +111,7 @@ def _average(dataset: str, metric: str, reported: float) -> Callable[[Evidence],
 def _ahead_of(metric: str, *names: str) -> Callable[[Evidence], pd.Series | None]:
     """How far D3AD is ahead of the best of these baselines (of all, where none is named), in points, per seed.
 
-    None where the lead proves nothing: over baselines that got fewer training steps than their papers ask for, or,
+    None where the lead proves nothing: over baselines trained on fewer images than their papers ask for, or,
     where none is named, over some only of those that the paper's Table 1 has.
     """
     def measure(evidence: Evidence) -> pd.Series | None:
@@ -125,7 +125,7 @@ def _ahead_of(metric: str, *names: str) -> Callable[[Evidence], pd.Series | None
         chosen = list(names) or baselines
         lead = methods["D3AD"] - methods[chosen].max(axis=1)
         budgets = single[single["method"].isin(chosen)]
-        undertrained = (budgets["steps"] < budgets["steps_asked"]).any()
+        undertrained = (budgets["images"] < budgets["images_asked"]).any()
         incomplete = not names and not set(paper.reported(1)["method"]) <= {"D3AD", *baselines}
         return None if (undertrained or incomplete) and lead.mean() > 0 else lead
     return measure
