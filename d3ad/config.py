@@ -99,6 +99,8 @@ class Config(Settings):
     spacing: str = setting("trailing", PREDICTION, ("trailing", "leading"))
     guidance: float = setting(0.0, PREDICTION, (-100.0, 100.0))  # eta
     omega: float = setting(0.0, PREDICTION, (0.0, 1.0))    # share of noise, Eq. 11
+    # authors' code: fixed steps and the adaptation drop Eq. 7's direction term in the first step
+    second_sampler: bool = setting(False, PREDICTION)
     # at test: a sample of the posterior (authors' code) or its mean
     latent_sample: bool = setting(False, PREDICTION)
 

@@ -236,7 +236,8 @@ class D3AD:
         config = self.config
         generators = [torch.Generator().manual_seed(seed) for seed in seen["seeds"]]
         z_hat = diffusion.reconstruct(self.networks.eps, seen["z0"], t_hat, self.alpha_bar, config.num_steps,
-                                      config.guidance, config.spacing, config.omega, generators)
+                                      config.guidance, config.spacing, config.omega, generators,
+                                      first_direction=config.dynamic or not config.second_sampler)
         x_hat = self.networks.decode(z_hat)
         features, features_hat = seen["features"], self.networks.features(x_hat)
         feature_map = maps.feature_map([features[j] for j in config.map_blocks],

@@ -230,7 +230,8 @@ def adapt(backbone: FeatureExtractor, codec: "LatentCodec", unet: UNet2DModel, i
         index = batch_indices(len(images), config.batch_size, step, config.seed)
         t_hat = adaptation_levels(len(index), config.t_max, generator).to(device)
         z_hat = diffusion.reconstruct(model, mean[index].to(device), t_hat, abar, config.num_steps, config.guidance,
-                                      config.spacing, config.omega, generator)
+                                      config.spacing, config.omega, generator,
+                                      first_direction=not config.second_sampler)
         features, features_hat = backbone(images[index].to(device)), backbone(codec.decode(z_hat))
         return adaptation_loss([features[j] for j in config.adapt_blocks],
                                [features_hat[j] for j in config.adapt_blocks], config.adapt_loss)

@@ -147,7 +147,8 @@ def test_the_registry_holds_every_average_and_every_claim(workspace):
 
     measured = pd.DataFrame([dict(dataset="VisA-like", category="Average", method="D3AD", measured_p_auroc=98.0)])
     tables.save_table(workspace, tables.beside_paper(7, measured), "table7")
-    ledger = pd.DataFrame([dict(claim=c.claim, reported=c.reported, measured=None, spread=None) for c in claims.CLAIMS])
+    ledger = pd.DataFrame([dict(claim=c.claim, reported=c.reported) for c in claims.CLAIMS])
+    ledger[["effect", "low", "high"]] = float("nan")
     entries = {entry["item"]: entry for entry in provenance.registry(workspace, ledger)}
     assert entries["Table 7, VisA, D3AD, p_auroc"]["paper"] == 97.9
     assert entries["Table 7, VisA-like, D3AD, p_auroc"]["measured"] == 98.0

@@ -25,6 +25,8 @@ class Study(Settings):
     counts: tuple[int, ...] = setting((0, 0, 0), allowed=(0, 100_000))
     split: str = setting("random", allowed=("random", "by_tile"))  # magnetic tiles only
     seeds: int = setting(1, MACHINE, (1, 100))                # how many seeds the spreads are taken over
+    # looked at while settings were chosen: no claim is tested on them
+    tuning_seeds: tuple[int, ...] = setting((), MACHINE, (0, 2 ** 31 - 1))
     spread_categories: tuple[str, ...] = setting((), MACHINE)  # on these categories; empty: on all
     baselines: tuple[str, ...] = setting((), MACHINE)         # which are measured (d3ad/baselines)
     # too long for a notebook: measured by python -m d3ad.study.measure, shown where the cache has them

@@ -19,7 +19,7 @@ from torch import Tensor
 from d3ad import data, detector
 from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.config import ADAPTATION, AUTOENCODER, DATA, FEATURES, Config
-from d3ad.data import synthetic
+from d3ad.data import mtd, synthetic
 from d3ad.detector import D3AD, Networks
 from d3ad.features import FeatureExtractor
 from d3ad.images import every_nth, image_seed, set_apart
@@ -28,10 +28,12 @@ from d3ad.infra.files import ROOT, appearing, load_tensors, read_json, save_tens
 from d3ad.infra.parallel import in_parallel
 from d3ad.infra.settings import MACHINE
 from d3ad.speed import presets
+from d3ad.study import resampling
 from d3ad.study.outcome import Outcome, evaluate, mean_bins
 from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of
 
-VERSION = 4  # raised when the model code computes something else, so that older caches are not used
+VERSION = 5  # raised when the model code computes something else, so that older caches are not used
+SAMPLING = ("omega", "guidance", "second_sampler")  # settings of prediction that the adaptation sees as well
 SYNTHETIC = {"visa": "VisA-like", "btad": "BTAD-like", "mvtec": "MVTec-like"}
 PUBLISHED = {"visa": "VisA", "btad": "BTAD", "mvtec": "MVTec AD", "mtd": "Magnetic tiles", "elpv": "ELPV"}
 
@@ -95,6 +97,19 @@ class Workspace:
         return [self.run(name, category, seed) for seed in range(self.config.seed, self.config.seed + self.study.seeds)
                 for name, category in self.targets() if not chosen or category in chosen]
 
+    def ledger_runs(self) -> list["Run"]:
+        """The runs that claims are tested on: every category under the profile's own seed, then the further seeds of
+        `seed_runs`; without the seeds that were looked at while settings were chosen.
+
+        Raises ValueError where no other is left.
+        """
+        fresh = [run for run in dict.fromkeys((*self.runs(), *self.seed_runs()))
+                 if run.config.seed not in self.study.tuning_seeds]
+        if not fresh:
+            raise ValueError(f"{self.name}: seed {self.config.seed} is one of tuning_seeds, on which no claim is "
+                             "tested; choose another seed")
+        return fresh
+
     def run(self, name: str, category: str, seed: int | None = None, split: str | None = None) -> "Run":
         """One category under one seed, with the settings that the profile has for it."""
         config = self.config.replace(seed=self.config.seed if seed is None else seed,
@@ -142,6 +157,19 @@ class Run:
         seed = dict(seed=self.config.seed)
         options = {"mtd": dict(split=self.split) | seed, "elpv": seed}.get(self.name, {})
         return data.load(self.name, root, self.category, **options)
+
+    @cached_property
+    def units(self) -> list[str]:
+        """The name of what is independent in each test image (N,): the tile, for magnetic tiles, which are there under
+        several exposures; else the image.  Drawn images are others under each seed; real ones are the same.
+        """
+        if self.name == "mtd":
+            everything = [*self.dataset.train, *self.dataset.test]
+            tile_of = {sample.image: f"tile {i}" for i, tile in enumerate(mtd.tiles(everything, [])) for sample in tile}
+            return [tile_of[sample.image] for sample in self.dataset.test]
+        drawn = f"{self.config.seed}/" if self.workspace.study.source == "synthetic" else ""
+        return [f"{self.name}/{self.category}/{drawn}{'/'.join(sample.image.parts[-3:])}"
+                for sample in self.dataset.test]
 
     @cached_property
     def labels(self) -> Tensor:
@@ -235,6 +263,22 @@ class Run:
         """Whether `outcome` (with `maps`) or `numbers` lies in the cache."""
         return self._file(changes).with_suffix(".safetensors" if maps else ".json").exists()
 
+    def counts(self, **changes) -> resampling.Counts:
+        """What the metrics rest on, image by image, with settings changed as in `numbers`; cached."""
+        if not self.is_kept(changes, maps=False):
+            self.measure(changes, keep_maps=False)
+        tensors, about = load_tensors(self._counts_file(changes))
+        tensors.pop("distance")
+        return resampling.Counts(**{name: tensor.numpy() for name, tensor in tensors.items()}, **about)
+
+    def distances(self) -> Tensor:
+        """Algorithm 2's distance of each test image, (N,)."""
+        self.counts()
+        return load_tensors(self._counts_file({}))[0]["distance"]
+
+    def _counts_file(self, changes: dict) -> Path:
+        return self._file(changes).with_suffix(".counts.safetensors")
+
     def _file(self, changes: dict) -> Path:
         return self.folder / f"outcome-{self.config.replace(**changes).hash()}.safetensors"
 
@@ -248,15 +292,24 @@ class Run:
         numbers = (evaluate(for_tables, self.labels,
                             self.masks if self.has_masks else None) | mean_bins(variant, prediction, self.labels)
                    | {"seconds": seconds})
+        counts = resampling.count(for_tables.score, self.labels, for_tables.anomaly_map,
+                                  self.masks if self.has_masks else None)
+        tensors = {name: torch.from_numpy(values) for name, values in counts.tensors().items()}
+        save_tensors(self._counts_file(changes), tensors | {"distance": prediction.distance},
+                     dict(image_size=counts.image_size))
         file = self._file(changes)
         if keep_maps:
             Outcome(prediction, numbers).save(file)
         write_whole(file.with_suffix(".json"), json.dumps(numbers))
 
     def variant(self, **changes) -> D3AD:
-        """The detector with settings changed, its features adapted anew where that is what changes."""
+        """The detector with settings changed, its features adapted anew where that changes what they adapt to.
+
+        Eq. 10 sees reconstructions: features adapted to scaled ones would handicap every noised or guided one.
+        """
         changes = {name: value for name, value in changes.items() if getattr(self.config, name) != value}
-        if set(Config.names(ADAPTATION)) & set(changes):
+        adapts = changes.get("adapt_epochs", self.config.adapt_epochs) > 0
+        if {*Config.names(ADAPTATION), *(SAMPLING if adapts else ())} & set(changes):
             return self.detector.readapted(self.normal_images, shared_backbone(self, {}), **changes)
         return self.detector.variant(**changes) if changes else self.detector
 
