@@ -1,6 +1,8 @@
 """Workspaces, cached outcomes, tables and their provenance, in the smoke profile."""
+import gc
 import hashlib
 import json
+import weakref
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -33,6 +35,24 @@ def test_the_key_follows_settings_and_data(workspace):
     assert run.key != workspace.run("mvtec", "weave", seed=1).key
     changed = open_workspace("smoke", out=str(workspace.out), categories=["weave"], datasets=["mvtec"], train_steps=7)
     assert run.key != changed.runs()[0].key
+
+
+def test_one_detector_stays_loaded_and_no_state_of_its_training(workspace):
+    first, second = (workspace.run("mvtec", "weave", seed) for seed in (0, 1))
+    detector = weakref.ref(first.detector)
+    assert first.detector is detector() and workspace.run("mvtec", "weave", 0).detector is detector()
+    assert second.losses["diffusion"] == second.detector.losses["diffusion"]
+    gc.collect()
+    assert detector() is None
+    assert first.folder != second.folder and not list(workspace.cache.rglob("training.safetensors"))
+
+
+def test_a_state_left_behind_by_a_kill_is_removed(workspace):
+    run = workspace.run("mvtec", "weave", 0)
+    run.ensure_trained()
+    (run.folder / "training" / "diffusion").mkdir(parents=True)
+    run.ensure_trained()
+    assert not (run.folder / "training").exists()
 
 
 def test_synthetic_datasets_never_carry_a_published_name(workspace):

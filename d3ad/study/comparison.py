@@ -79,7 +79,7 @@ def _measure(run: Run, name: str) -> None:
     study = run.workspace.study
     budget = Budget(study.baseline_steps, study.baseline_width)
     baseline = make(name, Resources(run.config, shared_backbone(run, {}), run.detector, budget))
-    images = run.training_images
+    images = run.normal_images
     baseline.fit(images)
     prediction = baseline.predict(run.images)
     numbers = evaluate(prediction, run.labels,
@@ -210,7 +210,7 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
                                *methods]).encode())
     file = run.folder / f"speed-{key:08x}.json"
     if not file.exists():
-        images, batch = run.training_images, run.images[:run.config.predict_batch]
+        images, batch = run.normal_images, run.images[:run.config.predict_batch]
         train([run])
         config, budget = run.config.replace(calibration_images=2), Budget(1, run.workspace.study.baseline_width)
 

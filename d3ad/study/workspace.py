@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -21,7 +22,8 @@ from d3ad.config import ADAPTATION, AUTOENCODER, DATA, FEATURES, Config
 from d3ad.data import mtd, synthetic
 from d3ad.detector import D3AD, Networks
 from d3ad.features import FeatureExtractor
-from d3ad.images import every_nth, image_seed
+from d3ad.images import every_nth, image_seed, set_apart
+from d3ad.infra.checkpoint import read_settings
 from d3ad.infra.files import ROOT, appearing, load_tensors, read_json, save_tensors, write_whole
 from d3ad.infra.parallel import in_parallel
 from d3ad.infra.settings import MACHINE
@@ -109,8 +111,9 @@ class Workspace:
         return fresh
 
     def run(self, name: str, category: str, seed: int | None = None, split: str | None = None) -> "Run":
-        """One category under one seed."""
-        config = self.config.replace(seed=self.config.seed if seed is None else seed)
+        """One category under one seed, with the settings that the profile has for it."""
+        config = self.config.replace(seed=self.config.seed if seed is None else seed,
+                                     **self.study.per_category.get(category, {}))
         return Run(self, config, name, category, split or self.study.split)
 
 
@@ -191,9 +194,14 @@ class Run:
         return self.dataset.images("test", self.config.image_size)
 
     @cached_property
-    def training_images(self) -> Tensor:
-        """Normal training images (N, 3, H, W) in [-1, 1]."""
+    def normal_images(self) -> Tensor:
+        """All that is there to learn from, (N, 3, H, W) in [-1, 1]."""
         return self.dataset.images("train", self.config.image_size)
+
+    @property
+    def training_images(self) -> Tensor:
+        """The normal images that are trained on: without those that only calibrate."""
+        return set_apart(self.normal_images, self.config.calibration_share)[0]
 
     @cached_property
     def key(self) -> str:
@@ -208,18 +216,31 @@ class Run:
         """In the cache."""
         return self.workspace.cache / f"{self.name}-{self.category}-{self.key}"
 
-    @cached_property
+    @property
     def detector(self) -> D3AD:
-        """The trained detector, from the cache where it lies there."""
-        saved = self.folder / "detector"
+        """The trained detector, from the cache where it lies there.  Only that of the run asked for last stays loaded,
+        besides those that the caller holds: twelve of the paper's size would fill a GPU.
+        """
+        self.ensure_trained()
+        return loaded(self.folder / "detector", self.config.device)
+
+    @property
+    def losses(self) -> dict[str, list[float]]:
+        """Of each training, by its name; no weights are read for it."""
+        self.ensure_trained()
+        return read_settings(self.folder / "detector")["losses"]
+
+    def ensure_trained(self) -> None:
+        """Train and save the detector where the cache lacks it; the states of its trainings are then no longer kept."""
+        saved, states = self.folder / "detector", self.folder / "training"
         if not saved.exists():
+            loaded.cache_clear()  # its memory is needed
             codec, backbone, losses = shared_parts(self)
-            fitted = D3AD(self.config).fit(self.training_images, self.folder / "training", codec, backbone)
+            fitted = D3AD(self.config).fit(self.normal_images, states, codec, backbone)
             fitted.losses = losses | fitted.losses
             fitted.save(saved)
-        loaded = presets.load(saved, self.config.device)
-        loaded.networks = Remembering(loaded.networks)
-        return loaded
+        if states.exists():
+            shutil.rmtree(states)
 
     def numbers(self, **changes) -> dict[str, float | None]:
         """The metrics of `evaluate` with settings changed, and "seconds" per image, cached.
@@ -289,8 +310,16 @@ class Run:
         changes = {name: value for name, value in changes.items() if getattr(self.config, name) != value}
         adapts = changes.get("adapt_epochs", self.config.adapt_epochs) > 0
         if {*Config.names(ADAPTATION), *(SAMPLING if adapts else ())} & set(changes):
-            return self.detector.readapted(self.training_images, shared_backbone(self, {}), **changes)
+            return self.detector.readapted(self.normal_images, shared_backbone(self, {}), **changes)
         return self.detector.variant(**changes) if changes else self.detector
+
+
+@lru_cache(maxsize=1)
+def loaded(folder: Path, device: str) -> D3AD:
+    """The detector saved in a folder, whose networks remember what they saw."""
+    detector = presets.load(folder, device)
+    detector.networks = Remembering(detector.networks)
+    return detector
 
 
 class Remembering(Networks):
@@ -338,6 +367,7 @@ def shared_codec(run: Run, losses: dict) -> LatentCodec:
         with appearing(folder / "codec") as part:
             codec.model.save_pretrained(part / "autoencoder")
             write_whole(part / "losses.json", json.dumps(of_training))
+    shutil.rmtree(folder / "autoencoder", ignore_errors=True)
     losses |= read_json(folder / "codec" / "losses.json")
     codec = load_autoencoder(config.autoencoder, str(folder / "codec" / "autoencoder"))
     return codec.to(detector.pick_device(config.device)).eval().requires_grad_(False)
@@ -353,6 +383,7 @@ def shared_backbone(run: Run, losses: dict) -> FeatureExtractor:
         of_training: dict = {}
         backbone = detector.fit_backbone(_training_images(siblings), config, folder / "features", of_training)
         save_tensors(file, backbone.state_dict(), of_training)
+    shutil.rmtree(folder / "features", ignore_errors=True)
     backbone = FeatureExtractor(config.backbone, "none").to(detector.pick_device(config.device))
     tensors, of_training = load_tensors(file)
     backbone.load_state_dict(tensors)
@@ -378,7 +409,7 @@ def _fingerprints(runs: tuple[Run, ...]) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _training_images(runs: tuple[Run, ...]) -> Tensor:
     """Normal images of all runs, as many of each."""
-    images = [run.dataset.images("train", run.config.image_size) for run in runs]
+    images = [run.training_images for run in runs]
     return torch.cat([every_nth(part, min(map(len, images))) for part in images])
 
 
@@ -414,7 +445,7 @@ def _call(run: Run, function, *arguments) -> None:
 
 
 def _train(run: Run) -> None:
-    run.detector  # noqa: B018  asking for it trains it
+    run.ensure_trained()
 
 
 def check_readable(runs: list[Run]) -> None:
