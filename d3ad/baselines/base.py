@@ -1,6 +1,8 @@
-"""What all baselines share: the interface, the training loop's budget, and looking at images in batches."""
+"""What all baselines share: the interface, the budget of a training, and looking at images in batches."""
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn as nn
@@ -8,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d3ad import maps, training
+from d3ad.baselines import learning
+from d3ad.baselines.learning import Recipe
 from d3ad.config import Config
 from d3ad.detector import D3AD
 from d3ad.features import FeatureExtractor
@@ -16,17 +20,14 @@ from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()  # anomalib imports torchvision
 
-RESNET, RESNET_WIDTHS = "resnet18", (64, 128, 256)  # what anomalib's models are built for
-BUDGET_BATCH = 4  # with few steps, small batches learn more for the same work
-
-
 @dataclass(frozen=True)
 class Budget:
-    """How much a baseline may spend: training steps, times its pace (0: what its paper asks for), and the width of its
-    networks.
+    """How much a baseline may spend: training images seen (0: what its paper asks for), minutes of training for a
+    method that works on pixels (0: no limit), and the width of such a method's networks.
     """
 
-    steps: int = 0
+    images: int = 0
+    minutes: float = 0.0
     width: float = 1.0
 
 
@@ -35,14 +36,15 @@ class Resources:
     """What a baseline may build on, so that all methods compared share it.
 
     config: sizes and seed.  backbone: the features before any adaptation, for the methods that use a pretrained
-    network.  detector: the trained D3AD of the same images, whose autoencoder and diffusion model the diffusion
-    baselines take over; None where there is none.  budget: by default the whole of what the papers ask for.
+    network.  detector: the trained D3AD of the same images, whose networks DDAD takes over; None where there is none.
+    budget: by default the whole of what the papers ask for.  folder: a training's state is kept there and gone on with.
     """
 
     config: Config
     backbone: FeatureExtractor
     detector: D3AD | None = None
     budget: Budget = Budget()
+    folder: Path | None = None
 
 
 @dataclass
@@ -58,35 +60,36 @@ class BaselinePrediction:
 class Baseline:
     """A method that learns from normal images (N, 3, H, W) in [-1, 1] and scores others.
 
-    A subclass sets `name` and, where it is trained by gradient, `epochs` and `batch_size` of its paper; it implements
-    `_fit` and `_look`.
-
-    pace: under a budget it gets so many times the budget's steps: more where a step is cheap or much has to be learnt.
+    A subclass sets `name` and, where it is trained by gradient, the `recipe` of its paper; it implements `_fit` and
+    `_look`.
     """
 
     name = ""
-    epochs, batch_size, pace = 0, 1, 1.0
-    needs_resnet = False  # its own networks fit a ResNet's blocks only
+    recipe: Recipe | None = None  # None: nothing is trained by gradient
+    on_pixels = False             # learns from the images themselves, not from features that are given
+    needs_detector = False        # takes over networks of the D3AD beside it
 
     def __init__(self, resources: Resources):
-        widths = tuple(resources.backbone.widths.values())
-        if self.needs_resnet and widths != RESNET_WIDTHS:
-            raise ValueError(f"{self.name} is written for a ResNet's blocks of {RESNET_WIDTHS} channels; "
-                             f"{resources.backbone.name} has {widths}")
+        if self.needs_detector and resources.detector is None:
+            raise ValueError(f"{self.name} takes over the networks of a trained D3AD: give one in Resources.detector")
         self.config, self.backbone, self.detector = resources.config, resources.backbone, resources.detector
-        self.budget = resources.budget
+        self.budget, self.folder = resources.budget, resources.folder
         self.device = resources.backbone.mean.device
         self.losses: list[float] = []
+        self.images_done = 0
         self.threshold = float("nan")
 
-    def steps_asked(self, num_images: int) -> int:
-        """How many training steps the method's paper asks for; 0 where nothing is trained by gradient."""
-        return self.epochs * max(num_images // self.batch_size, 1)
+    @classmethod
+    def images_asked(cls, num_images: int) -> int:
+        """How many images the method's paper wants to be seen in training; 0 where nothing is trained by gradient."""
+        return cls.recipe.images_asked(num_images) if cls.recipe else 0
 
-    def num_steps(self, num_images: int) -> int:
-        """How many are done: what the paper asks for, or the profile's budget where that is less."""
-        asked = self.steps_asked(num_images)
-        return min(asked, round(self.pace * self.budget.steps)) if self.budget.steps else asked
+    def num_steps(self, num_images: int) -> tuple[int, int]:
+        """The training steps within the budget, and those that the paper asks for."""
+        if self.recipe is None:
+            return 0, 0
+        size, asked = min(self.recipe.batch_size, num_images), self.images_asked(num_images)
+        return math.ceil(min(asked, self.budget.images or asked) / size), math.ceil(asked / size)
 
     def width(self, channels: int, multiple: int = 8) -> int:
         """A layer's channels under the budget's width, a multiple of `multiple`."""
@@ -98,20 +101,22 @@ class Baseline:
         What takes no training is first fitted without every fifth image, and these set the threshold: a training
         image is its own nearest neighbour.  What is trained takes a few of its training images.
         """
-        if self.epochs == 0 and len(train) >= 5:
+        if self.recipe is None and len(train) >= 5:
             apart = torch.arange(len(train)) % 5 == 0
-            self._seeded_fit(train[~apart])
+            self.learn(train[~apart])
             self._set_threshold(train[apart])
-            self._seeded_fit(train)
+            self.learn(train)
         else:
-            self._seeded_fit(train)
+            self.learn(train)
             self._set_threshold(every_nth(train, self.config.calibration_images))
         return self
 
-    def _seeded_fit(self, train: Tensor) -> None:
+    def learn(self, train: Tensor) -> "Baseline":
+        """As `fit`, without a threshold."""
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)  # of weights, and of draws inside anomalib
             self._fit(train)
+        return self
 
     def _set_threshold(self, images: Tensor) -> None:
         scores = maps.image_score(self.predict(images).anomaly_map)
@@ -134,22 +139,30 @@ class Baseline:
         """(score, anomaly_map, reconstruction or None) of a batch."""
         raise NotImplementedError
 
-    def optimise(self, model: nn.Module, loss_of_step: Callable[[int], Tensor], num_images: int, learning_rate: float,
-                 weight_decay: float = 0.0) -> None:
-        """Train `model`; its learning rate warms up and falls to zero, since budgets are short."""
-        self.losses = training.optimise(self.name, model, loss_of_step, self.num_steps(num_images),
-                                        learning_rate=learning_rate, weight_decay=weight_decay, schedule="cosine")
+    def optimise(self, model: nn.Module, loss_of_step: Callable[[int], Tensor], num_images: int,
+                 groups: list[dict] | None = None) -> None:
+        """Train `model` as the paper's recipe says, as far as the budget goes."""
+        steps, of_steps = self.num_steps(num_images)
+        self.losses = learning.train(self.name, model, loss_of_step, self.recipe, steps, of_steps, groups, self.folder,
+                                     self.budget.minutes if self.on_pixels else 0.0)
+        done = len(self.losses) * min(self.recipe.batch_size, num_images)
+        self.images_done = min(done, self.images_asked(num_images))  # the last step may go a little beyond
+
+    def index(self, num_images: int, step: int) -> Tensor:
+        """Which images a training step sees, as many as the paper takes at once."""
+        return training.batch_indices(num_images, self.recipe.batch_size, step, self.config.seed)
 
     def batch(self, train: Tensor, step: int) -> Tensor:
-        """The images of a training step: as many as the paper takes, under a budget at most `BUDGET_BATCH`, for more
-        steps.
-        """
-        size = min(self.batch_size, BUDGET_BATCH) if self.budget.steps else self.batch_size
-        return train[training.batch_indices(len(train), size, step, self.config.seed)].to(self.device)
+        """The images of a training step."""
+        return train[self.index(len(train), step)].to(self.device)
 
-    def crop(self, step: int, *images: Tensor) -> list[Tensor]:
-        """A window of `crop_size` pixels at the same place of each tensor (B, C, H, W), drawn anew each step."""
-        return [training.random_crop(x, step, self.config) for x in images]
+    def features(self, images: Tensor) -> dict[int, Tensor]:
+        """Blocks of the shared network for all images, {j: (N, C, h, w)} on the CPU: they never change, so a training
+        computes them once.
+        """
+        with torch.no_grad():
+            parts = [self.backbone(batch.to(self.device)) for batch in images.split(self.config.predict_batch)]
+            return {j: torch.cat([part[j].cpu() for part in parts]).contiguous() for j in parts[0]}
 
     @property
     def sigma(self) -> float:
@@ -159,24 +172,6 @@ class Baseline:
     def finish(self, anomaly_map: Tensor) -> Tensor:
         """A coarse map (B, h, w) at the images' size, smoothed."""
         return maps.smooth(maps.upsample(anomaly_map, self.config.image_size), self.sigma)
-
-
-class Blocks(nn.Module):
-    """The feature extractor as anomalib calls it: a dict of "layer1" ... (or a list), in the usual memory order."""
-
-    def __init__(self, backbone: FeatureExtractor, blocks: tuple[int, ...] = (1, 2, 3), as_list: bool = False):
-        super().__init__()
-        self.backbone, self.blocks, self.as_list = backbone.requires_grad_(False), blocks, as_list
-
-    def train(self, mode: bool = True) -> "Blocks":
-        """Never in training mode: its statistics stay as they are."""
-        return super().train(False)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor] | list[Tensor]:
-        with torch.no_grad():
-            features = self.backbone(images)
-        named = {f"layer{j}": features[j].contiguous() for j in self.blocks}
-        return list(named.values()) if self.as_list else named
 
 
 def patch_features(features: dict[int, Tensor], blocks: tuple[int, ...] = (2, 3)) -> Tensor:

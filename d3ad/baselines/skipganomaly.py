@@ -1,11 +1,12 @@
 """Skip-GANomaly (Akcay, Atapour-Abarghouei and Breckon 2019, arXiv 1901.08954): a U-shaped generator beside a
 discriminator.
 
-Kept: skip connections at every level, the losses (adversarial 1, contextual 40, latent 1), the score 0.9 R + 0.1 L of
-reconstruction and discriminator features.
-Simplified: R and L are scaled by their means over the training images instead of the test set's range; `baseline_width`
-narrows the networks; the profile's budget instead of 15 epochs of larger datasets.  The map, ours, is the smoothed
-difference.
+Kept: skip connections at every level, the losses (adversarial 1, contextual 40, latent 1), batches of 64 at 2e-4, the
+score 0.9 R + 0.1 L of reconstruction and discriminator features.
+Simplified: R and L are scaled by their means over the training images instead of the test set's range; the learning
+rate stays constant; `baseline_width` narrows the networks.  The map, ours, is the smoothed difference.  Trained from
+nothing on any backbone.
+Images asked: 48,000, our choice (`adversarial.RECIPE`), since the paper's epochs are of far larger datasets.
 Reported there: AUROC up to 0.95 on classes of CIFAR-10, and on X-ray images; MVTec AD isn't in that paper.
 """
 import itertools
@@ -15,8 +16,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from d3ad import maps
-from d3ad.baselines.adversarial import train_in_turn
-from d3ad.baselines.base import Baseline
+from d3ad.baselines.adversarial import Adversarial
 
 LEVELS = 5
 WEIGHT = 0.9  # of the reconstruction in the score
@@ -70,12 +70,8 @@ class _Discriminator(nn.Module):
         return self.classifier(features).squeeze(1), features
 
 
-class SkipGANomaly(Baseline):
+class SkipGANomaly(Adversarial):
     name = "SkipGANomaly"
-    epochs, batch_size, pace = 15, 32, 5.0  # two networks learn all they know here
-
-    def steps_asked(self, num_images: int) -> int:
-        return 100 * self.epochs
 
     def _fit(self, train: Tensor) -> None:
         self.generator = _Generator(self.width(64)).to(self.device)
@@ -87,10 +83,8 @@ class SkipGANomaly(Baseline):
             adversarial = nn.functional.binary_cross_entropy(judged, torch.ones_like(judged))
             return adversarial + 40 * (images - given[0]).abs().mean() + (real_features - fake_features).square().mean()
 
-        self.losses = train_in_turn(self.name, self.generator, self.discriminator, self.num_steps(len(train)),
-                                    lambda step: self.crop(step, self.batch(train, step))[0], generator_loss,
-                                    lambda images: (self.generator(images),),
-                                    lambda images: self.discriminator(images)[0])
+        self.train_both(self.generator, self.discriminator, train, generator_loss,
+                        lambda images: (self.generator(images),), lambda images: self.discriminator(images)[0])
         with torch.no_grad():
             parts = [self._parts(batch.to(self.device))[:2] for batch in train.split(self.config.predict_batch)]
         self.scale = [torch.cat(part).mean() for part in zip(*parts)]

@@ -1,13 +1,14 @@
 """The baselines on the same images as D3AD: each is fitted once per run, and what it says is kept in the cache.
 
-They share the run's data, image size, metrics and feature extractor; the diffusion baselines share its trained networks
-too.
+They share the run's data, image size, metrics and feature extractor; DDAD its trained networks, too.
 """
 import json
+import shutil
 import statistics
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -22,41 +23,53 @@ from d3ad.speed import presets
 from d3ad.speed.timing import timed
 from d3ad.study import ablations
 from d3ad.study.outcome import evaluate
-from d3ad.study.workspace import Run, Workspace, on_trained, shared_backbone, train
+from d3ad.study.workspace import Run, Workspace, on_trained, shared_backbone, together, train
 
-STEPS = ("steps", "steps_asked")
-UNTRAINED = ("SPADE", "PaDiM", "PatchCore")  # they collect features; no gradient
+BUDGET = ("images", "images_asked", "training")  # seen in training; those asked for; a word of TRAINING
+TRAINING = FULL, SHORT, NONE_NEEDED = "full", "short", "none needed"
+UNTRAINED = ("SPADE", "PaDiM", "PatchCore", "DDAD")  # they collect features, or take D3AD's networks
 PAPERS_MAPS = "D3AD, maps not standardised"  # where a profile standardises them, which is ours and no baseline has
-VERSION = 2  # raised when a baseline computes something else
+# of training for a category at the demo's sizes, one core; networks on pixels at a quarter of their width
+MINUTES = {"RD4AD": 0, "DRAEM": 0, "AnoDDPM": 0, "DiffusionAD": 0, "FastFlow": 0, "CFA": 0, "RD++": 0, "SimpleNet": 0,
+           "GANomaly": 0, "SkipGANomaly": 0}
+VERSION = 3  # raised when a baseline computes something else
 
 
 @dataclass
 class BaselineOutcome:
-    """What a baseline said of a run's test images, and the numbers of `evaluate` with steps and steps_asked."""
+    """What a baseline said of a run's test images, and the numbers of `evaluate` with those of BUDGET."""
 
     prediction: BaselinePrediction
     metrics: dict[str, float | None]
 
 
 def available(workspace: Workspace) -> list[str]:
-    """The baselines of the profile whose packages are installed; prints a line for each one whose aren't."""
-    installed = []
-    for name in workspace.study.baselines:
+    """The baselines of the profile whose packages are installed; prints a line for each one whose aren't.
+
+    Of `long_baselines` those count that the cache has on every category that they are meant for.
+    """
+    installed, study = [], workspace.study
+    for name in dict.fromkeys((*study.baselines, *study.long_baselines)):
         try:
             check_installed(name)
-            installed.append(name)
+            if name in study.baselines or all(is_kept(run, name) for run in workspace.runs() if is_for(run, name)):
+                installed.append(name)
         except ImportError as error:
             print(f"{name} is not measured: {error}")
     return installed
 
 
 def left_out(names: list[str]) -> str:
-    """A sentence on the paper's baselines that a profile doesn't measure, and why.  names: those that it measures."""
+    """Sentences on the paper's baselines that a profile doesn't measure, and why.  names: those that it measures."""
     trained = [name for name in BASELINES if name not in names and name not in UNTRAINED]
     others = [name for name in UNTRAINED if name not in names]
-    parts = [f"{', '.join(group)} ({why})" for group, why in
-             ((trained, "need training; measured in other profiles"), (others, "not in this profile's list")) if group]
-    return f"Not measured in this profile: {'; '.join(parts)}." if parts else \
+    parts = []
+    if trained:
+        times = ", ".join(f"{name} ({MINUTES[name]})" for name in trained)
+        parts.append(f"need about so many minutes for a category, and are measured in mvtec-cpu: {times}")
+    if others:
+        parts.append(f"not in this profile's list: {', '.join(others)}")
+    return f"Not measured in this profile; {'; '.join(parts)}." if parts else \
         "All of the paper's baselines are measured here."
 
 
@@ -70,33 +83,56 @@ def ahead(frame: pd.DataFrame, metric: str, own: str = "D3AD") -> list[str]:
     return values[values > values[own]].sort_values(ascending=False).index.tolist()
 
 
-def _file(run: Run, name: str):
-    settings = run.workspace.study.hash("baseline_steps", "baseline_width")
+def _file(run: Run, name: str) -> Path:
+    settings = run.workspace.study.hash("baseline_images", "baseline_minutes", "baseline_width")
     return run.folder / f"baseline-{BASELINES[name][0]}-{VERSION}-{settings}.safetensors"
 
 
+def _numbers(run: Run, name: str) -> Path:
+    return _file(run, name).with_suffix(".json")
+
+
 def _measure(run: Run, name: str) -> None:
-    study = run.workspace.study
-    budget = Budget(study.baseline_steps, study.baseline_width)
-    baseline = make(name, Resources(run.config, shared_backbone(run, {}), run.detector, budget))
+    study, file = run.workspace.study, _file(run, name)
+    budget = Budget(study.baseline_images, study.baseline_minutes, study.baseline_width)
+    kind, training = baseline_class(name), file.with_suffix("")
+    baseline = make(name, Resources(run.config, shared_backbone(run, {}), run.detector if kind.needs_detector else None,
+                                    budget, training))
     images = run.normal_images
     baseline.fit(images)
     prediction = baseline.predict(run.images)
-    numbers = evaluate(prediction, run.labels,
-                       run.masks if run.has_masks else None) | dict(steps=baseline.num_steps(len(images)),
-                                                                 steps_asked=baseline.steps_asked(len(images)))
+    done, asked = baseline.images_done, baseline.images_asked(len(images))
+    numbers = evaluate(prediction, run.labels, run.masks if run.has_masks else None) | dict(
+        images=done, images_asked=asked, training=training_word(done, asked))
     tensors = dict(score=prediction.score, anomaly_map=prediction.anomaly_map.half())
     if prediction.reconstruction is not None:
         tensors["reconstruction"] = ((prediction.reconstruction + 1) * 127.5).round().byte()
-    file = _file(run, name)
     save_tensors(file, tensors, dict(metrics=numbers, threshold=prediction.threshold))
-    write_whole(file.with_suffix(".json"), json.dumps(numbers))
+    write_whole(_numbers(run, name), json.dumps(numbers))
+    shutil.rmtree(training, ignore_errors=True)  # the training's state is of no more use
+
+
+def training_word(done: int, asked: int) -> str:
+    """How far a method was trained: "full", "short", or "none needed" where its paper asks for no images."""
+    return NONE_NEEDED if not asked else FULL if done >= asked else SHORT
+
+
+def is_for(run: Run, name: str) -> bool:
+    """Whether the profile measures a baseline on this category: those on pixels may be meant for some only."""
+    chosen = run.workspace.study.baseline_pixel_categories
+    return not chosen or run.category in chosen or not baseline_class(name).on_pixels
+
+
+def is_kept(run: Run, name: str) -> bool:
+    """Whether a baseline's numbers on this run lie in the cache."""
+    return _numbers(run, name).exists()
 
 
 def prepare(runs: list[Run], names: list[str]) -> None:
-    """Measure what the cache lacks, in parallel."""
-    on_trained("baselines", _measure,
-               [(run, name) for run in runs for name in names if not _file(run, name).with_suffix(".json").exists()])
+    """Measure what the cache lacks, in parallel; D3AD is trained only where a baseline takes over its networks."""
+    jobs = [(run, name) for run in runs for name in names if is_for(run, name) and not is_kept(run, name)]
+    on_trained("baselines", _measure, [job for job in jobs if baseline_class(job[1]).needs_detector])
+    together("baselines", _measure, [job for job in jobs if not baseline_class(job[1]).needs_detector])
 
 
 def outcome(run: Run, name: str) -> BaselineOutcome:
@@ -110,16 +146,17 @@ def outcome(run: Run, name: str) -> BaselineOutcome:
 
 
 def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
-    """A row per (dataset, category, split, seed, baseline) as `sweeps.summary` has them, in percent, with the training
-    steps that were done and those that the baseline's paper asks for.
+    """A row per (dataset, category, split, seed, baseline) as `sweeps.summary` has them, in percent, with the images
+    seen in training, those that the baseline's paper asks for, and a word of TRAINING.
     """
     prepare(runs, names)
     rows = []
     for run in runs:
         for name in names:
-            numbers = json.loads(_file(run, name).with_suffix(".json").read_text(encoding="utf-8"))
-            rows.append(ablations.row(run, name, numbers) | {key: numbers[key] for key in STEPS})
-    return pd.DataFrame(rows, columns=None if rows else STEPS)
+            if is_for(run, name):
+                numbers = json.loads(_numbers(run, name).read_text(encoding="utf-8"))
+                rows.append(ablations.row(run, name, numbers) | {key: numbers[key] for key in BUDGET})
+    return pd.DataFrame(rows, columns=None if rows else BUDGET)
 
 
 def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.DataFrame:
@@ -132,7 +169,26 @@ def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.Data
     own_split = [run for run in runs if run.split == workspace.study.split]
     variants = ablations.BENCHMARK | ({PAPERS_MAPS: dict(standardise=False)} if workspace.config.standardise else {})
     frame = pd.concat([ablations.summary(workspace, variants, runs), summary(own_split, names)], ignore_index=True)
-    return ablations.with_averages(frame).astype(dict.fromkeys(STEPS, "Int64"))
+    return marked(ablations.with_averages(frame)).astype(dict.fromkeys(BUDGET[:2], "Int64"))
+
+
+def marked(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `compared` with the word of TRAINING in the averages, too: "short" where any of a method's rows is.
+
+    A method that lacks a category which others have gets no average: it would be of other images.
+    """
+    single = frame[frame["category"] != "Average"]
+    words = single.groupby("method")["training"].agg(lambda column: SHORT if SHORT in set(column)
+                                                     else column.iloc[0] if len(column) else None)
+    average = frame["category"] == "Average"
+    frame.loc[average, "training"] = frame.loc[average, "method"].map(words)
+    counts = single.groupby("method")[["dataset", "category"]].apply(lambda rows: len(rows.drop_duplicates()))
+    return frame[~(average & (frame["method"].map(counts) < counts.max()))].reset_index(drop=True)
+
+
+def trained_fully(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `compared` without those of methods that were trained on fewer images than their papers ask for."""
+    return frame[~frame["method"].isin(frame.loc[frame["training"] == SHORT, "method"])]
 
 
 def seed_runs(workspace: Workspace) -> list[Run]:
@@ -144,8 +200,12 @@ def seed_runs(workspace: Workspace) -> list[Run]:
 
 
 def overall(frame: pd.DataFrame, split: str = "random") -> pd.DataFrame:
-    """One row per method: the mean of each metric over all categories and seeds under one split."""
-    return ablations.method_means(frame[frame["split"] == split]).reset_index()
+    """One row per method: the mean of each metric over all categories and seeds under one split; of methods that were
+    measured on all of them.
+    """
+    frame = frame[(frame["split"] == split) & (frame["category"] != "Average")]
+    counts = frame.groupby("method").size()
+    return ablations.method_means(frame[frame["method"].map(counts) == counts.max()]).reset_index()
 
 
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
@@ -206,13 +266,13 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
     trained for one step only, which changes nothing in what a prediction costs.
     """
     methods = ["D3AD", *names]
-    key = zlib.crc32("|".join(["2", run.config.hash("predict_batch"), run.workspace.study.hash("baseline_width"),
+    key = zlib.crc32("|".join(["3", run.config.hash("predict_batch"), run.workspace.study.hash("baseline_width"),
                                *methods]).encode())
     file = run.folder / f"speed-{key:08x}.json"
     if not file.exists():
         images, batch = run.normal_images, run.images[:run.config.predict_batch]
         train([run])
-        config, budget = run.config.replace(calibration_images=2), Budget(1, run.workspace.study.baseline_width)
+        config, budget = run.config.replace(calibration_images=2), Budget(1, width=run.workspace.study.baseline_width)
 
         def fresh() -> D3AD:  # the run's own remembers what it has looked at
             return presets.load(run.folder / "detector", run.config.device)

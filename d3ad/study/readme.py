@@ -308,7 +308,8 @@ def baselines(up: str) -> str:
             names = ", ".join(dict.fromkeys(seeds.loc[seeds["category"] != "Average", "category"]))
             title = f"{shown[metric]}, {names}, {seeds_text(seeds)}"
             columns[title] = _bold_best(over_seeds(seeds).set_index("method"), metric)
-        columns["steps, of those asked for"] = {method: _budget(rows) for method, rows in single.groupby("method")}
+        columns["training images, of those asked for"] = {method: _budget(rows)
+                                                          for method, rows in single.groupby("method")}
         rows = [[method, *(column.get(method, "—") for column in columns.values())] for method in means.index]
         title = f"### `{profile}`: {', '.join(dict.fromkeys(single['dataset']))}"
         categories = single["category"].nunique()
@@ -325,10 +326,11 @@ def _bold_best(means: pd.DataFrame, metric: str) -> dict[str, str]:
 
 
 def _budget(rows: pd.DataFrame) -> str:
-    if rows["steps_asked"].isna().all():
+    if rows["images_asked"].isna().all():
         return "—"
-    done, asked = rows["steps"].mean(), rows["steps_asked"].mean()
-    return f"{done:.0f} of {asked:.0f}" if asked else "none needed"
+    done, asked = rows["images"].mean(), rows["images_asked"].mean()
+    word = "short, " * bool(done < asked)
+    return f"{word}{done:,.0f} of {asked:,.0f}" if asked else "none needed"
 
 
 def _places(means: pd.DataFrame, shown: dict[str, str]) -> str:

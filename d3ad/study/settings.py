@@ -29,8 +29,12 @@ class Study(Settings):
     tuning_seeds: tuple[int, ...] = setting((), MACHINE, (0, 2 ** 31 - 1))
     spread_categories: tuple[str, ...] = setting((), MACHINE)  # on these categories; empty: on all
     baselines: tuple[str, ...] = setting((), MACHINE)         # which are measured (d3ad/baselines)
-    # budget of training steps each, times its pace; 0: what its paper asks for
-    baseline_steps: int = setting(0, MACHINE, (0, 10_000_000))
+    # too long for a notebook: measured by python -m d3ad.study.measure, shown where the cache has them
+    long_baselines: tuple[str, ...] = setting((), MACHINE)
+    baseline_images: int = setting(0, MACHINE, (0, 1_000_000_000))  # seen in training, at most; 0: all asked for
+    # of training of a method that works on pixels, at most, and on which categories; 0 and empty: no limit, all
+    baseline_minutes: float = setting(0.0, MACHINE, (0.0, 100_000.0))
+    baseline_pixel_categories: tuple[str, ...] = setting((), MACHINE)
     baseline_width: float = setting(1.0, MACHINE, (0.01, 1.0))  # of the channels of their own networks
     # those of `spread_categories` on which they get further seeds
     baseline_spread_categories: tuple[str, ...] = setting((), MACHINE)

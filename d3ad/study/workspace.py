@@ -422,6 +422,11 @@ def prepare(runs: list[Run], variants: list[dict], maps: bool = False) -> None:
 def on_trained(title: str, function, jobs: list[tuple]) -> None:
     """Call function(run, ...) for every job, in parallel, once the detectors of their runs are trained."""
     train(list({id(run): run for run, *_ in jobs}.values()))
+    together(title, function, jobs)
+
+
+def together(title: str, function, jobs: list[tuple]) -> None:
+    """Call function(run, ...) for every job, in parallel."""
     _in_parallel(title, function, [(bare(run), *others) for run, *others in jobs])
 
 

@@ -1,0 +1,105 @@
+"""Baselines held against published tables: `python -m d3ad.study.parity --data-root DIR --weights DIR`.
+
+It runs methods on MVTec AD with a ResNet-18, whose numbers for each category others have published, and writes
+results/parity/baselines.csv.  Each cell is kept in the cache, so a stopped run goes on.
+"""
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from d3ad import data, metrics
+from d3ad.baselines import Resources, make
+from d3ad.config import Config
+from d3ad.features import FeatureExtractor
+from d3ad.infra.files import ROOT, write_whole
+from d3ad.study.settings import cache_folder
+
+CATEGORIES = ("bottle", "pill", "screw", "transistor")
+VERSION = 1  # raised when a method computes something else
+ANOMALIB = "https://github.com/open-edge-platform/anomalib, anomalib/models/{}/README.md, ResNet-18, {}"
+# Method: (image size, source, metric: percent on CATEGORIES); one seed each
+PUBLISHED = {
+    "PaDiM": (256, ANOMALIB.format("padim", "commit b826abc, seed 42"),
+              {"i_auroc": (99.4, 86.3, 75.9, 92.0), "p_auroc": (98.3, 95.7, 97.8, 96.8)}),
+    "PatchCore": (224, ANOMALIB.format("patchcore", "commit 5845f36, seed 42, coreset of 10 %"),
+                  {"i_auroc": (100.0, 91.6, 94.3, 99.6), "p_auroc": (98.1, 97.4, 99.1, 97.4)}),
+    "FastFlow": (256, ANOMALIB.format("fastflow", "commit 1322150, seed 0"),
+                 {"i_auroc": (100.0, 91.6, 52.1, 91.6), "p_auroc": (98.3, 97.2, 92.0, 95.8)}),
+}
+# Why a cell is more than 4 points from the published one
+REASONS: dict[tuple[str, str, str], str] = {}
+
+
+def measure(method: str, category: str, seed: int, data_root: str, weights: str) -> dict[str, float]:
+    """Both AUROCs of a method on a category, in percent, at the image size of the published table."""
+    size = PUBLISHED[method][0]
+    dataset = data.load("mvtec", data_root, category)
+    train, test = (_resized(dataset.images(split, 256), size) for split in ("train", "test"))
+    # the maps are smoothed over 4 pixels, whatever the size; the UNet's levels only have to fit it
+    config = Config.profile("mvtec", image_size=size, sigma=4 * 256 / size, seed=seed, backbone="resnet18",
+                            backbone_weights=weights, unet_channels=(32, 64, 64), unet_attention=(2,))
+    found = make(method, Resources(config, FeatureExtractor("resnet18", weights).eval())).learn(train).predict(test)
+    return dict(i_auroc=100 * metrics.image_auroc(found.score, dataset.labels("test")),
+                p_auroc=100 * metrics.pixel_auroc(found.anomaly_map, dataset.masks("test", size)))
+
+
+def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """A row per method, metric and category: published and measured percent (the mean over the seeds in `folder`)."""
+    rows = []
+    for method, (size, source, values) in PUBLISHED.items():
+        for metric, published in values.items():
+            for category, reported in zip(CATEGORIES, published):
+                cells = [json.loads(file.read_text(encoding="utf-8"))[metric]
+                         for file in sorted(folder.glob(f"{method}-{category}-*-{VERSION}.json"))]
+                measured = round(statistics.mean(cells), 2) if cells else None
+                rows.append(dict(
+                    method=method, metric=metric, category=category, published=reported, source=source, pixels=size,
+                    measured=measured, seeds=len(cells),
+                    difference=round(measured - reported, 2) if cells else None,
+                    reason=REASONS.get((method, metric, category), "")))
+    return pd.DataFrame(rows).astype({"measured": float, "difference": float})
+
+
+def mean_difference(frame: pd.DataFrame) -> pd.Series:
+    """Mean absolute difference over the categories, by method and metric; of complete ones only."""
+    whole = frame.groupby(["method", "metric"])["difference"].filter(lambda column: column.notna().all())
+    return frame.loc[whole.index].groupby(["method", "metric"], sort=False)["difference"].agg(lambda d: d.abs().mean())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m d3ad.study.parity", description=__doc__.splitlines()[0])
+    parser.add_argument("--data-root", required=True, help="the folder that holds MVTec AD's categories")
+    parser.add_argument("--weights", required=True, help="ImageNet's ResNet-18: model.safetensors, or its folder")
+    parser.add_argument("--out", type=Path, help="results/ and the cache go there; by default into this repository")
+    parser.add_argument("--methods", nargs="+", default=["PaDiM", "PatchCore"], choices=PUBLISHED)
+    parser.add_argument("--categories", nargs="+", default=CATEGORIES, choices=CATEGORIES)
+    parser.add_argument("--seeds", type=int, default=1, help="how many are averaged")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # the same numbers on any machine of a kind
+    cells = cache_folder(options.out, "parity")
+    file = (options.out or ROOT) / "results" / "parity" / "baselines.csv"
+    for seed in range(options.seeds):
+        for method in options.methods:
+            for category in options.categories:
+                cell = cells / f"{method}-{category}-{seed}-{VERSION}.json"
+                if not cell.exists():
+                    found = measure(method, category, seed, options.data_root, options.weights)
+                    write_whole(cell, json.dumps(found))
+                    print(method, category, seed, found, flush=True)
+                write_whole(file, table(cells).to_csv(index=False))
+    print(mean_difference(table(cells)).round(2).to_string())
+
+
+if __name__ == "__main__":
+    main()
