@@ -149,8 +149,8 @@ def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = 
     prepare(runs, [*compared.values(), *every.values()])
     found = Evidence({}, fixed=fixed, speed=speed, settings=in_words(workspace), baselines=tuple(names),
                      noun="tile" if "mtd" in workspace.study.datasets else "image")
-    timed = [run for run in runs if _with_baselines(run)]
-    comparison.prepare(timed, names)
+    beside = [run for run in runs if _with_baselines(run)]
+    comparison.prepare(beside, names)
     changes = ablations.changes_of_good_images(workspace, runs)
     for run in runs:
         key, weights = key_of(run), resampling.unit_weights(run.units)
@@ -161,7 +161,7 @@ def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = 
 
         for method, settings in {**compared, **every}.items():
             keep(method, draws_of(run.counts(**settings), run.numbers(**settings), weights))
-        for name in names if run in timed else []:
+        for name in [name for name in names if run in beside and comparison.is_for(run, name)]:
             said = comparison.outcome(run, name)
             maps, masks = (said.prediction.anomaly_map, run.masks) if run.has_masks else (None, None)
             counts = resampling.count(said.prediction.score, run.labels, maps, masks)
@@ -173,8 +173,8 @@ def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = 
             per_image = rows.groupby("image")["change"].mean().to_numpy()
             good = weights[:, (run.labels == 0).numpy()][:, :len(per_image)]
             keep(method, {"change": weighted_mean(per_image, good)})
-    if names and timed:
-        found.undertrained = undertrained(comparison.summary(timed, names))
+    if names and beside:
+        found.undertrained = undertrained(comparison.summary(beside, names))
     return found
 
 
@@ -189,7 +189,7 @@ def _with_baselines(run: Run) -> bool:
 
 def undertrained(rows: pd.DataFrame) -> frozenset[str]:
     """The baselines of `comparison.summary` that got less training than their papers ask for."""
-    return frozenset(rows.loc[rows["training"] == "short", "method"])
+    return frozenset(rows.loc[rows["training"] == comparison.SHORT, "method"])
 
 
 def _bins(run: Run, weights: np.ndarray) -> dict[str, np.ndarray]:
