@@ -172,11 +172,8 @@ def _flop(config: Config, study: Study, num_train: int, num_test: int, variants:
         if any(getattr(settings, name) != getattr(config, name) for name in Config.names(ADAPTATION)):
             work["variants"] += num_train * of["encode"] + adapted(settings)
     for name in study.baselines:
-        kind = baseline_class(name)
-        batch = min(kind.batch_size, 4) if study.baseline_steps else kind.batch_size
-        asked = kind.epochs * max(num_train // kind.batch_size, 1)
-        steps = min(asked, round(kind.pace * study.baseline_steps)) if study.baseline_steps else asked
-        work["baselines"] += 3 * of["eps"] * steps * batch  # taken for as dear as the UNet
+        asked = baseline_class(name).images_asked(num_train)
+        work["baselines"] += 3 * of["eps"] * min(asked, study.baseline_images or asked)  # taken for as dear as the UNet
     return work
 
 
