@@ -320,10 +320,15 @@ class Run:
         Eq. 10 sees reconstructions: features adapted to scaled ones would handicap every noised or guided one.
         """
         changes = {name: value for name, value in changes.items() if getattr(self.config, name) != value}
-        adapts = changes.get("adapt_epochs", self.config.adapt_epochs) > 0
-        if {*Config.names(ADAPTATION), *(SAMPLING if adapts else ())} & set(changes):
+        if adapts_anew(self.config, changes):
             return self.detector.readapted(self.normal_images, shared_backbone(self, {}), **changes)
         return self.detector.variant(**changes) if changes else self.detector
+
+
+def adapts_anew(config: Config, changes: dict) -> bool:
+    """Whether a variant with these settings, which differ from the config's, has its features adapted anew."""
+    adapts = changes.get("adapt_epochs", config.adapt_epochs) > 0
+    return bool({*Config.names(ADAPTATION), *(SAMPLING if adapts else ())} & set(changes))
 
 
 @lru_cache(maxsize=1)
