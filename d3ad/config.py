@@ -59,6 +59,8 @@ class Config(Settings):
     num_timesteps: int = setting(1000, DIFFUSION, (1, 10_000))  # T
     # t is drawn from 1..train_t_max; Algorithm 1 only visits 1..t_max
     train_t_max: int = setting(1000, DIFFUSION, (1, 10_000))
+    # copies of each training image, moved by a few pixels, that it learns from too; not in the paper
+    train_moved: int = setting(0, DIFFUSION, (0, 1000))
     unet_channels: tuple[int, ...] = setting((192, 384, 384, 768, 768), DIFFUSION, (16, 8192))
     unet_layers: int = setting(2, DIFFUSION, (1, 16))
     # levels with self-attention, 0 the finest

@@ -24,6 +24,7 @@ from d3ad.images import (
     every_nth,
     image_seed,
     in_batches,
+    moved,
     open_folder,
     set_apart,
 )
@@ -125,11 +126,13 @@ class D3AD:
         at = (lambda name: Path(folder) / name) if folder else (lambda name: None)
         self.codec = codec or fit_codec(images, config, at("autoencoder"), self.losses, self.team)
         mean, std = self.codec.encode_all(images)
+        others = (self.codec.encode_all(moved(images, config.seed + copy)) for copy in range(config.train_moved))
+        learnt_from = [torch.cat(parts) for parts in zip((mean, std), *others)]
 
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.unet = training.make_unet(config).to(self.device)
-        self.losses["diffusion"] = training.train_diffusion(self.unet, mean, std, config, at("diffusion"), self.team)
+        self.losses["diffusion"] = training.train_diffusion(self.unet, *learnt_from, config, at("diffusion"), self.team)
 
         backbone = backbone or fit_backbone(images, config, at("features"), self.losses)
         self._fit_features(images, held, mean, backbone, at("adaptation"))

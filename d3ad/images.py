@@ -132,6 +132,20 @@ def set_apart(images: Tensor, share: float) -> tuple[Tensor, Tensor]:
     return images[~held], images[held]
 
 
+def moved(images: Tensor, seed: int, reach: float = 3 / 128) -> Tensor:
+    """Images (N, C, H, W), each moved by up to `reach` of its side in both directions, its border repeated.
+
+    How far is drawn for each image from its content and the seed.
+    """
+    pixels, parts = max(round(reach * images.shape[-1]), 1), []
+    for image in images:
+        generator = torch.Generator().manual_seed(image_seed(image, seed))
+        top, left = torch.randint(0, 2 * pixels + 1, (2,), generator=generator).tolist()
+        wide = F.pad(image[None], (pixels,) * 4, mode="replicate")[0]
+        parts.append(wide[:, top:top + image.shape[1], left:left + image.shape[2]])
+    return torch.stack(parts)
+
+
 @torch.no_grad()
 def in_batches(function: Callable[[Tensor], dict[Hashable, Tensor]], images: Tensor, batch_size: int,
                device: torch.device | str = "cpu") -> dict[Hashable, Tensor]:
@@ -150,6 +164,8 @@ def in_batches(function: Callable[[Tensor], dict[Hashable, Tensor]], images: Ten
 
 
 def image_seed(image: Tensor, seed: int) -> int:
-    """A seed that belongs to the image's content, so that neither batch nor file order changes its score."""
-    # the odd one behind is free
-    return seed * 2 ** 33 + 2 * zlib.crc32(image.detach().cpu().contiguous().numpy().tobytes())
+    """A seed that belongs to the image's content, so that neither batch nor file order changes its score.
+
+    Below 2^32, since torch's generator for the CPU takes no more of it, and even: the odd one behind is free.
+    """
+    return 2 * (zlib.crc32(image.detach().cpu().contiguous().numpy().tobytes(), seed) % 2 ** 31)

@@ -163,3 +163,17 @@ def test_settings_of_older_detectors_keep_their_meaning():
         known_settings(old | dict(unet_attention=[0, 2]))
     with pytest.raises(ValueError, match="don't fit unet_channels"):
         known_settings(old | dict(unet_head_dim=0))
+
+
+def test_moved_copies_are_the_images_moved(tiny):
+    from d3ad.images import moved
+    dots = torch.zeros(12, 3, 128, 128)
+    for i in range(12):
+        dots[i, :, 64, 60 + i] = 1.0
+    found = moved(dots, 0)
+    assert torch.equal(found, moved(dots, 0)) and not torch.equal(found, moved(dots, 1))
+    assert torch.equal(found.flip(0), moved(dots.flip(0), 0))  # drawn from the image, not from its place
+    where = torch.stack([image[0].nonzero()[0] for image in found])
+    offsets = where - torch.tensor([[64, 60 + i] for i in range(12)])
+    assert offsets.abs().max() <= 3 and len(offsets.unique(dim=0)) > 4 and (found.sum((1, 2, 3)) == 3).all()
+    assert torch.equal(moved(torch.full((2, 3, 64, 64), 0.5), 0), torch.full((2, 3, 64, 64), 0.5))  # borders repeated
