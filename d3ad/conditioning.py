@@ -12,6 +12,8 @@ try:
 except ImportError:  # then torch.cdist does the same search, slower
     faiss = None
 
+PORTION = 2 ** 28  # bytes of the training features that are compared at a time
+
 
 def pool_features(feature: Tensor, size: int = 16) -> Tensor:
     """phi_j(x) as KNN wants it: (B, C, H, W) averaged to size x size and flattened, (B, C size^2).
@@ -33,9 +35,26 @@ def one_brightness(images: Tensor) -> Tensor:
     return (0.35 * (images - mean) / std.clamp_min(1e-3)).clamp(-1, 1)
 
 
-def knn_distances(queries: Tensor, reference: Tensor, k: int) -> Tensor:
-    """L1 distances (B, k) of each query (B, D) to its k nearest among `reference` (N, D), rising; exact."""
-    queries, reference = queries.float().cpu(), reference.float().cpu()
+def knn_distances(queries: Tensor, reference, k: int) -> Tensor:
+    """L1 distances (B, k) of each query (B, D) to its k nearest among `reference` (N, D), rising; exact.
+
+    reference: a Tensor, or whatever gives rows by slices, such as a memory-mapped array; it is taken in portions of
+    `PORTION` bytes, so beside it no more than these and a batch's distances lie in memory.
+    """
+    queries = queries.float().cpu()
+    rows = max(PORTION // (4 * max(queries.shape[1], 1)), 1)
+    parts = []
+    for start in range(0, len(reference), rows):
+        portion = torch.as_tensor(reference[start:start + rows]).float().cpu()
+        parts = [*parts, _nearest(queries, portion, min(k, len(portion)))]
+        if len(parts) > 1:
+            joined = torch.cat(parts, 1)
+            parts = [joined.topk(min(k, joined.shape[1]), largest=False, sorted=True).values]
+    return parts[0]
+
+
+def _nearest(queries: Tensor, reference: Tensor, k: int) -> Tensor:
+    """`knn_distances` of one portion."""
     if faiss is not None:
         q, r = (np.ascontiguousarray(x.numpy()) for x in (queries, reference))
         distances, _ = faiss.knn(q, r, k, metric=faiss.METRIC_L1)

@@ -6,8 +6,8 @@ false positive rate over all normal pixels, every threshold counted, integrated 
 PRO and P-AUROC are computed from ranks, without a curve.  A pixel of a defect is found at every threshold up to its own
 score; the false positive rate there is the share of normal pixels that score higher.  So AUROC is the mean, over
 anomalous pixels, of one minus that share; and PRO the mean over regions of how far each pixel's share stays below the
-limit.  Only normal scores are sorted, and a few anomalous ones looked up among them.  Counts are exact: sums of ones in
-float32 lose pixels above 16.7 million.
+limit.  Only normal scores are sorted (for PRO the highest alone, as many as the limit lets pass), and a few anomalous
+ones looked up among them.  Counts are exact: sums of ones in float32 lose pixels above 16.7 million.
 
 Arguments may be numpy arrays or torch tensors, of any shape that fits.
 Memory: 441 maps of 256 x 256 in float32 (BTAD's class 03, 116 MB) take 0.3 GB beside them.
@@ -42,11 +42,23 @@ def pixel_auroc(maps, masks) -> float:
     return float(np.clip(1 - (above + upto).mean() / 2, 0, 1))
 
 
-def _false_positive_rates(normal: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The share of normal scores (N,), rising, above each of `scores` (M,), and the share at or above it; float64."""
-    above = len(normal) - np.searchsorted(normal, scores, "right")
-    upto = len(normal) - np.searchsorted(normal, scores, "left")
-    return above / len(normal), upto / len(normal)
+def _false_positive_rates(normal: np.ndarray, scores: np.ndarray,
+                          num_normal: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The share of normal scores (N,), rising, above each of `scores` (M,), and the share at or above it; float64.
+
+    num_normal: how many there are, where `normal` holds only the highest of them.
+    """
+    left = np.searchsorted(normal, scores, "left")
+    right, tied = left.copy(), np.flatnonzero(normal[np.minimum(left, len(normal) - 1)] == scores)
+    right[tied] = np.searchsorted(normal, scores[tied], "right")  # elsewhere both are one place
+    above, upto = len(normal) - right, len(normal) - left
+    return above / (num_normal or len(normal)), upto / (num_normal or len(normal))
+
+
+def _highest(scores: np.ndarray, share: float) -> np.ndarray:
+    """The highest `share` of scores (N,) and all that tie with the lowest of these, rising."""
+    first = max(len(scores) - int(np.ceil(share * len(scores))) - 1, 0)
+    return np.sort(scores[scores >= np.partition(scores, first)[first]])
 
 
 def pro(maps, masks, fpr_limit: float = 0.3, area: tuple[float, float] = (0.0, 1.0)) -> float:
@@ -95,7 +107,7 @@ def pro_200(maps, masks, fpr_limit: float = 0.3) -> float:
 
     It changes when a map is replaced by a rising function of itself, which moves no pixel past another.
     """
-    pixels = _pixels(maps, masks, fpr_limit)
+    pixels = _pixels(maps, masks, fpr_limit, whole=True)
     high, low = max(pixels.normal[-1], pixels.scores[-1]), min(pixels.normal[0], pixels.scores[0])
     thresholds = np.linspace(high, low, 201)[1:]
     return pro_200_of(pixels, thresholds, _false_positive_rates(pixels.normal, thresholds)[0], fpr_limit)
@@ -114,7 +126,7 @@ def pro_200_of(pixels: "Pixels", thresholds: np.ndarray, fpr: np.ndarray, fpr_li
 class Pixels:
     """What PRO rests on: the scores of normal pixels, and of each anomalous pixel what belongs to it."""
 
-    normal: np.ndarray        # (N,) scores of normal pixels, rising
+    normal: np.ndarray        # (N,) scores of normal pixels, or of the highest of them, rising
     scores: np.ndarray        # (M,) scores of anomalous pixels, rising
     above: np.ndarray         # (M,) share of normal pixels that score higher
     upto: np.ndarray          # (M,) share that score as high or higher
@@ -123,7 +135,10 @@ class Pixels:
     num_pixels: int           # of one image
 
 
-def _pixels(maps, masks, fpr_limit: float) -> Pixels:
+def _pixels(maps, masks, fpr_limit: float, whole: bool = False) -> Pixels:
+    """whole: False leaves out normal pixels far below the limit, to which no defect pixel is compared in earnest: what
+    scores as low as they do has a rate beyond the limit, and adds nothing to PRO.
+    """
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"fpr_limit must lie in (0, 1]; got {fpr_limit}")
     maps, masks = _array(maps), _positive(masks)
@@ -136,16 +151,21 @@ def _pixels(maps, masks, fpr_limit: float) -> Pixels:
             whole.append(found)
     scores, areas = np.concatenate(scores), np.concatenate(areas)
     order = np.argsort(scores)
-    normal = np.sort(maps[~masks])
-    return Pixels(normal, scores[order], *_false_positive_rates(normal, scores[order]), areas[order],
-                   np.concatenate(region_areas), masks[0].size)
+    normal = maps[~masks]
+    ranked = np.sort(normal) if whole else _highest(normal, fpr_limit)
+    rates = _false_positive_rates(ranked, scores[order], len(normal))
+    return Pixels(ranked, scores[order], *rates, areas[order], np.concatenate(region_areas), masks[0].size)
 
 
 def regions_of(anomaly_map: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores of a mask's pixels (M,), the area of the region that each belongs to (M,), and of all its regions (R,)."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)  # labelling costs by the pixel
+    anomaly_map, mask = anomaly_map[box], mask[box]
     regions, count = ndimage.label(mask, EIGHT_CONNECTED)
-    sizes = np.bincount(regions.ravel(), minlength=count + 1)
-    return anomaly_map[mask], sizes[regions[mask]], sizes[1:]
+    regions = regions[mask]
+    sizes = np.bincount(regions, minlength=count + 1)
+    return anomaly_map[mask], sizes[regions], sizes[1:]
 
 
 def _weights(pixels: Pixels, area: tuple[float, float]) -> np.ndarray:

@@ -24,6 +24,18 @@ def test_without_faiss_the_same_distances(monkeypatch):
     assert torch.allclose(conditioning.knn_distances(TEST, TRAIN, 7), with_faiss, rtol=1e-5)
 
 
+@pytest.mark.parametrize("with_faiss", [True, False])
+def test_by_portions_and_from_a_file_the_same_distances(monkeypatch, tmp_path, with_faiss):
+    whole = conditioning.knn_distances(TEST, TRAIN, 7)
+    if not with_faiss:
+        monkeypatch.setattr(conditioning, "faiss", None)
+    monkeypatch.setattr(conditioning, "PORTION", 4 * TRAIN.shape[1] * 5)  # five rows, fewer than neighbours
+    file = np.memmap(tmp_path / "reference", np.float32, "w+", shape=tuple(TRAIN.shape))
+    file[:] = TRAIN.numpy()
+    for reference in (TRAIN, file):
+        assert torch.allclose(conditioning.knn_distances(TEST, reference, 7), whole, rtol=1e-6)
+
+
 def test_the_self_neighbour():
     with_self, without = DynamicConditioning(k=3).fit(TRAIN), DynamicConditioning(k=3, include_self=False).fit(TRAIN)
     four, _ = NearestNeighbors(n_neighbors=4, metric="l1").fit(TRAIN.numpy()).kneighbors(TRAIN.numpy())

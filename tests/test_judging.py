@@ -412,3 +412,28 @@ def test_results_among_the_photographs_are_not_judged(loaded, tmp_path):
             assert cli.main(["predict", "m", str(tmp_path), "--out", str(out)]) == 0
             table = pd.read_csv(out / "scores.csv")
             assert table.loc[table["state"] == "judged", "path"].tolist() == ["a.png"]
+
+
+def test_the_next_portion_is_read_while_one_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(judging, "PORTION", 2)
+    (tmp_path / "p").mkdir()
+    for i in range(6):
+        Image.new("RGB", (16, 16), (40 * i,) * 3).save(tmp_path / "p" / f"{i}.png")
+    entries, read = tree.collect([tmp_path / "p"]), []
+    load = judging.load_with_size
+    monkeypatch.setattr(judging, "load_with_size", lambda path, *rest: read.append(path) or load(path, *rest))
+
+    class Waiting(Brightness):
+        def predict(self, images):
+            deadline = time.monotonic() + 20
+            while len(read) < min(6, done + 4) and time.monotonic() < deadline:  # the next two are on their way
+                time.sleep(0.001)
+            assert len(read) >= min(6, done + 4)
+            return super().predict(images)
+
+    done, names = 0, []
+    for first, portion in judging.in_portions(Waiting(size=16, batch=2), entries, None):
+        assert first == done
+        names += [entry.name for entry, *_ in portion]
+        done += 2
+    assert names == [entry.name for entry in entries]

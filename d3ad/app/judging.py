@@ -14,6 +14,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -76,11 +77,31 @@ def judged(detector, entries: list[Entry], white: int | None) -> Iterator[tuple]
 
     An entry that can't be read comes as (entry with its reason, None, 0, None); so do those that were left out before.
     """
+    return _predicted(detector, *_read(entries, detector.config.image_size, white))
+
+
+def in_portions(detector, entries: list[Entry], white: int | None, start: int = 0) -> Iterator[tuple[int, Iterator]]:
+    """(number of its first entry, what `judged` says of it) for each portion from entry `start` on.
+
+    While one portion is computed, a thread reads the next: decoding and networks both leave the interpreter's lock.
+    """
+    step, size = portion_size(detector), detector.config.image_size
+    with ThreadPoolExecutor(1, "reader") as reader:
+        ahead = reader.submit(_read, entries[start:start + step], size, white)
+        for first in range(start, len(entries), step):
+            portion = ahead.result()
+            if first + step < len(entries):
+                ahead = reader.submit(_read, entries[first + step:first + 2 * step], size, white)
+            yield first, _predicted(detector, *portion)
+
+
+def _read(entries: list[Entry], image_size: int, white: int | None) -> tuple[list[tuple], list[torch.Tensor]]:
+    """(entry, number among the images read, the photograph's own size) of each entry, and the images."""
     read, found = [], []
     for entry in entries:
         try:
             if entry.kind == "image":
-                image, size = load_with_size(entry.path, detector.config.image_size, white)
+                image, size = load_with_size(entry.path, image_size, white)
                 found.append((entry, len(read), size))
                 read.append(image)
                 continue
@@ -89,6 +110,11 @@ def judged(detector, entries: list[Entry], white: int | None) -> Iterator[tuple]
         except MemoryError:
             entry = unreadable(entry, "too big for this machine's memory")
         found.append((entry, 0, None))
+    return found, read
+
+
+def _predicted(detector, found: list[tuple], read: list[torch.Tensor]) -> Iterator[tuple]:
+    """What `judged` gives, of what `_read` found."""
     prediction = None
     if read:
         with warnings.catch_warnings():
@@ -105,9 +131,10 @@ def unreadable(entry: Entry, reason: str) -> Entry:
 
 def scores_of(detector, entries: list[Entry], progress: bool = False) -> tuple[torch.Tensor, list[Entry]]:
     """Scores (N,) of all images that can be read, in portions, and what could not."""
-    white, scores, lost, step = white_for(detector, entries), [], [], portion_size(detector)
-    for start in tqdm(range(0, len(entries), step), "good images", disable=not progress):
-        for entry, prediction, i, _ in judged(detector, entries[start:start + step], white):
+    white, scores, lost = white_for(detector, entries), [], []
+    total = -(-len(entries) // portion_size(detector))
+    for _, portion in tqdm(in_portions(detector, entries, white), "good images", total, disable=not progress):
+        for entry, prediction, i, _ in portion:
             if prediction is None:
                 lost.append(entry)
             else:
@@ -226,8 +253,8 @@ def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee
     team, summary = getattr(detector, "team", ALONE), Summary(num_masks=len(masks))
     if not team.is_first:
         done, white = _agreed(0, team), white_for(detector, entries)
-        for start in range(done, len(entries), step):
-            for _ in judged(detector, entries[start:start + step], white):  # its share of each portion's batches
+        for _, portion in in_portions(detector, entries, white, done):
+            for _ in portion:  # its share of each portion's batches
                 pass
         return summary
     place.hidden.mkdir(parents=True, exist_ok=True)
@@ -235,11 +262,10 @@ def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee
         key = _key(key, entries, threshold, raw, pictures, step)
         done, white = _agreed(place.begin(key), team), white_for(detector, entries)
         kept = _Kept(place.page)
-        for start in tqdm(range(done, len(entries), step), "predict", disable=not progress, initial=done // step,
-                          total=-(-len(entries) // step)):
+        for start, portion in tqdm(in_portions(detector, entries, white, done), "predict", disable=not progress,
+                                   initial=done // step, total=-(-len(entries) // step)):
             rows = []
-            for number, (entry, prediction, i, size) in enumerate(judged(detector, entries[start:start + step], white),
-                                                                  start):
+            for number, (entry, prediction, i, size) in enumerate(portion, start):
                 if prediction is None:
                     rows.append(row_of(entry))
                     continue
