@@ -36,6 +36,9 @@ class Config(Settings):
     # trainings from scratch see random crops of this size; 0: whole images
     crop_size: int = setting(0, DATA, (0, 4096))
 
+    # of the tiny autoencoder that notebook 10's preset "fast" takes: on the hub, or a folder
+    tiny_weights: str = setting("madebyollin/taesd", MACHINE)
+
     # autoencoder E, D (Section 3)
     # the paper's; same latents; trained here
     autoencoder: str = setting("kl", AUTOENCODER, ("kl", "tiny", "small", "smooth"))

@@ -6,7 +6,8 @@ What is as in the paper's profile: the UNet (281 M weights), the autoencoder's s
 the official layout of VisA on disk, the notebooks, the runner.  What is small: one drawn category of 30 training and 3
 test images, networks with random weights (so every number it yields means nothing), three training steps, two steps of
 Algorithm 1, images of 128 pixels, an adaptation only where a notebook asks for one (with one epoch in the profile each
-of the noised and guided variants would adapt anew).  One step at 256 pixels is taken by itself, for its time and its memory.
+of the noised and guided variants would adapt anew).  One step at 256 pixels is taken by itself, for its time and its
+memory.
 
 With --narrow the networks are a few channels wide and images have 64 pixels: it tries the notebooks and the settings in
 a fifth of the time, and measures nothing worth keeping.
@@ -31,24 +32,28 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = 10
 BATCH, PARTS = 30, 10
-SMALL = dict(image_size=128, train_epochs=3, accumulate=PARTS, adapt_epochs=0, num_steps=2, k=3, calibration_images=1, predict_batch=4,
-             train_precision="float32", seeds=1, baseline_images=30, baseline_width=0.125)
+SMALL = dict(image_size=128, train_epochs=3, accumulate=PARTS, adapt_epochs=0, num_steps=2, k=3, calibration_images=1,
+             predict_batch=4, train_precision="float32", seeds=1, baseline_images=30, baseline_width=0.125)
 NARROW = dict(image_size=64, unet_channels=[16, 32], unet_attention=[1], unet_groups=16)
 
 
 def weights(folder: Path, narrow: bool) -> dict[str, str]:
-    """An autoencoder of Stable Diffusion's shape and a ResNet-34, random and saved; the settings that name them."""
+    """Autoencoders of the shapes of Stable Diffusion's and TAESD, and a ResNet-34, random and saved; the settings that
+    name them.
+    """
     import torch
     from safetensors.torch import save_file
 
-    from d3ad.autoencoders import AutoencoderKL
+    from d3ad.autoencoders import AutoencoderKL, AutoencoderTiny
     from d3ad.infra.backbones import timm
     from d3ad.speed.benchmark.networks import STABLE_DIFFUSION
     torch.manual_seed(0)
-    places = dict(autoencoder_weights=folder / "vae", backbone_weights=folder / "resnet34")
+    places = dict(autoencoder_weights=folder / "vae", tiny_weights=folder / "tiny",
+                  backbone_weights=folder / "resnet34")
     if not places["autoencoder_weights"].exists():
         shape = STABLE_DIFFUSION | (dict(block_out_channels=(8,) * 4, norm_num_groups=4) if narrow else {})
         AutoencoderKL(**shape).save_pretrained(places["autoencoder_weights"])
+    AutoencoderTiny().save_pretrained(places["tiny_weights"])
     places["backbone_weights"].mkdir(exist_ok=True)
     tensors = {name: value.contiguous() for name, value in timm.create_model("resnet34").state_dict().items()}
     save_file(tensors, places["backbone_weights"] / "model.safetensors")

@@ -267,3 +267,11 @@ def test_of_several_runs_the_longest_is_kept(tmp_path):
     runner.keep_minutes(file, "demo", "01_background", 0.5)  # other settings: the old times say nothing
     assert json.loads(file.read_text())["minutes"] == {"01_background": 0.5}
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_weights_that_only_the_last_notebook_takes_are_asked_for_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("D3AD_SET", json.dumps(dict(autoencoder="kl", tiny_weights=str(tmp_path / "nothing"))))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    options = runner.parse(["--profile", "smoke"])
+    with pytest.raises(runner.UsageError, match="notebook 10 takes a tiny autoencoder"):
+        runner.say_costs(options, [Path("09_your_parts.ipynb"), Path("10_speed.ipynb")])

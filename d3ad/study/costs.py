@@ -219,21 +219,19 @@ def page() -> str:
 
 
 def _rehearsal() -> str:
-    """What scripts/rehearse_paper.sh measured, from docs/rehearsal.json."""
+    """What scripts/rehearse_paper.sh measured, from docs/rehearsal.json; a part of it where it was stopped."""
     file = ROOT / "docs" / "rehearsal.json"
     if not file.exists():
         return "Not measured yet: `./scripts/rehearse_paper.sh --docs docs/rehearsal.json`, then the command above."
     found = json.loads(file.read_text(encoding="utf-8"))
-    rows = [("one step of 30 images of 256 pixels, in 10 parts: minutes", f"{found['step_seconds'] / 60:.1f}"),
-            ("its peak memory, GB", f"{found['step_bytes'] / 1e9:.1f}"),
-            ("minutes until it was killed", f"{found['seconds_until_kill'] / 60:.1f}"),
-            ("minutes of all, both times", f"{found['seconds'] / 60:.1f}"),
-            ("peak memory of all processes, GB", f"{found['bytes'] / 1e9:.1f}"),
-            ("training state on disk, GB", f"{found['state_bytes'] / 1e9:.2f}"),
-            ("saved detector, GB", f"{found['detector_bytes'] / 1e9:.2f}"),
-            ("cache at the end, GB", f"{found['cache_bytes'] / 1e9:.2f}"),
-            *((f"notebook {name}, minutes", str(value)) for name, value in found["minutes"].items())]
-    table = "\n".join(f"| {what} | {value} |" for what, value in rows)
+    kinds = (("step_seconds", "one step of 30 images of 256 pixels, in 10 parts: minutes", 60),
+             ("step_bytes", "its peak memory, GB", 1e9), ("seconds_until_kill", "minutes until it was killed", 60),
+             ("seconds", "minutes of all, both times", 60), ("bytes", "peak memory of all processes, GB", 1e9),
+             ("state_bytes", "training state on disk, GB", 1e9), ("detector_bytes", "saved detector, GB", 1e9),
+             ("cache_bytes", "cache at the end, GB", 1e9))
+    rows = [f"| {what} | {found[key] / unit:.1f} |" for key, what, unit in kinds if key in found]
+    rows += [f"| notebook {name}, minutes | {value} |" for name, value in found.get("minutes", {}).items()]
+    table = "\n".join(rows)
     return f"On {found['cores']} cores{found.get('note', '')}:\n\n| | |\n|---|---:|\n{table}"
 
 

@@ -5,6 +5,7 @@ import statistics
 import pandas as pd
 import torch
 
+from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.infra.files import read_json, write_whole
 from d3ad.speed import presets
 from d3ad.speed.presets import PRESETS
@@ -18,8 +19,16 @@ def _file(run: Run, name: str):
     return run.folder / f"preset-{name}-{VERSION}-{run.config.hash()}.json"
 
 
+def tiny_of(run: Run, name: str) -> LatentCodec | None:
+    """The tiny autoencoder that `tiny_weights` names, for a preset that puts it in the paper's place; else None."""
+    if PRESETS[name].tiny and run.config.autoencoder == "kl":
+        return load_autoencoder("tiny", run.config.tiny_weights)
+    return None
+
+
 def _measure(run: Run, name: str) -> None:
-    prediction = presets.apply(run.detector, name).predict(run.images, normalisation=run.config.normalisation)
+    detector = presets.apply(run.detector, name, tiny_of(run, name))
+    prediction = detector.predict(run.images, normalisation=run.config.normalisation)
     write_whole(_file(run, name), json.dumps(evaluate(prediction, run.labels, run.masks if run.has_masks else None)))
 
 
@@ -43,7 +52,8 @@ def seconds(run: Run) -> dict[str, float]:
     if not file.exists():
         batch, own = run.images[:run.config.predict_batch], presets.load(run.folder / "detector", run.config.device)
 
-        costs = {name: timed(lambda name=name: presets.apply(own, name).predict, batch) for name in PRESETS}
+        costs = {name: timed(lambda name=name: presets.apply(own, name, tiny_of(run, name)).predict, batch)
+                 for name in PRESETS}
         medians = {name: statistics.median(cost["seconds"]) for name, cost in costs.items()}
         write_whole(file, json.dumps(medians | {"threads": torch.get_num_threads()}))
     kept = read_json(file)

@@ -237,11 +237,24 @@ def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
     return chosen
 
 
-def say_costs(options: argparse.Namespace) -> None:
-    """Print what a profile with the paper's networks will cost; nothing for one whose networks are small."""
-    if settings_of(options.profile)[0].autoencoder == "kl":
-        from d3ad.study import costs  # only there: its imports take seconds
+def say_costs(options: argparse.Namespace, notebooks: list[Path]) -> None:
+    """Print what a profile with the paper's networks will cost; nothing for one whose networks are small.
+
+    Raises UsageError where weights can't be had that only the last notebook takes, a night later.
+    """
+    config, _ = settings_of(options.profile)
+    if config.autoencoder == "kl":
+        from d3ad.autoencoders import load_autoencoder  # only there: these imports take seconds
+        from d3ad.study import costs
         from d3ad.study.workspace import open_workspace
+        if any(source.name.startswith("10_") for source in notebooks):
+            try:
+                load_autoencoder("tiny", config.tiny_weights)
+            except FileNotFoundError:
+                raise UsageError("notebook 10 takes a tiny autoencoder, which can't be had from "
+                                 f"{config.tiny_weights}: put config.json and diffusion_pytorch_model.safetensors of "
+                                 "madebyollin/taesd into a folder and set tiny_weights to it, or leave the notebook "
+                                 "out with --only") from None
         print(costs.of_workspace(open_workspace(**parameters(options))), flush=True)
 
 
@@ -398,7 +411,7 @@ def main(arguments: list[str] | None = None) -> int:
                 write_clean(read_notebook(file), Path(file.name))
         else:
             notebooks = check(options, ROOT / "notebooks")
-            say_costs(options)
+            say_costs(options, notebooks)
             run(options, notebooks)
     except (UsageError, Busy) as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
