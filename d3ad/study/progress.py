@@ -68,14 +68,20 @@ class Forecast:
 
 
 class FirstFigure(threading.Thread):
-    """Says once when the first figure lies in `folder`, and where."""
+    """A context in which it is said once that the first figure lies in `folder`."""
 
     def __init__(self, folder: Path, since: float, started: float):
         super().__init__(daemon=True)
         self.folder, self.since, self.started, self.over = folder, since, started, threading.Event()
 
+    def __enter__(self):
+        self.start()
+
+    def __exit__(self, *error):
+        self.over.set()
+
     def run(self) -> None:
-        """Look every second, until there is one or `over` is set."""
+        """Look every second, until there is one or the context is left."""
         while not self.over.wait(1):
             for file in sorted(self.folder.glob("*.png")):
                 if file.stat().st_mtime >= self.since:

@@ -288,8 +288,6 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
     if options.update_notebooks:
         os.environ["TQDM_DISABLE"] = "1"
     print(f"profile {options.results}; the executed notebooks go to {os.path.relpath(copies)}")
-    first = FirstFigure(figures, since, started)
-    first.start()
     done = Done(cache / "notebooks.json", options.settings)
     forecast = Forecast(expected_minutes(options, notebooks, done))
     numbers = {source: number for number, source in enumerate(notebooks, start=1)}
@@ -298,7 +296,7 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
         line = f"[{numbers[source]}/{len(notebooks)}] {source.stem}"
         return run_one(source, copies / source.name, parameters(options), line, forecast, kernels, together)
 
-    with Nursery() as nursery:
+    with FirstFigure(figures, since, started), Nursery() as nursery:
         for known, group in groupby(notebooks, done.knows):
             run_next = partial(run_this, together=known, kernels=nursery.manager)
             # one after the other where they compute, with all cores; two at a time where they only read the cache
@@ -307,7 +305,6 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
                 done.note(source)
                 if options.update_notebooks:
                     write_clean(executed, source)
-    first.over.set()
     files = [path for folder in (figures, results) for path in sorted(folder.rglob("*")) if path.is_file()]
     written = [path for path in files if path.stat().st_mtime >= since]
     print(f"figures and tables written: {len(written)}", *map(os.path.relpath, written), sep="\n  ")
