@@ -29,6 +29,8 @@ class Config(Settings):
     batch_size: int = setting(30, DATA, (1, 4096))    # of every training
     # of the normal images, not trained on: it calibrates instead; 0: images that were trained on do, as in the paper
     calibration_share: float = setting(0.0, DATA, (0.0, 0.5))
+    # weights of the diffusion model kept on the way, after equal parts of its training, beside its state
+    checkpoints: int = setting(0, MACHINE, (0, 100))
     # parts in which the diffusion model sees a batch, for less memory; the gradients are the same but for rounding
     accumulate: int = setting(1, MACHINE, (1, 4096))
     # trainings from scratch see random crops of this size; 0: whole images

@@ -19,6 +19,7 @@ from d3ad import diffusion
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_levels, adaptation_loss
 from d3ad.infra.checkpoint import keep_training, restore_training
+from d3ad.infra.files import save_tensors
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()
@@ -27,6 +28,8 @@ from diffusers.models.attention_processor import Attention  # noqa: E402
 
 if TYPE_CHECKING:
     from d3ad.autoencoders import LatentCodec
+
+CHECKPOINT = "checkpoint"  # weights on the way of a training, by their step
 
 
 class Alone:
@@ -110,7 +113,7 @@ def random_crop(images: Tensor, step: int, config: Config) -> Tensor:
 def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor | Iterable[Tensor]], num_steps: int, *,
              learning_rate: float,
              weight_decay: float = 0.0, ema_decay: float = 0.0, schedule: str = "constant", folder: Path | None = None,
-             save_every: float = 300, team: Alone = ALONE) -> list[float]:
+             save_every: float = 300, checkpoints: int = 0, team: Alone = ALONE) -> list[float]:
     """AdamW on `loss_of_step(step)` for `num_steps` steps; trains `model` in place and returns the losses.
 
     loss_of_step: a scalar, or scalars one after the other that add up to it; the graph of each is gone before the next.
@@ -119,6 +122,8 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor |
     folder: weights, optimizer and step are kept there, and a run that finds them goes on from them.
     save_every: seconds after which they are kept again; at the end they are in any case.  What is trained doesn't
     depend on it.
+    checkpoints: so many times, after equal parts of the training, the weights (their average, where one is taken) stay
+    in the folder as checkpoint-<steps>.safetensors.
     team: the processes that share the training; `loss_of_step` shares its batch out itself.
     Raises FloatingPointError when the loss is no longer finite.
     """
@@ -128,6 +133,7 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor |
     team.check_same(len(losses), folder)
     model.train()
     kept = time.monotonic()
+    marks = {round(num_steps * (i + 1) / checkpoints) for i in range(checkpoints)}
     bar = tqdm(range(len(losses), num_steps), desc=name, initial=len(losses), total=num_steps, unit="step",
                mininterval=2)
     for step in bar:
@@ -143,6 +149,9 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor |
             decay = min(ema_decay, (step + 1) / (step + 10))  # early weights are forgotten fast
             _average(average, model.state_dict(), decay)
         bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}", refresh=False)
+        if folder and team.is_first and step + 1 in marks:  # before the state: a resumed run has it or makes it
+            weights = average if average is not None else model.state_dict()
+            save_tensors(folder / f"{CHECKPOINT}-{step + 1:07}.safetensors", weights, {})
         if folder and team.is_first and (time.monotonic() - kept >= save_every or step + 1 == num_steps):
             keep_training(folder, model, optimizer, average, losses)
             kept = time.monotonic()
@@ -204,7 +213,7 @@ def train_diffusion(unet: UNet2DModel, mean: Tensor, std: Tensor, config: Config
 
     return optimise("diffusion", unet, losses_of_step, num_training_steps(config, len(mean)),
                     learning_rate=config.learning_rate, weight_decay=config.weight_decay, ema_decay=config.ema_decay,
-                    schedule=config.learning_schedule, folder=folder, team=team)
+                    schedule=config.learning_schedule, folder=folder, checkpoints=config.checkpoints, team=team)
 
 
 def num_training_steps(config: Config, num_images: int) -> int:

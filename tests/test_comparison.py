@@ -12,7 +12,7 @@ from d3ad.study.workspace import open_workspace
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     return open_workspace("smoke", out=str(tmp_path_factory.mktemp("out")), categories=["weave"], datasets=["mvtec"],
-                                      baselines=["SPADE", "DDAD"], baseline_steps=2, baseline_width=0.25)
+                                      baselines=["SPADE", "DDAD"], baseline_images=8, baseline_width=0.25)
 
 
 def test_a_baseline_is_measured_once_and_by_the_same_metrics(workspace, monkeypatch):
@@ -48,8 +48,44 @@ def test_what_is_compared_holds_d3ad_with_and_without_noise_too(workspace):
     frame = comparison.compared(workspace, workspace.runs(), names)
     single = frame[frame["category"] != "Average"]
     assert single["method"].tolist() == [*ablations.BENCHMARK, *names]  # this profile doesn't standardise maps
-    assert single.set_index("method").loc["DDAD", "steps_asked"] == 0 and single["steps"].isna().sum() == 2
+    assert single.set_index("method").loc["DDAD", "images_asked"] == 0 and single["images"].isna().sum() == 2
+    assert single["training"].dropna().unique().tolist() == ["none needed"]
     assert comparison.compared(workspace, workspace.runs(), [])["method"].isin(ablations.BENCHMARK).all()
+
+
+def test_the_word_for_a_training():
+    assert [comparison.training_word(*pair) for pair in ((0, 0), (7, 8), (8, 8))] == ["none needed", "short", "full"]
+
+
+def test_what_was_trained_too_little_is_named_and_never_ranked():
+    frame = made_up({"D3AD": [90, 80], "A": [80, 90], "B": [95, 95], "C": [99]}).assign(training=None)
+    frame.loc[frame["method"] == "A", "training"] = "full"
+    frame.loc[(frame["method"] == "B"), "training"] = ["full", "short"]
+    frame.loc[frame["method"] == "C", "training"] = "short"
+    found = comparison.marked(ablations.with_averages(frame))
+    average = found[found["category"] == "Average"].set_index("method")["training"]
+    assert average["B"] == "short" and average["A"] == "full" and pd.isna(average["D3AD"])
+    assert "C" not in average  # measured on one of two categories: its mean would be of other images
+    assert set(comparison.overall(found)["method"]) == {"D3AD", "A", "B"}
+    ranks = comparison.mean_ranks(comparison.trained_fully(found))
+    assert set(ranks.index) == {"D3AD", "A"} and ranks["pro"].tolist() == [1.5, 1.5]
+
+
+def test_pixel_methods_are_for_some_categories_only(workspace):
+    run = workspace.runs()[0]
+    assert comparison.is_for(run, "DRAEM")
+    few = open_workspace("smoke", out=str(workspace.out), datasets=["mvtec"], baseline_pixel_categories=["plank"])
+    weave = next(run for run in few.runs() if run.category == "weave")
+    assert not comparison.is_for(weave, "DRAEM") and comparison.is_for(weave, "RD4AD")
+
+
+def test_long_baselines_are_shown_once_the_cache_has_them(workspace):
+    changes = dict(out=str(workspace.out), categories=["weave"], datasets=["mvtec"], baseline_images=8,
+                   baseline_width=0.25, baselines=["SPADE"])
+    assert comparison.available(open_workspace("smoke", long_baselines=["CFA"], **changes)) == ["SPADE"]
+    comparison.prepare(workspace.runs(), ["SPADE"])
+    assert comparison.available(open_workspace("smoke", **changes | dict(baselines=[], long_baselines=["SPADE"]))) \
+        == ["SPADE"]
 
 
 def made_up(values: dict[str, list[float]]) -> pd.DataFrame:
@@ -99,11 +135,10 @@ def test_averages_of_a_file_are_not_rounded_twice(tmp_path):
 
 
 def test_what_a_profile_leaves_out_is_said():
-    text = comparison.left_out(["SPADE", "PaDiM", "PatchCore"])
-    assert text.startswith("Not measured in this profile")
-    assert text.endswith("(need training; measured in other profiles).")
+    text = comparison.left_out(["SPADE", "PaDiM", "PatchCore", "DDAD"])
+    assert text.startswith("Not measured in this profile") and "measured in mvtec-cpu: RD4AD (" in text
     assert "DRAEM" in text and "PaDiM" not in text
-    assert "SPADE, PaDiM, PatchCore (not in this profile's list)" in comparison.left_out([])
+    assert "not in this profile's list: SPADE, PaDiM, PatchCore" in comparison.left_out([])
     assert comparison.left_out(list(baselines.BASELINES)).startswith("All of")
 
 

@@ -1,6 +1,7 @@
 """Training: resuming, batches, the losses' inputs, Eq. 10."""
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from d3ad import Config, features, from_scratch, training
 from d3ad.features import adaptation_levels, adaptation_loss
@@ -132,6 +133,25 @@ def test_states_are_kept_by_the_clock_and_at_the_end(tmp_path, monkeypatch):
 
     training.optimise("test", model, loss_of_step, 8, learning_rate=0.1, folder=tmp_path)
     assert written == [3, 6, 8]
+
+
+def test_a_checkpoint_holds_the_weights_of_a_shorter_training(tiny, tmp_path):
+    """So a profile that says train_epochs = 50 has the authors' checkpoint of epoch 50."""
+    mean, std = torch.randn(8, 4, 8, 8), torch.full((8, 4, 8, 8), 0.1)
+
+    def train(steps: int, folder=None, checkpoints: int = 0):
+        torch.manual_seed(0)
+        config = tiny.replace(train_steps=steps, checkpoints=checkpoints)
+        unet = training.make_unet(config)
+        training.train_diffusion(unet, mean, std, config, folder)
+        return unet.state_dict()
+
+    last = train(4, tmp_path, checkpoints=2)
+    names = [tmp_path / f"checkpoint-000000{steps}.safetensors" for steps in (2, 4)]
+    assert sorted(tmp_path.glob("checkpoint-*")) == names
+    for file, expected in zip(names, (train(2), last)):
+        weights = load_file(file)
+        assert set(weights) == set(expected) and all(torch.equal(weights[k], expected[k]) for k in weights)
 
 
 def test_settings_of_older_detectors_keep_their_meaning():

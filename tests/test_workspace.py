@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from d3ad.study import ablations, paper, provenance, tables
+from d3ad.study import ablations, checkpoints, paper, provenance, tables
 from d3ad.study.workspace import D3AD, Config, open_workspace
 
 
@@ -45,6 +45,27 @@ def test_one_detector_stays_loaded_and_no_state_of_its_training(workspace):
     gc.collect()
     assert detector() is None
     assert first.folder != second.folder and not list(workspace.cache.rglob("training.safetensors"))
+
+
+def test_checkpoints_are_compared_without_test_images(tmp_path, monkeypatch):
+    workspace = open_workspace("smoke", out=str(tmp_path), categories=["weave"], datasets=["mvtec"], train_steps=4)
+    run = checkpoints.validated(workspace)
+    assert run.config.calibration_share == checkpoints.SHARE and run.key != workspace.runs()[0].key
+    monkeypatch.setattr(type(run), "images", None)  # reading a test image would fail
+    rows = checkpoints.over_training(workspace)
+    assert rows["steps"].tolist() == [2, 4] and rows["epochs"].tolist() == [1, 2]
+    assert rows[["validation_pro", "validation_i_auroc"]].stack().between(0, 100).all()
+    assert len(list(run.checkpoints.iterdir())) == 2 and not (run.folder / "training").exists()
+    last = checkpoints.at(run.detector, max(run.checkpoints.iterdir()))
+    assert all(torch.equal(a, b) for a, b in zip(last.networks.unet.parameters(), run.detector.unet.parameters()))
+    with pytest.raises(ValueError, match="keeps no checkpoints"):
+        checkpoints.validated(open_workspace("smoke", out=str(tmp_path), checkpoints=0))
+
+
+def test_where_some_images_only_calibrate_the_first_run_itself_keeps_checkpoints(tmp_path):
+    workspace = open_workspace("smoke", out=str(tmp_path), calibration_share=0.2)
+    assert [run.config.checkpoints for run in workspace.runs()] == [2, 0, 0]
+    assert checkpoints.validated(workspace).key == workspace.runs()[0].key
 
 
 def test_a_state_left_behind_by_a_kill_is_removed(workspace):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from d3ad.baselines import baseline_class
-from d3ad.config import ADAPTATION, Config
+from d3ad.config import Config
 from d3ad.data import btad, mvtec, visa
 from d3ad.infra.files import ROOT, write_whole
 from d3ad.speed.benchmark.machine import flop_counter
@@ -22,7 +22,7 @@ from d3ad.speed.benchmark.networks import random_networks
 from d3ad.speed.presets import PRESETS
 from d3ad.study import ablations
 from d3ad.study.settings import Study, settings_of
-from d3ad.study.workspace import Workspace
+from d3ad.study.workspace import Workspace, adapts_anew
 from d3ad.training import num_training_steps
 
 SHARE = 0.1  # of the best rate: maps are small, and so are batches
@@ -143,7 +143,8 @@ def costs(config: Config, study: Study, counts: dict[str, tuple[int, int]], rate
 def _variants(config: Config, further: bool) -> list[dict]:
     """The different settings that the notebooks measure on one detector; fewer for further seeds."""
     omegas = ablations.OMEGAS[::2] if further else ablations.OMEGAS
-    wanted = [*ablations.seeded(config).values(), *(dict(omega=omega) for omega in omegas)]
+    wanted = [*ablations.seeded(config).values(), *(dict(omega=omega) for omega in omegas),
+              *(dict(guidance=eta) for eta in (0.0, 7.0))]
     if not further:
         wanted += [*ablations.table4(config).values(), *(switch.changes for switch in ablations.SWITCHES),
                    *(dict(num_steps=preset.num_steps) for preset in PRESETS.values() if preset.num_steps)]
@@ -169,14 +170,11 @@ def _flop(config: Config, study: Study, num_train: int, num_test: int, variants:
         settings = config.replace(**changes)
         looks = num_test + min(settings.calibration_images, num_train)
         work["variants"] += looks * (reconstructed(settings) + of["features"])
-        if any(getattr(settings, name) != getattr(config, name) for name in Config.names(ADAPTATION)):
+        if adapts_anew(config, {name: value for name, value in changes.items() if getattr(config, name) != value}):
             work["variants"] += num_train * of["encode"] + adapted(settings)
     for name in study.baselines:
-        kind = baseline_class(name)
-        batch = min(kind.batch_size, 4) if study.baseline_steps else kind.batch_size
-        asked = kind.epochs * max(num_train // kind.batch_size, 1)
-        steps = min(asked, round(kind.pace * study.baseline_steps)) if study.baseline_steps else asked
-        work["baselines"] += 3 * of["eps"] * steps * batch  # taken for as dear as the UNet
+        asked = baseline_class(name).images_asked(num_train)
+        work["baselines"] += 3 * of["eps"] * min(asked, study.baseline_images or asked)  # taken for as dear as the UNet
     return work
 
 

@@ -67,11 +67,13 @@ def execute(source: Path, target: Path, parameters: dict, stderr=None, kernels=T
     try:
         notebook = papermill.execute_notebook(
             str(source), str(unfinished), parameters, cwd=str(source.parent), kernel_name="python3",
-            kernel_manager_class=kernels, progress_bar=False, stderr_file=stderr)
+            kernel_manager_class=kernels, progress_bar=False, stderr_file=stderr, start_timeout=600)
     except PapermillExecutionError as error:
         reason = " ".join(f"cell [{error.exec_count}]: {error.ename}: {error.evalue}".split())
     except DeadKernelError:
         reason = "its process died (is the memory full?)"
+    except RuntimeError as error:  # of a process that didn't start
+        reason = str(error)
     else:
         unfinished.replace(target)
         return notebook

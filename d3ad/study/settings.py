@@ -38,6 +38,8 @@ class Study(Settings):
     baseline_width: float = setting(1.0, MACHINE, (0.01, 1.0))  # of the channels of their own networks
     # those of `spread_categories` on which they get further seeds
     baseline_spread_categories: tuple[str, ...] = setting((), MACHINE)
+    # how many weights on the way of its training the first run keeps, to be compared on validation images
+    checkpoints: int = setting(0, MACHINE, (0, 100))
     # what a reader has to know of every number; stands below the notebooks' header and in each figure's stamp
     label: str = setting("", MACHINE)
     # category -> settings of the method that differ there

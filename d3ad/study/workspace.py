@@ -31,6 +31,7 @@ from d3ad.speed import presets
 from d3ad.study import resampling
 from d3ad.study.outcome import Outcome, evaluate, mean_bins
 from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of
+from d3ad.training import CHECKPOINT
 
 VERSION = 5  # raised when the model code computes something else, so that older caches are not used
 SAMPLING = ("omega", "guidance", "second_sampler")  # settings of prediction that the adaptation sees as well
@@ -114,6 +115,9 @@ class Workspace:
         """One category under one seed, with the settings that the profile has for it."""
         config = self.config.replace(seed=self.config.seed if seed is None else seed,
                                      **self.study.per_category.get(category, {}))
+        if self.study.checkpoints and config.calibration_share and config.seed == self.config.seed \
+                and (name, category) == self.targets()[0]:
+            config = config.replace(checkpoints=self.study.checkpoints)  # for d3ad/study/checkpoints.py
         return Run(self, config, name, category, split or self.study.split)
 
 
@@ -240,7 +244,15 @@ class Run:
             fitted.losses = losses | fitted.losses
             fitted.save(saved)
         if states.exists():
+            for file in states.glob(f"diffusion/{CHECKPOINT}-*.safetensors"):
+                self.checkpoints.mkdir(exist_ok=True)
+                file.replace(self.checkpoints / file.name)
             shutil.rmtree(states)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where weights of the diffusion model on its way lie, of the runs that keep some."""
+        return self.folder / "checkpoints"
 
     def numbers(self, **changes) -> dict[str, float | None]:
         """The metrics of `evaluate` with settings changed, and "seconds" per image, cached.
@@ -308,10 +320,15 @@ class Run:
         Eq. 10 sees reconstructions: features adapted to scaled ones would handicap every noised or guided one.
         """
         changes = {name: value for name, value in changes.items() if getattr(self.config, name) != value}
-        adapts = changes.get("adapt_epochs", self.config.adapt_epochs) > 0
-        if {*Config.names(ADAPTATION), *(SAMPLING if adapts else ())} & set(changes):
+        if adapts_anew(self.config, changes):
             return self.detector.readapted(self.normal_images, shared_backbone(self, {}), **changes)
         return self.detector.variant(**changes) if changes else self.detector
+
+
+def adapts_anew(config: Config, changes: dict) -> bool:
+    """Whether a variant with these settings, which differ from the config's, has its features adapted anew."""
+    adapts = changes.get("adapt_epochs", config.adapt_epochs) > 0
+    return bool({*Config.names(ADAPTATION), *(SAMPLING if adapts else ())} & set(changes))
 
 
 @lru_cache(maxsize=1)
