@@ -89,3 +89,39 @@ def test_bins_are_those_that_the_detector_uses(workspace):
     assert len(train) == len(run.training_images) and len(test) == len(run.images)
     assert torch.equal(run.detector.conditioning.steps(test), run.outcome().prediction.t_hat)
     assert torch.equal(test, run.detector.conditioning.bins(run.detector.vectors(run.images)))
+
+
+def test_features_are_adapted_anew_for_a_noised_setting(workspace):
+    run = workspace.runs()[0]
+    weights = {name: next(iter(run.variant(**changes).backbone.parameters())) for name, changes in
+               (("scaled", {}), ("noised", dict(omega=1.0)), ("guided", dict(guidance=7.0)), ("fewer", dict(k=2)))}
+    assert not torch.equal(weights["scaled"], weights["noised"])
+    assert not torch.equal(weights["scaled"], weights["guided"])
+    assert torch.equal(weights["scaled"], weights["fewer"])  # the adaptation doesn't see it
+    plain = run.variant(adapt_epochs=0), run.variant(adapt_epochs=0, omega=1.0)
+    assert torch.equal(*(next(iter(detector.backbone.parameters())) for detector in plain))
+
+
+def test_bins_without_self_inclusion_lie_higher_for_training_images(workspace):
+    run = workspace.runs()[0]
+    with_self, without = (ablations.bins_of(run, include_self=how) for how in (True, False))
+    assert torch.equal(with_self[0], ablations.bins_of(run)[0])
+    assert without[1].float().mean() <= with_self[1].float().mean()  # test images lose their head start
+
+
+def test_the_fixed_step_is_chosen_without_test_images(workspace, monkeypatch):
+    run = workspace.runs()[0]
+    monkeypatch.setattr(type(run), "images", property(lambda self: pytest.fail("a test image was read")))
+    rows = pd.DataFrame(ablations.validate_steps(run))
+    assert rows["method"].tolist() == ["25% (20)", "50% (40)", "75% (60)", "100% (80)"]
+    best = rows.assign(measured_pro=[1.0, 3.0, 3.0, 2.0])
+    assert ablations.better_fixed(best)["pro"] == "50% (40)"
+
+
+def test_counts_of_a_run_give_its_numbers(workspace):
+    run = workspace.runs()[0]
+    numbers, counts = run.numbers(), run.counts()
+    drawn = counts.draws(torch.ones(1, len(run.images)).double().numpy())
+    assert drawn["i_auroc"][0] == pytest.approx(numbers["i_auroc"]) and len(set(run.units)) == len(run.images)
+    assert drawn["pro"][0] == pytest.approx(numbers["pro"], abs=1.5e-3)
+    assert torch.equal(run.distances(), run.outcome().prediction.distance)

@@ -16,7 +16,7 @@ MASK = torch.zeros(16, 16, dtype=torch.bool)
 MASK[4:9, 5:12] = True
 BINS, LABELS = torch.tensor([0, 1, 2, 5]), torch.tensor([0, 0, 1, 1])
 DISTANCES, EDGES, LATENT = torch.rand(20) + 1, torch.linspace(1, 2, 11), torch.randn(4, 4, 4)
-LEVEL = dict(disturbed=IMAGES[:1], reconstruction=IMAGES[1:2], latent_map=IMAGES[2:3, 0].abs())
+LEVEL = dict(disturbed=IMAGES[:1], reconstruction=IMAGES[1:2], anomaly_map=IMAGES[2, 0].abs(), circle=(8, 8))
 METRICS = {"measured_i_auroc": "I-AUROC", "measured_pro": "PRO"}
 SCORES = pd.DataFrame([dict(method=method, category=category, seed=seed, omega=omega, size="small", pro=80 + seed,
                             i_auroc=90 + seed, measured_pro=80 + seed, measured_i_auroc=90 + seed)
@@ -49,7 +49,11 @@ FIGURES = {
     "effects": lambda: figures.effects(pd.DataFrame([dict(difference="a", changed_to="b", x=1.0, y=None),
                                                       dict(difference="c", changed_to="d", x=-1, y=2)]),
                                         {"x": "X", "y": "Y"}),
-    "verdicts": lambda: figures.verdicts(pd.DataFrame(dict(verdict=["reproduced", "reproduced", "not tested"]))),
+    "verdicts": lambda: figures.verdicts(pd.DataFrame(dict(verdict=["reproduced", "holds", "not tested"]))),
+    "intervals": lambda: figures.intervals(pd.DataFrame([
+        dict(claim=verdict, verdict=verdict, effect=1.0, low=-1.0, high=3.0, margin=0.0)
+        for verdict in ("holds", "contradicted", "inconclusive", "not tested")])),
+    "one_claim": lambda: figures.one_claim(torch.arange(100.0).numpy(), 20.0, "points"),
     "pairs": lambda: figures.pairs({"input": IMAGES,
                                     "latent": [figures.latent_picture(z) for z in LATENT.expand(4, 4, 4, 4)]},
                                     count=4),

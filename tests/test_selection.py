@@ -39,6 +39,23 @@ def test_overlap_by_hand():
         selection.overlap(above[:1], MASKS[1:2])
 
 
+def test_where_a_reconstruction_fails():
+    change = torch.tensor([[1.0, 9.0, 2.0], [3.0, 4.0, 5.0]])
+    mask = torch.tensor([[False, True, False], [False, False, False]])
+    assert selection.failure(change, mask, 4.9) == (1, 2) and selection.failure(change, mask, 5.0) is None
+
+
+def test_images_of_every_kind():
+    masks = torch.zeros(5, 4, 4, dtype=torch.bool)
+    for i, size in enumerate((0, 3, 1, 4, 2)):
+        masks[i, :size, 0] = True
+    t_hat = torch.tensor([20, 20, 80, 80, 60])
+    assert selection.by_severity(masks, t_hat) == {"largest": 3, "middle": 1, "smallest": 2}
+    assert selection.by_severity(masks, torch.tensor([20, 80, 80, 80, 20]))["lowest T-hat"] == 4
+    with pytest.raises(ValueError, match="no mask"):
+        selection.by_severity(masks[:1], t_hat[:1])
+
+
 def test_the_hardest_images():
     labels = torch.tensor([1, 0, 1, 1, 0])
     masks = MASKS & (labels == 1).view(-1, 1, 1)

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from tiny_datasets import draw_tiles
 
 from d3ad.study import ablations, checkpoints, paper, provenance, tables
 from d3ad.study.workspace import D3AD, Config, open_workspace
@@ -173,3 +174,23 @@ def test_the_registry_holds_every_average_and_every_claim(workspace):
     assert entries["Table 7, VisA, D3AD, p_auroc"]["paper"] == 97.9
     assert entries["Table 7, VisA-like, D3AD, p_auroc"]["measured"] == 98.0
     assert sum(item.startswith("claim: ") for item in entries) == len(claims.CLAIMS)
+
+
+def test_exposures_of_a_tile_are_one_unit_whatever_the_seed(tmp_path):
+    draw_tiles(tmp_path / "mtd")
+    workspace = open_workspace("mtd", str(tmp_path), str(tmp_path / "out"))
+    units = {}
+    for run in workspace.seed_runs():
+        assert len(run.units) == len(run.dataset.test) > len(set(run.units))
+        for sample, unit in zip(run.dataset.test, run.units):
+            assert units.setdefault(sample.image, unit) == unit
+
+
+def test_claims_are_tested_on_fresh_seeds_only(tmp_path):
+    demo = open_workspace("demo", out=str(tmp_path))
+    runs = demo.ledger_runs()
+    assert {run.config.seed for run in runs} & set(demo.study.tuning_seeds) == set()
+    assert len({run.config.seed for run in runs}) >= 3 and len({run.category for run in runs}) == 7
+    assert len(runs) == len(set(runs)) == 11
+    with pytest.raises(ValueError, match="tuning_seeds"):
+        open_workspace("demo", out=str(tmp_path), seed=0, seeds=1).ledger_runs()

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from d3ad import detector, diffusion, maps, metrics, training
+from d3ad.calibration import Calibration, fuse
 from d3ad.conditioning import DynamicConditioning, assign_bins, knn_distances, pool_features
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_loss
 from d3ad.from_scratch import corrupt
 from d3ad.images import image_seed, in_batches
 from d3ad.infra.files import write_whole
+from d3ad.study import selection
 from d3ad.study.outcome import evaluate
 from d3ad.study.workspace import Run, Workspace, on_trained, prepare, shared_backbone
 
@@ -266,8 +268,8 @@ def component_gains(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list[dict[str, Tensor]]:
-    """Images reconstructed from several fixed levels: a dict of reconstruction, latent_map and disturbed per level
-    (Figure 15).
+    """Images reconstructed from several fixed levels: a dict of reconstruction, latent_map, feature_map and disturbed
+    per level (Figure 15).
 
     images: (N, 3, H, W).  `disturbed` is Eq. 11 on the image itself, for the eye; the method disturbs latents.
     """
@@ -277,15 +279,39 @@ def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list
     rows = []
     with torch.no_grad():
         z0, _ = trained.codec.encode(images.to(trained.device))
+        features = trained.backbone(images.to(trained.device))
         for level in levels:
             generators = [torch.Generator().manual_seed(image_seed(image, run.config.seed)) for image in images]
             z_hat = diffusion.reconstruct(training.eps_model(trained.unet), z0, level, trained.alpha_bar,
                                           run.config.num_steps,
                                           run.config.guidance, run.config.spacing, omega, generators)
+            x_hat = trained.codec.decode(z_hat)
+            blocks = [[seen[j] for j in run.config.map_blocks] for seen in (features, trained.backbone(x_hat))]
             rows.append(dict(disturbed=diffusion.perturb(images, level, trained.alpha_bar, omega, noise),
-                             reconstruction=trained.codec.decode(z_hat).cpu(),
-                             latent_map=maps.latent_map(z0, z_hat, run.config.image_size).cpu()))
+                             reconstruction=x_hat.cpu(),
+                             latent_map=maps.latent_map(z0, z_hat, run.config.image_size).cpu(),
+                             feature_map=maps.feature_map(*blocks, run.config.image_size).cpu()))
     return rows
+
+
+def side_by_side(run: Run, i: int, levels: list[int]) -> dict:
+    """Test image i scaled and noised (`perturbed`), for Figure 15: image, mask, scaled and noised, a dict per level.
+
+    Each level has an anomaly_map (H, W), Eq. 9 with both maps brought to 0..1 over all levels and both sides, and a
+    circle: where the reconstruction fails (`selection.failure`), or None.
+    """
+    image, mask, config = run.images[i:i + 1], run.masks[i], run.config
+    sides = {side: perturbed(run, image, levels, omega) for side, omega in (("scaled", 0.0), ("noised", 1.0))}
+    found = [level for side in sides.values() for level in side]
+    latent, feature = (torch.cat([level[name] for level in found]) for name in ("latent_map", "feature_map"))
+    sigma = config.sigma * config.image_size / 256
+    fused, _ = fuse(latent, feature, torch.zeros(len(found), dtype=torch.long), Calibration.neutral(0), config.weight,
+                    sigma, "test")
+    change = maps.smooth(torch.cat([(level["reconstruction"] - image).abs().mean(1) for level in found]), sigma)
+    limit = 2 * float(change[0][~mask].max())  # of the scaled input at T_max
+    for level, anomaly_map, changed in zip(found, fused, change):
+        level |= dict(anomaly_map=anomaly_map, circle=selection.failure(changed, mask, limit))
+    return dict(image=image[0], mask=mask, **sides)
 
 
 def backbones(run: Run) -> dict[str, FeatureExtractor]:

@@ -7,7 +7,7 @@ import numpy as np
 import seaborn as sns
 import torch
 from matplotlib.colors import ListedColormap
-from matplotlib.patches import ConnectionPatch, FancyBboxPatch
+from matplotlib.patches import Circle, ConnectionPatch, FancyBboxPatch
 from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
@@ -314,13 +314,15 @@ def omega_curves(frame, seed: int, metrics: dict[str, str]):
 class Cell:
     """One picture of a table of pictures: an image (3, H, W) in [-1, 1], a map (H, W), or a mask (H, W) bool.
 
-    outline: a mask drawn as a line over it.  vmax: the value of a map that is brightest.
+    outline: a mask drawn as a line over it.  vmax: the value of a map that is brightest.  circle: the place (row,
+    column) that a red circle marks.
     """
 
     picture: Tensor
     outline: Tensor | None = None
     vmax: float | None = None
     note: str = ""
+    circle: tuple[int, int] | None = None
 
 
 def picture_table(rows: list[list[Cell | None]], row_labels: list[str], column_titles: list[str], width: float = WIDTH):
@@ -356,6 +358,9 @@ def _show_cell(ax, c: Cell, title: str) -> None:
         show(ax, c.picture, title, cmap="magma", vmin=0, vmax=c.vmax or float(c.picture.max()) or 1)
     if c.outline is not None:
         outline(ax, c.outline, "#ffffff" if c.picture.ndim == 2 else "#ffe119")
+    if c.circle is not None:
+        row, column = c.circle
+        ax.add_patch(Circle((column, row), c.picture.shape[-1] / 8, fill=False, color="#D00000", lw=1.2))
     if c.note:
         ax.set_xlabel(c.note, fontsize=7, labelpad=1)
 
@@ -363,18 +368,18 @@ def _show_cell(ax, c: Cell, title: str) -> None:
 def scaled_and_noised(examples: dict[str, dict], levels: list[int]):
     """Figure 15: an input, and what comes of it from rising levels; left only scaled, right noised.
 
-    examples: name to {"image": (3, H, W), "mask": (H, W) bool, "scaled": ..., "noised": ...}; the last two are what
-    `ablations.perturbed` gives for this one image, a dict per level.  The latent maps of one example share one scale.
+    examples: name to what `ablations.side_by_side` gives.  The anomaly maps of an example share one scale; circles mark
+    where a reconstruction fails.
     """
     rows, labels = [], []
     for name, example in examples.items():
         found = example["scaled"] + example["noised"]
-        brightest = max(float(level["latent_map"].max()) for level in found)
+        brightest = max(float(level["anomaly_map"].max()) for level in found)
         blank = Cell(torch.ones_like(example["image"]))
         rows += [[Cell(example["image"], example["mask"])] + [Cell(level["disturbed"][0]) for level in found],
-                 [blank] + [Cell(level["reconstruction"][0]) for level in found],
-                 [blank] + [Cell(level["latent_map"][0], vmax=brightest) for level in found]]
-        labels += [f"{name}\ndisturbed", "reconstruction", "latent map"]
+                 [blank] + [Cell(level["reconstruction"][0], circle=level["circle"]) for level in found],
+                 [blank] + [Cell(level["anomaly_map"], vmax=brightest) for level in found]]
+        labels += [f"{name}\ndisturbed", "reconstruction", "anomaly map"]
     titles = [f"{side}\n$T={level}$" for side in ("scaled", "noised") for level in levels]
     return picture_table(rows, labels, ["input", *titles])
 

@@ -45,6 +45,34 @@ def overlap(above: Tensor, masks: Tensor) -> dict[str, float]:
     return dict(covered=100 * hits / defect, precision=100 * hits / max(int(above.sum()), 1))
 
 
+def failure(change: Tensor, mask: Tensor, limit: float) -> tuple[int, int] | None:
+    """Where a reconstruction fails: the place (row, column) outside the defect that it changes most, if by more than
+    `limit`; None otherwise.
+
+    change: (H, W), how far the reconstruction is from the image.  mask: (H, W) bool, the defect.
+    """
+    outside = change.masked_fill(mask, 0.0)
+    if float(outside.max()) <= limit:
+        return None
+    row, column = divmod(int(outside.argmax()), outside.shape[1])
+    return row, column
+
+
+def by_severity(masks: Tensor, t_hat: Tensor) -> dict[str, int]:
+    """Images of several kinds, as far as they differ: the "smallest", "middle" and "largest" defect, and of the
+    defective images with the lowest T-hat the one with the largest defect, "lowest T-hat".
+
+    masks: (N, H, W) bool.  t_hat: (N,).  Raises ValueError where no image has a defect.
+    """
+    order = by_area(masks)
+    if not order:
+        raise ValueError("no mask marks a defect")
+    lowest = min(int(t_hat[i]) for i in order)
+    kinds = {"largest": order[-1], "middle": order[len(order) // 2], "smallest": order[0],
+             "lowest T-hat": [i for i in order if int(t_hat[i]) == lowest][-1]}
+    return {kind: i for n, (kind, i) in enumerate(kinds.items()) if i not in list(kinds.values())[:n]}
+
+
 def hardest(scores: Tensor, labels: Tensor, masks: Tensor) -> tuple[int, int]:
     """Two images: the defect with the lowest score, and the good part with the highest.
 
