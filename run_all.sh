@@ -3,11 +3,11 @@
 #
 #   ./run_all.sh [--profile P] [--data-root DIR] [--only 03,05] [--out DIR] [--workers W] [--force]
 #
-#   --profile P      smoke, demo (the default), mtd, elpv, mvtec-cpu, visa, btad or mvtec
-#   --data-root DIR  where the dataset lies; mtd, mvtec-cpu and the last three need it
+#   --profile P      smoke, demo (the default), mtd, elpv, mvtec-cpu, visa, visa-authors, btad or mvtec
+#   --data-root DIR  where the dataset lies; mtd, mvtec-cpu and the last four need it
 #   --only 03,05     only these notebooks, by number
 #   --out DIR        figures/, results/, notebooks/ and cache/ go under DIR, and the checkout stays as it was
-#   --workers W      local (the default), or ray: a Ray cluster's, at RAY_ADDRESS or on this machine
+#   --workers W      local (the default), or ray: a Ray cluster's, at RAY_ADDRESS or on this machine; installs Ray
 #   --force          forget what the cache keeps of this profile, and compute it again
 #
 # Where no Python environment is active, it first makes .venv (once).  What was computed is kept in .cache: a
@@ -26,5 +26,6 @@ for argument in "$@"; do
     esac
 done
 
+case " ${D3AD_WORKERS:-} $* " in *" ray "* | *" --workers=ray "*) extra=cluster ;; esac
 . "$here/scripts/environment.sh" || exit 1
 exec "$python" -m d3ad.study.runner "$@"

@@ -2,18 +2,22 @@
 # Runs every check: ruff and import-linter (rules in pyproject.toml), pytest (unit tests, and each notebook in the
 # smoke profile), then nbval on the notebooks.
 #
-#   ./run_tests.sh [--no-browser] [arguments for pytest]
+#   ./run_tests.sh [--long] [--no-browser] [arguments for pytest]
 #
+#   --long           the long series too: thousands of random cases, more kills, Ray (which is then installed)
 #   --no-browser     install no Chromium for the report page's test, which is skipped where there is none
 #
 # Where no Python environment is active, it first makes .venv (once).  The exit code is 0 where all passed.
 set -u
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 browser=yes
-if [ "${1:-}" = --no-browser ]; then browser=no; shift; fi
+kept=()
 for argument in "$@"; do
     case $argument in
         -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"; exit 0 ;;
+        --no-browser) browser=no ;;
+        --long) extra=cluster; kept+=(--long) ;;
+        *) kept+=("$argument") ;;
     esac
 done
 
@@ -36,14 +40,16 @@ trap 'exit 130' INT TERM
 echo "[3/4] pytest"
 started=$SECONDS
 # Two files of tests at a time: each computes with one thread.
-D3AD_TEST_OUT="$scratch" "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@" || failed=1
+D3AD_TEST_OUT="$scratch" "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+    ${kept[@]+"${kept[@]}"} || failed=1
 echo "[3/4] pytest: $(elapsed $started)"
 
 if ls notebooks/[0-9]*.ipynb >/dev/null 2>&1; then
     echo "[4/4] nbval"
     started=$SECONDS
-    D3AD_PROFILE=smoke D3AD_OUT="$scratch" TQDM_DISABLE=1 \
-        "$python" -m pytest --nbval-lax --nbval-current-env notebooks || failed=1
+    # The notebooks of the checkout, cell by cell; what they compute lies in the cache.
+    D3AD_PROFILE=smoke D3AD_OUT="$scratch" TQDM_DISABLE=1 LOKY_MAX_CPU_COUNT=1 \
+        "$python" -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks || failed=1
     echo "[4/4] nbval: $(elapsed $started)"
 else
     echo "[4/4] nbval: skipped, notebooks/ has no notebook yet"

@@ -25,7 +25,7 @@ class LatentCodec(nn.Module):
         self.model, self.kind = model.to(memory_format=torch.channels_last), kind  # a quarter faster on a CPU
         if not self.is_small:  # never trained here, so activations may overwrite their input
             for layer in model.modules():
-                if isinstance(layer, nn.SiLU):
+                if isinstance(layer, (nn.SiLU, nn.ReLU)):
                     layer.inplace = True
 
     @property
@@ -49,14 +49,14 @@ class LatentCodec(nn.Module):
         return self.model.config.latent_channels
 
     def _portions(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """The batch in parts: one image each for the paper's autoencoder on a CPU, whose cache holds no more."""
-        return inputs.split(1) if self.kind == "kl" and inputs.device.type == "cpu" else (inputs,)
+        """The batch in parts: one image each for the large autoencoders on a CPU, whose cache holds no more."""
+        return inputs.split(1) if not self.is_small and inputs.device.type == "cpu" else (inputs,)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) in [-1, 1] to mean and standard deviation of z_0, (B, C, H/8, W/8) each."""
         if self.kind == "tiny":  # has no posterior
-            mean = self.model.encode(images).latents
+            mean = torch.cat([self.model.encode(portion).latents for portion in self._portions(images)])
             return self.scale * mean, torch.zeros_like(mean)
         if self.is_small:
             mean, log_variance = self.model.moments(images)

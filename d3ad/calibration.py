@@ -7,7 +7,7 @@ The guarantee of a threshold: where good images are like those whose scores set 
 chance that a good one exceeds the k-th largest of n scores is k / (n + 1) on average, and follows Beta(k, n + 1 - k)
 (order statistics of a continuous distribution; the same reasoning as in split conformal prediction, Vovk et al. 2005).
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
@@ -17,10 +17,12 @@ from torch import Tensor
 
 from d3ad import maps
 
+FLOOR = 1.0  # docs/settings.md
+
 
 @dataclass
 class Calibration:
-    """What normal training images look like in the maps; it makes one image's score independent of all other images."""
+    """What normal images look like in the maps; it makes one image's score independent of all other images."""
 
     levels: Tensor         # (L,) the steps T-hat that have statistics of their own
     latent_mean: Tensor    # (L, H, W), or (L, 1, 1) of zeros and ones where maps are not standardised
@@ -55,14 +57,15 @@ def at_step(levels: Tensor, statistics: Tensor, t_hat: Tensor) -> Tensor:
     return torch.lerp(statistics[upper - 1], statistics[upper], share)
 
 
-def level_statistics(level_maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+def level_statistics(level_maps: Sequence[Tensor], floor: float = FLOOR) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over images (N, H, W) at each of L levels, (L, H, W) each.
 
-    A tenth of a level's mean standard deviation is added to each pixel's, so that no pixel divides by almost nothing.
+    floor: this share of a level's mean standard deviation is added to each pixel's: a few images say little of one
+    pixel, and none should divide by almost nothing.
     """
     mean = torch.stack([m.mean(0) for m in level_maps])
     std = torch.stack([m.std(0) for m in level_maps])
-    return mean, std + 0.1 * std.mean((1, 2), keepdim=True) + 1e-12
+    return mean, std + floor * std.mean((1, 2), keepdim=True) + 1e-12
 
 
 def fuse(latent: Tensor, feature: Tensor, t_hat: Tensor, calibration: Calibration, weight: float, sigma: float,
@@ -93,20 +96,32 @@ def calibrate(maps_at: Callable[[Tensor], tuple[Tensor, Tensor]], t_hat: Tensor,
     levels: (L,) the steps whose maps get statistics of their own; None: maps are not standardised.  level: T_max.
     score: (latent, feature, t_hat, calibration) to scores (N,).  quantile: of those scores; it becomes the threshold.
     """
-    c = Calibration.neutral(level)
+    unchanged = Calibration.neutral(level)
     if levels is None:
-        latent, feature = maps_at(t_hat)
+        c, (latent, feature) = unchanged, maps_at(t_hat)
     else:
-        runs = [maps_at(torch.full_like(t_hat, int(step))) for step in levels]
-        c.levels = levels
-        (c.latent_mean, c.latent_std), (c.feature_mean,
-                                        c.feature_std) = (level_statistics(list(m)) for m in zip(*runs, strict=True))
-        # the level nearest to each image's own has been run already
-        nearest = (levels - t_hat.unsqueeze(1)).abs().argmin(1)
-        t_hat, image = levels[nearest], torch.arange(len(nearest))
-        latent, feature = (torch.stack(m)[nearest, image] for m in zip(*runs, strict=True))
-    c.latent_range, c.feature_range = (torch.stack(m.aminmax()) for m in c.standardised(latent, feature, t_hat))
-    return replace(c, threshold=score(latent, feature, t_hat, c).quantile(quantile))
+        latents, features = zip(*(maps_at(torch.full_like(t_hat, int(step))) for step in levels))
+        c = replace(unchanged, **dict(zip(("latent_mean", "latent_std"), level_statistics(latents))),
+                    **dict(zip(("feature_mean", "feature_std"), level_statistics(features))), levels=levels)
+        own = (levels - t_hat.unsqueeze(1)).abs().argmin(1)  # the level nearest to each image's step
+        latent, feature = by_the_others(latents, own), by_the_others(features, own)
+    ranges = dict(latent_range=torch.stack(latent.aminmax()), feature_range=torch.stack(feature.aminmax()))
+    scores = score(latent, feature, t_hat, replace(unchanged, **ranges))
+    return replace(c, **ranges, threshold=scores.quantile(quantile))
+
+
+def by_the_others(level_maps: Sequence[Tensor], own: Tensor) -> Tensor:
+    """Each image's map at its own level, standardised by the other images, as a new image's will be by all: (N, H, W).
+
+    level_maps: (N, H, W) at each of L levels.  own: (N,) long, below L.  Two images or fewer are standardised by all.
+    """
+    images = torch.arange(len(own))
+    parts = []
+    for i in images:
+        maps_there = level_maps[own[i]]
+        mean, std = level_statistics([maps_there[images != i] if len(images) > 2 else maps_there])
+        parts.append((maps_there[i] - mean[0]) / std[0])
+    return torch.stack(parts)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,12 @@ class Config(Settings):
     seed: int = setting(0, DATA, (0, 2 ** 31 - 1))
     image_size: int = setting(256, DATA, (16, 4096))  # pixels; images are resized to a square
     batch_size: int = setting(30, DATA, (1, 4096))    # of every training
+    # of the normal images, not trained on: it calibrates instead; 0: images that were trained on do, as in the paper
+    calibration_share: float = setting(0.0, DATA, (0.0, 0.5))
+    # weights of the diffusion model kept on the way, after equal parts of its training, beside its state
+    checkpoints: int = setting(0, MACHINE, (0, 100))
+    # parts in which the diffusion model sees a batch, for less memory; the gradients are the same but for rounding
+    accumulate: int = setting(1, MACHINE, (1, 4096))
     # trainings from scratch see random crops of this size; 0: whole images
     crop_size: int = setting(0, DATA, (0, 4096))
 
@@ -57,7 +63,10 @@ class Config(Settings):
     unet_layers: int = setting(2, DIFFUSION, (1, 16))
     # levels with self-attention, 0 the finest
     unet_attention: tuple[int, ...] = setting((0, 1, 2, 3), DIFFUSION, (0, 15))
-    unet_head_dim: int = setting(48, DIFFUSION, (1, 8192))
+    unet_heads: int = setting(8, DIFFUSION, (1, 256))  # of each attention
+    unet_groups: int = setting(32, DIFFUSION, (1, 256))  # of its normalisation
+    # how it halves and doubles: by a residual block (authors' code), or by one convolution
+    unet_resampling: str = setting("resnet", DIFFUSION, ("resnet", "conv"))
     train_epochs: int = setting(300, DIFFUSION, (1, 100_000))
     train_steps: int = setting(0, DIFFUSION, (0, 100_000_000))  # 0: train_epochs decide
     learning_rate: float = setting(1.0e-4, DIFFUSION, (1e-8, 1.0))
@@ -92,6 +101,8 @@ class Config(Settings):
     spacing: str = setting("trailing", PREDICTION, ("trailing", "leading"))
     guidance: float = setting(0.0, PREDICTION, (-100.0, 100.0))  # eta
     omega: float = setting(0.0, PREDICTION, (0.0, 1.0))    # share of noise, Eq. 11
+    # authors' code: fixed steps and the adaptation drop Eq. 7's direction term in the first step
+    second_sampler: bool = setting(False, PREDICTION)
     # at test: a sample of the posterior (authors' code) or its mean
     latent_sample: bool = setting(False, PREDICTION)
 
@@ -104,7 +115,7 @@ class Config(Settings):
     standardise: bool = setting(False, PREDICTION)
     # in tables; D3AD.predict takes training ranges unless told
     normalisation: str = setting("test", PREDICTION, ("test", "train"))
-    # normal training images that set ranges and threshold
+    # normal images that set ranges and threshold, at most
     calibration_images: int = setting(100, PREDICTION, (1, 100_000))
     # of T-hat with statistics of their own, others in between; 0: all
     calibration_levels: int = setting(0, PREDICTION, (0, 100))
@@ -127,9 +138,9 @@ class Config(Settings):
                              "the autoencoder's factor")
         if self.crop_size > self.image_size:
             raise ValueError(f"crop_size ({self.crop_size}) exceeds image_size ({self.image_size})")
-        if not self.unet_channels or any(width % 16 for width in self.unet_channels):
-            raise ValueError(f"unet_channels ({list(self.unet_channels)}) must be multiples of 16, the groups of its "
-                             "normalisation")
+        if not self.unet_channels or any(width % self.unet_groups for width in self.unet_channels):
+            raise ValueError(f"unet_channels ({list(self.unet_channels)}) must be multiples of {self.unet_groups}, "
+                             "the groups of its normalisation (unet_groups)")
         if self.image_size // 8 % 2 ** (len(self.unet_channels) - 1):
             raise ValueError(f"image_size ({self.image_size}) can't be halved often enough: 8 for the autoencoder "
                              f"times {2 ** (len(self.unet_channels) - 1)} for the {len(self.unet_channels)} levels of "
@@ -137,6 +148,10 @@ class Config(Settings):
         if any(level >= len(self.unet_channels) for level in self.unet_attention):
             raise ValueError(f"unet_attention ({list(self.unet_attention)}) names a level that unet_channels doesn't "
                              "have")
+        attending = {*self.unet_attention, len(self.unet_channels) - 1}  # the middle has the last level's width
+        if any(self.unet_channels[level] % self.unet_heads for level in attending):
+            raise ValueError(f"unet_heads ({self.unet_heads}) must divide the unet_channels of each level with "
+                             "attention, and of the last")
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ValueError(f"name ({self.name!r}) must be fit for a folder: letters, digits, points and dashes")
         if self.autoencoder_perceptual and self.backbone_weights == "none":

@@ -17,7 +17,16 @@ from d3ad.calibration import Calibration, Threshold, threshold_for
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import PREDICTION, Config
 from d3ad.features import FeatureExtractor
-from d3ad.images import as_images, check_training_images, check_white, every_nth, image_seed, in_batches, open_folder
+from d3ad.images import (
+    as_images,
+    check_training_images,
+    check_white,
+    every_nth,
+    image_seed,
+    in_batches,
+    open_folder,
+    set_apart,
+)
 from d3ad.infra import checkpoint
 from d3ad.training import ALONE, Alone
 
@@ -112,6 +121,7 @@ class D3AD:
         self.white = getattr(images, "white", None)  # of a dataset
         images = as_images(images, config.image_size, "train", self.white, value_range)
         check_training_images(images, config)  # before any training
+        images, held = set_apart(images, config.calibration_share)
         at = (lambda name: Path(folder) / name) if folder else (lambda name: None)
         self.codec = codec or fit_codec(images, config, at("autoencoder"), self.losses, self.team)
         mean, std = self.codec.encode_all(images)
@@ -122,10 +132,11 @@ class D3AD:
         self.losses["diffusion"] = training.train_diffusion(self.unet, mean, std, config, at("diffusion"), self.team)
 
         backbone = backbone or fit_backbone(images, config, at("features"), self.losses)
-        self._fit_features(images, mean, backbone, at("adaptation"))
+        self._fit_features(images, held, mean, backbone, at("adaptation"))
         return self
 
-    def _fit_features(self, images: Tensor, mean: Tensor, backbone: FeatureExtractor, folder: Path | None) -> None:
+    def _fit_features(self, images: Tensor, held: Tensor, mean: Tensor, backbone: FeatureExtractor,
+                      folder: Path | None) -> None:
         """Adapt a copy of the feature extractor (Eq. 10); then what rests on it: the bins and the calibration."""
         self.backbone, self.guarantee = copy.deepcopy(backbone), None
         if self.config.adapt_epochs:
@@ -134,18 +145,19 @@ class D3AD:
         self.backbone.eval()
         self.networks = Networks(self.codec, self.unet, self.backbone)
         self.conditioning = self._conditioning().fit(self.vectors(images))
-        self.calibration_images = every_nth(images, self.config.calibration_images)
+        self.calibration_images = every_nth(held, self.config.calibration_images)
         self.calibration = self._calibrate()
 
     def readapted(self, images: Tensor, backbone: FeatureExtractor, **changes) -> "D3AD":
         """This detector's autoencoder and diffusion model with a feature extractor adapted anew, from `backbone`.
 
-        images: the training images.  changes: to the settings of Eq. 10 and of all that `variant` may change;
+        images: the normal images of `fit`.  changes: to the settings of Eq. 10 and of all that `variant` may change;
         `adapt_epochs=0` leaves the feature extractor as it is.
         """
         other = copy.copy(self)
         other.config, other.losses = self.config.replace(**changes), dict(self.losses)
-        other._fit_features(images, self.codec.encode_all(images)[0], backbone, None)
+        images, held = set_apart(images, self.config.calibration_share)
+        other._fit_features(images, held, self.codec.encode_all(images)[0], backbone, None)
         return other
 
     def predict(self, images, normalisation: str = "train", progress: bool = False,
@@ -224,7 +236,8 @@ class D3AD:
         config = self.config
         generators = [torch.Generator().manual_seed(seed) for seed in seen["seeds"]]
         z_hat = diffusion.reconstruct(self.networks.eps, seen["z0"], t_hat, self.alpha_bar, config.num_steps,
-                                      config.guidance, config.spacing, config.omega, generators)
+                                      config.guidance, config.spacing, config.omega, generators,
+                                      first_direction=config.dynamic or not config.second_sampler)
         x_hat = self.networks.decode(z_hat)
         features, features_hat = seen["features"], self.networks.features(x_hat)
         feature_map = maps.feature_map([features[j] for j in config.map_blocks],
@@ -294,8 +307,7 @@ class D3AD:
         folder = Path(folder)
         settings = checkpoint.read_settings(folder)
         with checkpoint.naming(folder / "config.json"):
-            known = {name: value for name, value in settings["config"].items() if name not in checkpoint.RETIRED}
-            self = cls(Config.from_dict(known).replace(device=device))
+            self = cls(Config.from_dict(checkpoint.known_settings(settings["config"])).replace(device=device))
             self.losses, self.preset = settings["losses"], settings.get("preset", self.preset)
             self.white = settings.get("white")
             check_white(self.white)

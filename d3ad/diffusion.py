@@ -116,13 +116,15 @@ def start_step(t_hat: Tensor, num_timesteps: int, spacing: str = "trailing") -> 
 @torch.no_grad()
 def reconstruct(eps_model: EpsModel, z0: Tensor, t_hat: int | Tensor, alpha_bar: Tensor, num_steps: int = 10,
                 guidance: float = 0.0, spacing: str = "trailing", omega: float = 0.0,
-                generator: Generators = None, callback: Callable[[int, Tensor, Tensor], None] | None = None) -> Tensor:
+                generator: Generators = None, callback: Callable[[int, Tensor, Tensor], None] | None = None,
+                first_direction: bool = True) -> Tensor:
     """Algorithm 1, lines 4-9: scale z0 to its own level t_hat, then denoise it in S = `num_steps` DDIM steps.
 
     eps_model: eps_model(z, t) with t the 0-based training index of each image, long Tensor (B,).
     z0: (B, C, H, W).  t_hat: an int or Tensor (B,) in 0..T; may differ per image; 0 returns the image as it is.
     omega, generator: Eq. 11's share of noise, drawn from one generator per image (or from one for all).
     callback: called as callback(i, t, z) after each step; t is the (B,) level that z has reached.
+    first_direction: False leaves Eq. 7's direction term out of the first step, as the authors' second sampler does.
     Returns the reconstructed latent, like z0.  Raises ValueError for t_hat out of range or an unknown spacing.
     """
     if len(z0) == 0:
@@ -142,7 +144,11 @@ def reconstruct(eps_model: EpsModel, z0: Tensor, t_hat: int | Tensor, alpha_bar:
         abar_t, abar_next = abar_at(alpha_bar, t, z), abar_at(alpha_bar, t_next, z)
         eps = eps_model(z, (t - 1).clamp_min(0))
         eps = guided_eps(eps, z, z0, abar_t, guidance)
-        z = torch.where(per_image(t, z) > 0, ddim_step(z, eps, abar_t, abar_next), z)  # t = 0: already clean
+        if i == 0 and not first_direction:
+            z_next = abar_next.sqrt() * predict_x0(z, eps, abar_t)
+        else:
+            z_next = ddim_step(z, eps, abar_t, abar_next)
+        z = torch.where(per_image(t, z) > 0, z_next, z)  # t = 0: already clean
         if callback is not None:
             callback(i, t_next, z)
     return z

@@ -3,6 +3,7 @@ carries."""
 import warnings
 import zlib
 from collections.abc import Callable, Hashable, Iterable
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -99,9 +100,10 @@ def _describe(images) -> str:
 def check_training_images(images: Tensor, config: Config) -> None:
     """Raise ValueError where there are too few images for Algorithm 2."""
     needed = config.k + (not config.include_self)
-    if len(images) < needed:
-        raise ValueError(f"{len(images)} training images are too few for k = {config.k} neighbours: give at least "
-                         f"{needed}, or lower k")
+    count = len(images) - round(config.calibration_share * len(images))
+    if count < needed:
+        raise ValueError(f"{count} training images are too few for k = {config.k} neighbours: give at least "
+                         f"{ceil(needed / (1 - config.calibration_share))}, or lower k")
 
 
 def check_white(white: int | None) -> None:
@@ -115,6 +117,19 @@ def every_nth(images: Tensor, count: int) -> Tensor:
     """`count` images spread evenly over all, all where there are fewer."""
     index = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
     return images[index]
+
+
+def set_apart(images: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Normal images (N, ...) to train on, and a share of them, spread evenly over all, that calibrates instead.
+
+    share: `calibration_share`.  At 0 all are trained on, and the same images calibrate.
+    """
+    count = round(share * len(images))
+    if not count:
+        return images, images
+    held = torch.zeros(len(images), dtype=torch.bool)
+    held[torch.linspace(0, len(images) - 1, count + 2).round().long()[1:-1]] = True
+    return images[~held], images[held]
 
 
 @torch.no_grad()

@@ -4,7 +4,8 @@ Every random draw of a step comes from a generator seeded by (seed, step), so a 
 with the same weights as one that never stopped.  A team of several processes (d3ad/infra/processes.py) can be handed to
 the trainings; features are trained by all alike, since a batch's normalisation needs the whole batch.
 """
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,17 @@ from d3ad import diffusion
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_levels, adaptation_loss
 from d3ad.infra.checkpoint import keep_training, restore_training
+from d3ad.infra.files import save_tensors
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()
 from diffusers import UNet2DModel  # noqa: E402
+from diffusers.models.attention_processor import Attention  # noqa: E402
 
 if TYPE_CHECKING:
     from d3ad.autoencoders import LatentCodec
+
+CHECKPOINT = "checkpoint"  # weights on the way of a training, by their step
 
 
 class Alone:
@@ -56,14 +61,25 @@ ALONE = Alone()
 
 
 def make_unet(config: Config) -> UNet2DModel:
-    """eps_theta: the nearest `UNet2DModel` to the paper's unconditional UNet (Rombach et al. 2022)."""
+    """eps_theta: the authors' unconditional UNet (after Rombach et al. 2022) as a `UNet2DModel`, 281.1 M weights by
+    default as theirs.
+
+    Each attention has `unet_heads` heads.  diffusers' constructor, and with it the config.json of a saved UNet, knows
+    only a width that all heads share: there it is that of the last level.
+    """
+    plain = "Resnet{}sampleBlock2D" if config.unet_resampling == "resnet" else "{}Block2D"
     has_attention = [level in config.unet_attention for level in range(len(config.unet_channels))]
-    return UNet2DModel(
+    unet = UNet2DModel(
         in_channels=config.latent_channels, out_channels=config.latent_channels,
         block_out_channels=config.unet_channels, layers_per_block=config.unet_layers,
-        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in has_attention),
-        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(has_attention)),
-        attention_head_dim=config.unet_head_dim, norm_num_groups=16).to(memory_format=torch.channels_last)
+        down_block_types=tuple("AttnDownBlock2D" if a else plain.format("Down") for a in has_attention),
+        up_block_types=tuple("AttnUpBlock2D" if a else plain.format("Up") for a in reversed(has_attention)),
+        downsample_type=config.unet_resampling, upsample_type=config.unet_resampling,
+        attention_head_dim=config.unet_channels[-1] // config.unet_heads, norm_num_groups=config.unet_groups)
+    for layer in unet.modules():
+        if isinstance(layer, Attention):
+            layer.heads, layer.scale = config.unet_heads, (layer.inner_dim // config.unet_heads) ** -0.5
+    return unet.to(memory_format=torch.channels_last)
 
 
 def eps_model(unet: UNet2DModel) -> diffusion.EpsModel:
@@ -94,15 +110,20 @@ def random_crop(images: Tensor, step: int, config: Config) -> Tensor:
     return images[..., top:top + size, left:left + size]
 
 
-def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor], num_steps: int, *,
+def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor | Iterable[Tensor]], num_steps: int, *,
              learning_rate: float,
              weight_decay: float = 0.0, ema_decay: float = 0.0, schedule: str = "constant", folder: Path | None = None,
-             save_every: int = 200, team: Alone = ALONE) -> list[float]:
+             save_every: float = 300, checkpoints: int = 0, team: Alone = ALONE) -> list[float]:
     """AdamW on `loss_of_step(step)` for `num_steps` steps; trains `model` in place and returns the losses.
 
+    loss_of_step: a scalar, or scalars one after the other that add up to it; the graph of each is gone before the next.
     name: shown beside the progress bar.  schedule: "constant" (the paper's) or "cosine", a short warm-up, then down to
     zero.  ema_decay: above 0, the weights left in `model` are their moving average.
     folder: weights, optimizer and step are kept there, and a run that finds them goes on from them.
+    save_every: seconds after which they are kept again; at the end they are in any case.  What is trained doesn't
+    depend on it.
+    checkpoints: so many times, after equal parts of the training, the weights (their average, where one is taken) stay
+    in the folder as checkpoint-<steps>.safetensors.
     team: the processes that share the training; `loss_of_step` shares its batch out itself.
     Raises FloatingPointError when the loss is no longer finite.
     """
@@ -111,15 +132,15 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
     losses = restore_training(folder, model, optimizer, average) if folder else []
     team.check_same(len(losses), folder)
     model.train()
+    kept = time.monotonic()
+    marks = {round(num_steps * (i + 1) / checkpoints) for i in range(checkpoints)}
     bar = tqdm(range(len(losses), num_steps), desc=name, initial=len(losses), total=num_steps, unit="step",
                mininterval=2)
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * _rate(step, num_steps, schedule)
-        loss = loss_of_step(step)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        loss = team.average(model, loss)
+        loss = team.average(model, _backward(loss_of_step(step)))
         optimizer.step()
         losses.append(loss.item())
         if not loss.isfinite():
@@ -128,12 +149,25 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor],
             decay = min(ema_decay, (step + 1) / (step + 10))  # early weights are forgotten fast
             _average(average, model.state_dict(), decay)
         bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}", refresh=False)
-        if folder and team.is_first and ((step + 1) % save_every == 0 or step + 1 == num_steps):
+        if folder and team.is_first and step + 1 in marks:  # before the state: a resumed run has it or makes it
+            weights = average if average is not None else model.state_dict()
+            save_tensors(folder / f"{CHECKPOINT}-{step + 1:07}.safetensors", weights, {})
+        if folder and team.is_first and (time.monotonic() - kept >= save_every or step + 1 == num_steps):
             keep_training(folder, model, optimizer, average, losses)
+            kept = time.monotonic()
     if average is not None:
         model.load_state_dict(average)
     model.eval().requires_grad_(False)
     return losses
+
+
+def _backward(losses: Tensor | Iterable[Tensor]) -> Tensor:
+    """Add up the gradients of one loss, or of several one after the other; returns the loss, without a graph."""
+    total: Tensor | float = 0.0
+    for loss in ([losses] if isinstance(losses, Tensor) else losses):
+        loss.backward()
+        total = total + loss.detach()
+    return total
 
 
 @torch.no_grad()
@@ -154,12 +188,16 @@ def _rate(step: int, num_steps: int, schedule: str) -> float:
 
 def train_diffusion(unet: UNet2DModel, mean: Tensor, std: Tensor, config: Config, folder: Path | None = None,
                     team: Alone = ALONE) -> list[float]:
-    """Train eps_theta by Eq. 6 on latents given by their posterior's mean and std, (N, C, h, w) each."""
+    """Train eps_theta by Eq. 6 on latents given by their posterior's mean and std, (N, C, h, w) each.
+
+    With `accumulate` a batch passes in so many parts: the loss and its gradients are those of the whole batch, up to
+    rounding.
+    """
     abar = diffusion.alpha_bar(config.beta_start, config.beta_end, config.num_timesteps)
     mean, std = mean.to(unet.device), std.to(unet.device)
     model = eps_model(unet)
 
-    def loss_of_step(step: int) -> Tensor:
+    def losses_of_step(step: int) -> Iterable[Tensor]:
         generator = step_generator(config.seed, step)
         index = batch_indices(len(mean), config.batch_size, step, config.seed)
         size = len(index)
@@ -167,13 +205,15 @@ def train_diffusion(unet: UNet2DModel, mean: Tensor, std: Tensor, config: Config
         t = torch.randint(1, config.train_t_max + 1, (size,), generator=generator)
         index, noise, sample, t = (team.share(x).to(mean.device) for x in (index, noise, sample, t))
         z0 = mean[index] + std[index] * sample  # a fresh posterior sample each time, as if encoded anew
-        with torch.autocast(mean.device.type, torch.bfloat16, enabled=config.train_precision == "bfloat16"):
-            loss = diffusion.simple_loss(model, z0, t, noise, abar)
-        return team.weighted(loss, of=size)
+        for part in torch.arange(len(z0)).tensor_split(min(config.accumulate, len(z0))):
+            part = slice(part[0], part[-1] + 1)
+            with torch.autocast(mean.device.type, torch.bfloat16, enabled=config.train_precision == "bfloat16"):
+                loss = diffusion.simple_loss(model, z0[part], t[part], noise[part], abar)
+            yield team.weighted(loss, of=size) * (len(z0[part]) / len(z0))
 
-    return optimise("diffusion", unet, loss_of_step, num_training_steps(config, len(mean)),
+    return optimise("diffusion", unet, losses_of_step, num_training_steps(config, len(mean)),
                     learning_rate=config.learning_rate, weight_decay=config.weight_decay, ema_decay=config.ema_decay,
-                    schedule=config.learning_schedule, folder=folder, team=team)
+                    schedule=config.learning_schedule, folder=folder, checkpoints=config.checkpoints, team=team)
 
 
 def num_training_steps(config: Config, num_images: int) -> int:
@@ -199,7 +239,8 @@ def adapt(backbone: FeatureExtractor, codec: "LatentCodec", unet: UNet2DModel, i
         index = batch_indices(len(images), config.batch_size, step, config.seed)
         t_hat = adaptation_levels(len(index), config.t_max, generator).to(device)
         z_hat = diffusion.reconstruct(model, mean[index].to(device), t_hat, abar, config.num_steps, config.guidance,
-                                      config.spacing, config.omega, generator)
+                                      config.spacing, config.omega, generator,
+                                      first_direction=not config.second_sampler)
         features, features_hat = backbone(images[index].to(device)), backbone(codec.decode(z_hat))
         return adaptation_loss([features[j] for j in config.adapt_blocks],
                                [features_hat[j] for j in config.adapt_blocks], config.adapt_loss)

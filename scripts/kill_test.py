@@ -36,8 +36,7 @@ def start(out: Path, only: str) -> subprocess.Popen:
 
 def products(out: Path) -> dict[str, bytes]:
     """Figures, tables and trained networks, by name, and what the provenance says of each file."""
-    kept = [*out.glob("figures/**/*"), *out.glob("results/**/*"), *out.glob("cache/**/*model.safetensors"),
-            *out.glob("cache/**/training.safetensors")]
+    kept = [*out.glob("figures/**/*"), *out.glob("results/**/*"), *out.glob("cache/**/*model.safetensors")]
     contents = {str(path.relative_to(out)): path.read_bytes() for path in kept if path.is_file()
                 and path.name not in TIMED}
     notes = json.loads((out / "results/smoke/provenance.json").read_text())

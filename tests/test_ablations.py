@@ -30,7 +30,7 @@ def test_every_switch_names_settings_that_exist():
     assert ablations.OMEGAS == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-def test_a_summary_in_parallel_is_what_one_process_computes(workspace):
+def test_a_summary_holds_what_predictions_give(workspace):
     frame = ablations.summary(workspace, {"D3AD": {}, "no DA": dict(adapt_epochs=0)})
     run = workspace.runs()[0]
     for method, changes in (("D3AD", {}), ("no DA", dict(adapt_epochs=0))):

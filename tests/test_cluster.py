@@ -72,7 +72,7 @@ def test_two_processes_train_and_score_as_one(tmp_path):
 
 
 def test_ray_does_the_job_of_a_killed_worker_again(tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "d3ad[cluster]"')
+    ray = pytest.importorskip("ray", reason='Ray is not installed: ./run_tests.sh --long brings it')
     write, kill = write_whole, signal.SIGKILL  # what travels to the workers is named here, not in this file
 
     def work(run, number: int) -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from d3ad.config import Config, profiles
 from d3ad.infra.settings import Settings
-from d3ad.study.settings import Study, settings_hash, study_profiles
+from d3ad.study.settings import Study, settings_hash, settings_of, study_profiles
+from d3ad.study.workspace import open_workspace
 
 
 @pytest.mark.parametrize("name", profiles())
@@ -81,3 +82,27 @@ def test_a_study_s_settings_count_for_the_stamp_of_its_results():
     config, study = Config.profile("demo"), Study.profile("demo")
     of_another_study = settings_hash(config, study.replace(seeds=2))
     assert settings_hash(config, study) != of_another_study != settings_hash(config.replace(k=5), study)
+
+
+def test_visa_authors_has_the_quoted_settings_per_category(tmp_path):
+    workspace = open_workspace("visa-authors", data_root=str(tmp_path))
+    candle, pipe = (workspace.run("visa", category, seed=1).config for category in ("candle", "pipe_fryum"))
+    assert (candle.guidance, candle.adapt_epochs, candle.train_epochs, candle.seed) == (8, 0, 50, 1)
+    visa = Config.profile("visa")
+    assert pipe.replace(name="visa", seed=0) == visa  # not quoted
+    assert len(workspace.study.per_category) == 11 and "tuned on the test set" in workspace.study.label
+    hash(workspace.run("visa", "candle"))
+
+
+def test_a_setting_that_is_changed_is_changed_in_every_category(monkeypatch):
+    monkeypatch.setenv("D3AD_SET", '{"train_epochs": 2}')
+    _, study = settings_of("visa-authors")
+    assert study.per_category["candle"] == dict(guidance=8.0, adapt_epochs=0)
+
+
+@pytest.mark.parametrize("own, message", [
+    (3, "must be a table of settings"), (dict(image_size=128), "must be a table of settings"),
+    (dict(guidance="much"), "candle: guidance must be of type float"), (dict(train_epochs=0), "train_epochs must lie")])
+def test_a_bad_setting_of_one_category_is_named(own, message):
+    with pytest.raises(ValueError, match=message):
+        Study().replace(per_category={"candle": own})

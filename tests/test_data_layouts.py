@@ -82,3 +82,13 @@ def test_folder_refuses_what_it_would_mislabel(tmp_path):
     with pytest.raises(data.DataError) as error:
         data.load("folder", tmp_path)
     assert all(str(tmp_path / name) in str(error.value) for name in ("normal", "test", "masks"))
+
+
+def test_masks_beside_good_photographs_are_not_trained_on(tmp_path):
+    for name in ("a.jpg", "a.png", "b.jpg", "b.png", "c.jpg"):
+        draw(tmp_path / name)
+    with pytest.raises(data.DataError, match=r"a.jpg and a.png have one name, as do 2 in all; .*in another folder"):
+        data.load("folder", tmp_path)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).unlink()
+    assert len(data.load("folder", tmp_path).train) == 3

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from d3ad import D3AD, Config
+from d3ad.images import set_apart
 
 
 def same(a, b, atol=1e-5):
@@ -65,9 +66,21 @@ def test_normalisation_over_the_test_set_spans_zero_to_one(fitted, images):
         fitted.predict(images, normalisation="none")
 
 
-def test_threshold_is_a_quantile_of_the_normal_scores(fitted):
-    scores = fitted.predict(fitted.calibration_images).score
-    assert fitted.predict(fitted.calibration_images).threshold == pytest.approx(float(scores.quantile(0.99)), abs=1e-5)
+def test_threshold_is_a_quantile_of_the_calibration_images_scores(fitted):
+    plain = fitted.variant(standardise=False)
+    prediction = plain.predict(fitted.calibration_images)
+    assert prediction.threshold == pytest.approx(float(prediction.score.quantile(0.99)), abs=1e-5)
+
+
+def test_images_set_apart_are_calibrated_on_and_not_trained_on(tiny, images, fitted):
+    train, held = set_apart(images, 0.3)
+    assert len(train) == 7 and len(held) == 3 and len(torch.cat([train, held]).unique(dim=0)) == 10
+    apart = D3AD(tiny.replace(calibration_share=0.3)).fit(images)
+    assert torch.equal(apart.calibration_images, held) and len(apart.conditioning.reference) == 7
+    assert same(apart.predict(images), D3AD(tiny).fit(train).predict(images)) is False  # calibrated on others
+    assert torch.equal(apart.predict(images).reconstruction, D3AD(tiny).fit(train).predict(images).reconstruction)
+    again = apart.readapted(images, apart.backbone, adapt_epochs=0)
+    assert torch.equal(again.calibration_images, held) and len(again.conditioning.reference) == 7
 
 
 def test_variant_leaves_the_original_alone(fitted, images):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3ad import diffusion
-from d3ad.diffusion import alpha_bar, perturb, reconstruct, timesteps
+from d3ad.diffusion import alpha_bar, ddim_step, perturb, predict_x0, reconstruct, timesteps
 
 ABAR = alpha_bar()
 
@@ -192,3 +192,26 @@ def test_perturb_keeps_variance_between_scaled_and_noised(omega, t):
     scale = float(perturb(one, t, ABAR))
     noise = float(perturb(0 * one, t, ABAR, omega, one))
     assert scale ** 2 + noise ** 2 == pytest.approx(float(ABAR[t] + omega ** 2 * (1 - ABAR[t])), abs=1e-5)
+
+
+def test_the_authors_second_sampler_drops_the_direction_in_the_first_step_only():
+    """One step from t = 20: without the direction term what is left is sqrt(abar_0) f(z), and abar_0 = 1: the same.
+
+    Two steps, 20 to 10 to 0: by hand.
+    """
+    abar = alpha_bar()
+    z0 = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def model(z, t):
+        return 0.3 * z
+
+    def both(steps):
+        return (reconstruct(model, z0, 20, abar, steps, first_direction=first) for first in (True, False))
+
+    one, other = both(1)
+    assert torch.allclose(one, other, atol=1e-6)
+    z = abar[20].sqrt() * z0
+    z = abar[10].sqrt() * predict_x0(z, 0.3 * z, abar[20])
+    by_hand = ddim_step(z, 0.3 * z, abar[10], abar[0])
+    one, other = both(2)
+    assert torch.allclose(other, by_hand, atol=1e-6) and not torch.allclose(one, other, atol=1e-3)

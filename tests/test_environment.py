@@ -14,14 +14,14 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+LOCKS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("requirements.lock", "requirements-cluster.lock")}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 
 
 def lock_lines() -> list[str]:
-    """The lock without comments and empty lines."""
-    return [line for line in LOCK.splitlines() if line and not line.startswith("#")]
+    """Both locks without comments and empty lines."""
+    return [line for text in LOCKS.values() for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def pins() -> dict[str, Version]:
@@ -104,7 +104,7 @@ def test_conda_pins_nothing_besides_python():
     assert [entry for entry in CONDA["dependencies"] if isinstance(entry, str)] == ["python=3.11", "pip"]
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml", "environment.yml",
+@pytest.mark.parametrize("name", [*LOCKS, "pyproject.toml", "environment.yml",
                                   "scripts/environment.sh"])
 def test_no_package_host_is_named(name):
     text = (ROOT / name).read_text(encoding="utf-8")

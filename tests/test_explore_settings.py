@@ -8,6 +8,7 @@ import torch
 from d3ad import D3AD, data, maps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+import explore_calibration
 import explore_settings as explore
 
 
@@ -60,3 +61,13 @@ def test_the_setting_chosen_is_a_config_and_stands_in_the_table(tmp_path):
     (tmp_path / "settings.csv").write_bytes(committed.read_bytes())
     explore.write_tables(tmp_path / "settings.csv")
     assert (tmp_path / "settings.md").read_bytes() == committed.with_suffix(".md").read_bytes()
+
+
+def test_a_moved_image_takes_its_mask_with_it():
+    images = torch.zeros(6, 3, 128, 128)
+    masks = torch.zeros(6, 128, 128)
+    images[:, :, 60:64, 40:50], masks[:, 60:64, 40:50] = 1.0, 1.0
+    moved, where = explore_calibration.moved(images, masks, torch.Generator().manual_seed(0))
+    assert torch.equal(moved[:, 0], where) and torch.equal(where.sum((1, 2)), masks.sum((1, 2)))
+    assert len({tuple(mask.nonzero()[0].tolist()) for mask in where}) > 3  # each its own way
+    assert (where.nonzero()[:, 1:] - torch.tensor([61.5, 44.5])).abs().amax(0).le(torch.tensor([4.5, 7.5])).all()

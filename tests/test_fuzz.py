@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -23,8 +23,6 @@ from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200
 from d3ad.study import runner
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # decoders and numpy have much to say about such values
-few = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-many = settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def picture(kind: str) -> bytes:
@@ -47,7 +45,6 @@ def damaged(draw) -> bytes:
     return bytes(content)
 
 
-@many
 @given(st.one_of(st.binary(max_size=300), damaged()))
 @example(b"").via("an empty file")
 def test_any_bytes_are_an_image_or_a_data_error(content):
@@ -71,7 +68,6 @@ trees = st.lists(st.tuples(st.lists(names, min_size=1, max_size=5),
                  max_size=14)
 
 
-@few
 @given(trees, st.sampled_from(data.NAMES))
 def test_any_tree_of_files_is_a_dataset_or_a_value_error(tree, name):
     with TemporaryDirectory() as folder:
@@ -91,7 +87,6 @@ def test_any_tree_of_files_is_a_dataset_or_a_value_error(tree, name):
         assert sorted(Path(folder).rglob("*")) == before
 
 
-@few
 @given(st.one_of(st.binary(max_size=200), st.lists(st.lists(st.text(max_size=12), max_size=6), max_size=5).map(
     lambda rows: "\n".join(["object,split,label,image,mask", *(",".join(row) for row in rows)]).encode("utf-8",
                                                                                                        "replace"))))
@@ -111,7 +106,6 @@ values = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floa
 fields = st.sampled_from(sorted(Config().to_dict()))
 
 
-@many
 @given(st.dictionaries(st.one_of(fields, fields, st.text(max_size=6)), values, max_size=4))
 def test_any_settings_are_a_config_or_a_value_error(changes):
     try:
@@ -126,7 +120,6 @@ arrays = st.tuples(hnp.arrays(np.float32, (2, 3, 4), elements=st.floats(width=32
                    hnp.arrays(np.int8, (2, 3, 4), elements=st.integers(-1, 2)))
 
 
-@many
 @given(arrays, st.floats(-1, 2))
 def test_any_maps_have_metrics_in_range_or_a_value_error(case, limit):
     maps, masks = case
@@ -137,7 +130,6 @@ def test_any_maps_have_metrics_in_range_or_a_value_error(case, limit):
             assert str(error)
 
 
-@many
 @given(st.lists(st.floats(), max_size=20), st.floats())
 def test_any_scores_have_a_threshold_or_a_value_error(scores, rate):
     try:
@@ -166,7 +158,6 @@ def answer(main, arguments) -> tuple[int, str]:
     return code, said.getvalue()
 
 
-@many
 @given(st.sampled_from(["fit", "predict", "evaluate", "check"]), st.lists(words, max_size=7))
 def test_any_command_ends_with_0_or_2_and_a_line(command, arguments):
     with TemporaryDirectory() as folder, contextlib.chdir(folder):
@@ -179,7 +170,6 @@ setting = st.one_of(st.tuples(fields, values.map(repr)).map("=".join),
                     st.text(max_size=12).filter(lambda word: "\0" not in word))
 
 
-@many
 @given(st.lists(setting, min_size=1, max_size=3))
 @example(["name=other"]).via("`name` was an argument of Config.profile, too")
 def test_any_settings_of_a_command_end_before_the_training(changes):
@@ -189,7 +179,6 @@ def test_any_settings_of_a_command_end_before_the_training(changes):
         assert code == 2 and "Traceback" not in said and not os.listdir(folder)
 
 
-@many
 @given(st.lists(st.one_of(st.sampled_from(["--profile", "--only", "--out", "--data-root", "nowhere", "visa", "99",
                                            "--update-notebooks", "--normalise"]),
                           st.text(max_size=6).filter(lambda word: "\0" not in word)), min_size=1,
@@ -202,7 +191,6 @@ def test_any_run_that_makes_no_sense_ends_with_2_and_a_line(arguments):
         assert code in (0, 2) and "Traceback" not in said and not os.listdir(folder)
 
 
-@few
 @given(st.binary(max_size=80))
 def test_any_bytes_in_the_cache_are_read_or_named(content):
     with TemporaryDirectory() as folder:

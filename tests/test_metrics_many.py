@@ -1,11 +1,9 @@
-"""10,000 random cases of each metric against brute force; and the edges where a number could lie."""
+"""Random cases of each metric (10,000 with --long) against brute force; and the edges where a number could lie."""
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200, pro_by_area
-
-CASES = 10_000
 
 
 def random_case(rng):
@@ -43,9 +41,9 @@ def by_thresholds(maps, masks, limit) -> float:
     return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum() / limit)
 
 
-def test_ten_thousand_cases_are_brute_force():
+def test_random_cases_are_brute_force(long):
     rng = np.random.default_rng(0)
-    for case in range(CASES):
+    for case in range(10_000 if long else 800):
         maps, masks = random_case(rng)
         limit = rng.choice([0.05, 0.3, 1.0])
         assert abs(pro(maps, masks, limit) - by_thresholds(maps, masks, limit)) < 1e-9, case

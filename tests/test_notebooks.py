@@ -12,6 +12,7 @@ import pytest
 from d3ad.config import PROFILE_FOLDER
 from d3ad.data import synthetic
 from d3ad.study import runner
+from d3ad.study.kernels import Nursery
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -22,6 +23,13 @@ SMOKE = tomllib.loads((PROFILE_FOLDER / "smoke.toml").read_text(encoding="utf-8"
 def out(tmp_path_factory):
     """One folder for all notebooks, so that they share a cache; run_tests.sh lends it to nbval too."""
     return Path(os.environ.get("D3AD_TEST_OUT") or tmp_path_factory.mktemp("out"))
+
+
+@pytest.fixture(scope="module")
+def forked():
+    """Kernels that have imported what the notebooks need."""
+    with Nursery() as nursery:
+        yield nursery.manager
 
 
 def code_cells(path: Path) -> list:
@@ -68,17 +76,19 @@ def test_shows_no_error_and_no_address(path):
 
 @each
 @pytest.mark.notebook
-def test_runs_in_the_smoke_profile(path, out, monkeypatch):
+def test_runs_in_the_smoke_profile(path, out, forked, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "1")
     parameters = {"profile": "smoke", "data_root": "", "out": str(out)}
-    runner.execute(path, out / "notebooks" / "smoke" / path.name, parameters)
+    runner.execute(path, out / "notebooks" / "smoke" / path.name, parameters, kernels=forked)
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("profile, category, table",
-                         [("visa", "board", 1), ("btad", "washer", 3), ("mvtec", "weave", 6)])
+@pytest.mark.parametrize("profile, category, table", [
+    ("visa", "board", 1), pytest.param("btad", "washer", 3, marks=pytest.mark.long),
+    pytest.param("mvtec", "weave", 6, marks=pytest.mark.long)])
 def test_profiles_on_real_datasets_take_the_same_path(profile, category, table, tmp_path, monkeypatch):
-    """Tiny datasets in the real layouts under --data-root, the profiles' own loaders, tiny networks."""
+    """Tiny datasets in the real layouts under --data-root, the profiles' own loaders, tiny networks, two workers."""
+    monkeypatch.delenv("LOKY_MAX_CPU_COUNT")
     synthetic.write(tmp_path / "data", profile, category, *SMOKE["study"]["counts"])
     networks = {k: v for k, v in {**SMOKE, **SMOKE["study"]}.items()
                 if k not in ("study", "source", "datasets", "categories", "counts", "spread_categories", "seeds")}

@@ -89,7 +89,7 @@ def test_the_papers_setting_takes_a_folder_of_ones_own(folder, tmp_path, capsys)
     (tmp_path / "resnet").mkdir()
     weights = {name: value.contiguous() for name, value in timm.create_model("resnet34").state_dict().items()}
     save_file(weights, tmp_path / "resnet" / "model.safetensors")
-    small = ["unet_channels=[16,32]", "unet_attention=[1]", "unet_head_dim=16", "image_size=64", "train_epochs=2",
+    small = ["unet_channels=[16,32]", "unet_attention=[1]", "unet_groups=16", "image_size=64", "train_epochs=2",
              "batch_size=4", "k=3",
              f"autoencoder_weights={tmp_path / 'vae'}", f"backbone_weights={tmp_path / 'resnet'}"]
     arguments = [word for setting in small for word in ("--set", setting)]

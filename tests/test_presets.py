@@ -57,6 +57,20 @@ def test_the_tiny_autoencoder_takes_the_place_of_the_paper_s(fitted, images):
     assert other.codec.kind == "kl"
 
 
+def test_light_features_take_the_place_of_the_paper_s(tmp_path):
+    config = networks.config_of("tiny").replace(backbone="resnet34.tv_in1k")
+    heavy, images = networks.untrained(config, num_reference=30), networks.drawn_images(2, 64)
+    light = presets.apply(heavy, "fast", light=networks.light_features())
+    assert light.backbone.name == light.config.backbone == "tf_efficientnet_lite0"
+    assert heavy.backbone.name == heavy.config.backbone == "resnet34.tv_in1k"
+    assert len(light.conditioning.reference) == len(heavy.calibration_images)
+    score = light.predict(images).score
+    assert torch.equal(presets.load(light.save(tmp_path / "model")).predict(images).score, score)
+    with pytest.raises(ValueError, match="neighbours"):
+        heavy.calibration_images = heavy.calibration_images[:2]
+        presets.apply(heavy, "fast", light=networks.light_features())
+
+
 def test_a_saved_detector_keeps_its_preset(fitted, images, tmp_path):
     fast = presets.apply(fitted, "fast")
     loaded = presets.load(fast.save(tmp_path / "model"))

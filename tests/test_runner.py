@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from d3ad.study import runner
+from d3ad.study import kernels, progress, runner
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = 'profile: str = "demo"  # which settings\ndata_root: str = ""\nout: str = ""'
@@ -47,6 +47,7 @@ def no_settings_from_outside(monkeypatch):
     """The command's defaults must not come from the environment of whoever runs the tests."""
     for name in ("D3AD_PROFILE", "D3AD_DATA_ROOT", "D3AD_OUT"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(kernels, "can_fork", lambda: False)  # these notebooks import nothing that takes its time
 
 
 @pytest.fixture
@@ -204,18 +205,57 @@ def test_a_whole_run_lists_what_was_written(folder, capsys):
     options = runner.parse(["--profile", "demo", "--out", str(out), "--force"])
     runner.run(options, runner.check(options, folder))
     printed = capsys.readouterr().out
-    for expected in ("[1/2] 01_first ...", "[2/2] 02_second ...", "demo/table1.csv", "removing", "total: "):
+    for expected in ("[1/2] 01_first ...", "[2/2] 02_second (1 of 2 done in", "demo/table1.csv", "removing", "total: "):
         assert expected in printed
     assert not kept.exists()
     assert sorted(path.name for path in (out / "notebooks" / "demo").iterdir()) == [
         "01_first.ipynb", "02_second.ipynb"]
 
 
+def test_a_second_run_takes_two_at_a_time_and_ends_what_it_started(folder, capsys):
+    """Each waits for the other to begin: one after the other, they would wait in vain."""
+    wait = ("import pathlib, time\nplace = pathlib.Path(out)\n(place / {0!r}).touch()\n"
+            "until = time.monotonic() + (300 if (place / 'again').exists() else 0)\n"
+            "while time.monotonic() < until and not (place / {1!r}).exists(): time.sleep(0.1)\n"
+            "assert not (place / 'again').exists() or (place / {1!r}).exists()")
+    for name, own, other in (("01_first", "a", "b"), ("02_second", "b", "a")):
+        nbformat.write(notebook(wait.format(own, other)), folder / f"{name}.ipynb")
+    out = folder / "out"
+    options = runner.parse(["--profile", "demo", "--out", str(out)])
+    chosen = runner.check(options, folder)
+    runner.run(options, chosen)
+    done = runner.Done(out / "cache" / "demo" / "notebooks.json", options.settings)
+    assert all(map(done.knows, chosen))
+    for name in "ab":
+        (out / name).unlink()
+    (out / "again").touch()
+    capsys.readouterr()
+    runner.run(options, chosen)
+    assert sorted(re.findall(r"\[(\d)/2\] 0\d_\w+ \.\.\. [\d.]+ (?:s|min)\n", capsys.readouterr().out)) == ["1", "2"]
+    nbformat.write(notebook("raise ValueError('now it fails')"), folder / "02_second.ipynb")
+    assert [done.knows(source) for source in chosen] == [True, False]
+    with pytest.raises(runner.NotebookError, match="now it fails"):
+        runner.run(options, chosen[1:])
+
+
+def test_what_is_left_is_foretold_at_the_pace_of_what_is_done():
+    forecast = progress.Forecast({"01": 1.0, "02": 4.0, "03": 2.0})
+    assert str(forecast) == " (about 7.0 min still)"
+    forecast.done("01", 2.0)
+    assert forecast.minutes() == 12.0 and "1 of 3 done in 0 s, about 12.0 min still" in str(forecast)
+    forecast.done("02", 58.0)
+    assert forecast.minutes() == 8.0  # at most four times as long
+    unknown = progress.Forecast({"01": 1.0, "02": None})
+    assert str(unknown) == ""
+    unknown.done("02", 1.0)
+    assert unknown.minutes() == 1.0
+
+
 def test_a_log_gets_finished_lines_only():
     log = io.StringIO()
-    progress = runner.Progress(log)
+    bars = progress.Progress(log)
     for piece in ("\r 10%|#", "\r 90%|###", "\r100%|####\n", "\rdone"):
-        progress.write(piece)
+        bars.write(piece)
     assert log.getvalue() == "\n100%|####\n"
 
 

@@ -1,8 +1,9 @@
 """The threshold from good images: by hand, and by drawing many of them."""
 import numpy as np
 import pytest
+import torch
 
-from d3ad.calibration import threshold_for
+from d3ad.calibration import FLOOR, by_the_others, calibrate, threshold_for
 
 
 def test_by_hand():
@@ -24,6 +25,27 @@ def test_what_it_guarantees_is_what_happens():
         inside += found.interval[0] <= rates[-1] <= found.interval[1]
     assert np.mean(rates) == pytest.approx(found.expected_rate, abs=0.003)
     assert inside / 2000 == pytest.approx(0.9, abs=0.02)
+
+
+def test_each_calibration_image_is_standardised_by_the_others():
+    flat = torch.tensor([1.0, 2.0, 3.0, 10.0]).view(4, 1, 1).expand(4, 2, 2)
+    other_level = torch.zeros(4, 2, 2)
+    z = by_the_others([other_level, flat], torch.tensor([1, 1, 1, 1]))
+    # the last by 1, 2, 3: mean 2, standard deviation 1, and the share of it that is added
+    assert z[3].flatten().tolist() == pytest.approx([(10 - 2) / (1 + FLOOR)] * 4)
+    others = torch.tensor([2.0, 3.0, 10.0])
+    assert z[0, 0, 0] == pytest.approx(float((1 - others.mean()) / ((1 + FLOOR) * others.std())))
+
+
+def test_an_outlier_among_the_calibration_images_does_not_hide_itself():
+    latent = torch.tensor([1.0, 2.0, 3.0, 10.0]).view(4, 1, 1).expand(4, 2, 2)
+    calibration = calibrate(lambda t: (latent, latent), torch.full((4,), 20), torch.tensor([20]), 80,
+                            lambda latent, feature, t, c: latent.amax((1, 2)), 1.0)
+    mean, std = latent[:, 0, 0].mean(), latent[:, 0, 0].std()
+    assert calibration.threshold == pytest.approx((10 - 2) / (1 + FLOOR))
+    assert calibration.threshold > (10 - mean) / ((1 + FLOOR) * std) == calibration.standardised(
+        latent[3:], latent[3:], torch.tensor([20]))[0].max()
+    assert calibration.latent_range[1] == calibration.threshold
 
 
 @pytest.mark.parametrize("scores, rate, message", [

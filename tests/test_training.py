@@ -1,9 +1,12 @@
 """Training: resuming, batches, the losses' inputs, Eq. 10."""
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from d3ad import features, from_scratch, training
+from d3ad import Config, features, from_scratch, training
 from d3ad.features import adaptation_levels, adaptation_loss
+from d3ad.infra.checkpoint import known_settings
+from d3ad.training import Attention
 
 
 def test_a_stopped_run_ends_with_the_weights_of_one_never_stopped(tiny, tmp_path):
@@ -74,9 +77,89 @@ def test_feature_blocks_have_the_papers_shapes():
     assert {j: tuple(f.shape) for j, f in blocks.items()} == {1: (1, 64, 16, 16), 2: (1, 128, 8, 8), 3: (1, 256, 4, 4)}
 
 
-def test_the_papers_unet_has_the_size_of_the_authors():
-    """281.1 M in the authors' code; diffusers' blocks come to 256 M with the same widths."""
-    from d3ad import Config
+def test_the_papers_unet_is_that_of_the_authors():
+    """281.1 M weights, eight heads, 32 groups, attention at 32, 16, 8 and 4 and in the middle."""
     with torch.device("meta"):
         unet = training.make_unet(Config())
-    assert 240e6 < sum(p.numel() for p in unet.parameters()) < 290e6
+    assert round(sum(p.numel() for p in unet.parameters()) / 1e6, 1) == 281.1
+    attentions = [layer for layer in unet.modules() if isinstance(layer, Attention)]
+    assert {layer.heads for layer in attentions} == {8}
+    assert len(attentions) == 4 * 2 + 1 + 4 * 3  # two down, three up at each of four levels, and the middle
+    assert {layer.num_groups for layer in unet.modules() if isinstance(layer, torch.nn.GroupNorm)} == {32}
+
+
+def test_heads_share_the_width_evenly():
+    """Heads set after the layer was made: the same numbers as a layer that was made with them."""
+    config = Config.profile("smoke", unet_channels=[16, 32], unet_attention=[0, 1], unet_heads=4)
+    torch.manual_seed(0)
+    unet = training.make_unet(config).eval()
+    x = torch.randn(1, 16, 4, 4)
+    layer = next(layer for layer in unet.modules() if isinstance(layer, Attention) and layer.inner_dim == 16)
+    made = Attention(16, heads=4, dim_head=4, norm_num_groups=16, eps=layer.group_norm.eps, bias=True,
+                     residual_connection=True, rescale_output_factor=layer.rescale_output_factor).eval()
+    made.load_state_dict(layer.state_dict())
+    assert made.scale == layer.scale
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), made(x))
+
+
+def test_a_batch_in_parts_has_the_loss_and_the_gradients_of_the_whole(tiny):
+    mean, std = torch.randn(9, 4, 8, 8), torch.full((9, 4, 8, 8), 0.1)
+
+    def train(accumulate: int):
+        torch.manual_seed(0)
+        config = tiny.replace(train_steps=2, batch_size=7, accumulate=accumulate)
+        unet = training.make_unet(config)
+        gradients = []
+        unet.conv_in.weight.register_post_accumulate_grad_hook(lambda weight: gradients.append(weight.grad.clone()))
+        return training.train_diffusion(unet, mean, std, config), gradients
+
+    (whole, at_once), (parts, in_turn) = train(1), train(3)  # of 3, 2 and 2 images
+    assert len(at_once) == 2 and len(in_turn) == 6
+    torch.testing.assert_close(torch.tensor(parts), torch.tensor(whole), rtol=1e-5, atol=0)
+    torch.testing.assert_close(in_turn[2], at_once[0], rtol=1e-4, atol=1e-6)
+    assert train(50)[0] == pytest.approx(whole, rel=1e-5)  # more parts than images
+
+
+def test_states_are_kept_by_the_clock_and_at_the_end(tmp_path, monkeypatch):
+    now, written = [0.0], []
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training, "keep_training", lambda *args: written.append(len(args[-1])))
+    model = torch.nn.Linear(1, 1)
+
+    def loss_of_step(step):
+        now[0] += 100
+        return model.weight.square().sum()
+
+    training.optimise("test", model, loss_of_step, 8, learning_rate=0.1, folder=tmp_path)
+    assert written == [3, 6, 8]
+
+
+def test_a_checkpoint_holds_the_weights_of_a_shorter_training(tiny, tmp_path):
+    """So a profile that says train_epochs = 50 has the authors' checkpoint of epoch 50."""
+    mean, std = torch.randn(8, 4, 8, 8), torch.full((8, 4, 8, 8), 0.1)
+
+    def train(steps: int, folder=None, checkpoints: int = 0):
+        torch.manual_seed(0)
+        config = tiny.replace(train_steps=steps, checkpoints=checkpoints)
+        unet = training.make_unet(config)
+        training.train_diffusion(unet, mean, std, config, folder)
+        return unet.state_dict()
+
+    last = train(4, tmp_path, checkpoints=2)
+    names = [tmp_path / f"checkpoint-000000{steps}.safetensors" for steps in (2, 4)]
+    assert sorted(tmp_path.glob("checkpoint-*")) == names
+    for file, expected in zip(names, (train(2), last)):
+        weights = load_file(file)
+        assert set(weights) == set(expected) and all(torch.equal(weights[k], expected[k]) for k in weights)
+
+
+def test_settings_of_older_detectors_keep_their_meaning():
+    old = dict(unet_channels=[48, 96, 128], unet_attention=[2], unet_head_dim=16)
+    assert known_settings(old | {"rivals": []}) == dict(
+        unet_channels=[48, 96, 128], unet_attention=[2], unet_heads=8, unet_groups=16, unet_resampling="conv")
+    assert known_settings(dict(unet_groups=32)) == dict(unet_groups=32)
+    with pytest.raises(ValueError, match="train the detector anew"):
+        known_settings(old | dict(unet_attention=[0, 2]))
+    with pytest.raises(ValueError, match="don't fit unet_channels"):
+        known_settings(old | dict(unet_head_dim=0))

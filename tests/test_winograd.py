@@ -1,17 +1,10 @@
 """Winograd's way gives what the usual convolution gives, and is taken only where it was made for."""
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from diffusers import UNet2DModel
 
-from d3ad.autoencoders import AutoencoderKL, LatentCodec, load_autoencoder
-from d3ad.features import FeatureExtractor
 from d3ad.speed import winograd
-from d3ad.speed.benchmark.networks import STABLE_DIFFUSION
-from d3ad.speed.presets import FastNetworks
 from d3ad.speed.winograd import WinogradConv2d, matrices, pays
 
 
@@ -72,43 +65,3 @@ def test_it_pays_for_large_plain_convolutions_only():
     others = (conv(64, 128), conv(1024, 512), conv(128, 128, stride=2), conv(128, 128, padding=0),
               conv(128, 128, groups=2), conv(128, 128, bias=False), nn.Conv2d(128, 128, 1), nn.Linear(128, 128))
     assert not any(map(pays, others))
-
-
-def networks() -> tuple[LatentCodec, UNet2DModel, FeatureExtractor]:
-    torch.manual_seed(0)
-    codec = LatentCodec(AutoencoderKL(**STABLE_DIFFUSION | dict(block_out_channels=(128, 128), layers_per_block=1,
-                                                                down_block_types=("DownEncoderBlock2D",) * 2,
-                                                                up_block_types=("UpDecoderBlock2D",) * 2)), "kl")
-    unet = UNet2DModel(in_channels=4, out_channels=4, block_out_channels=(128, 128), layers_per_block=1,
-                       down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)
-    return codec, unet, FeatureExtractor("resnet18", "none")
-
-
-def of_networks(codec, unet, backbone) -> SimpleNamespace:
-    """What FastNetworks asks of a detector."""
-    return SimpleNamespace(codec=codec.eval(), unet=unet.eval(), backbone=backbone.eval(), device=torch.device("cpu"))
-
-
-@torch.no_grad()
-def test_whole_networks_are_the_same_and_share_their_parameters():
-    detector = of_networks(*networks())
-    codec, unet, fast = detector.codec, detector.unet, FastNetworks(detector)
-    replaced = [sum(isinstance(layer, WinogradConv2d) for layer in part.modules())
-                for part in (fast.codec, fast.unet, codec, unet)]
-    assert replaced[0] > 5 and replaced[1] > 5 and replaced[2:] == [0, 0]
-    assert any(layer.doubled for layer in fast.codec.modules() if isinstance(layer, WinogradConv2d))
-    assert {id(p) for p in fast.codec.parameters()} == {id(p) for p in codec.parameters()}
-    images, t = torch.rand(2, 3, 32, 32) * 2 - 1, torch.tensor([3, 70])
-    mean, std = codec.encode(images)
-    torch.testing.assert_close(fast.encode(images), (mean, std), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(fast.decode(mean), codec.decode(mean), atol=1e-4, rtol=0)
-    torch.testing.assert_close(fast.eps(mean, t), unet(mean, t).sample, atol=1e-4, rtol=1e-4)
-
-
-def test_small_autoencoders_and_low_precision_stay_with_the_usual_way():
-    _, unet, backbone = networks()
-    codec = load_autoencoder("small", "none")
-    detector = of_networks(codec, unet, backbone)
-    assert FastNetworks(detector).codec is codec
-    low = FastNetworks(detector, torch.bfloat16)
-    assert not any(isinstance(layer, WinogradConv2d) for part in (low.codec, low.unet) for layer in part.modules())

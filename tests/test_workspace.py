@@ -1,13 +1,15 @@
 """Workspaces, cached outcomes, tables and their provenance, in the smoke profile."""
+import gc
 import hashlib
 import json
+import weakref
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
 
-from d3ad.study import ablations, paper, provenance, tables
+from d3ad.study import ablations, checkpoints, paper, provenance, tables
 from d3ad.study.workspace import D3AD, Config, open_workspace
 
 
@@ -33,6 +35,45 @@ def test_the_key_follows_settings_and_data(workspace):
     assert run.key != workspace.run("mvtec", "weave", seed=1).key
     changed = open_workspace("smoke", out=str(workspace.out), categories=["weave"], datasets=["mvtec"], train_steps=7)
     assert run.key != changed.runs()[0].key
+
+
+def test_one_detector_stays_loaded_and_no_state_of_its_training(workspace):
+    first, second = (workspace.run("mvtec", "weave", seed) for seed in (0, 1))
+    detector = weakref.ref(first.detector)
+    assert first.detector is detector() and workspace.run("mvtec", "weave", 0).detector is detector()
+    assert second.losses["diffusion"] == second.detector.losses["diffusion"]
+    gc.collect()
+    assert detector() is None
+    assert first.folder != second.folder and not list(workspace.cache.rglob("training.safetensors"))
+
+
+def test_checkpoints_are_compared_without_test_images(tmp_path, monkeypatch):
+    workspace = open_workspace("smoke", out=str(tmp_path), categories=["weave"], datasets=["mvtec"], train_steps=4)
+    run = checkpoints.validated(workspace)
+    assert run.config.calibration_share == checkpoints.SHARE and run.key != workspace.runs()[0].key
+    monkeypatch.setattr(type(run), "images", None)  # reading a test image would fail
+    rows = checkpoints.over_training(workspace)
+    assert rows["steps"].tolist() == [2, 4] and rows["epochs"].tolist() == [1, 2]
+    assert rows[["validation_pro", "validation_i_auroc"]].stack().between(0, 100).all()
+    assert len(list(run.checkpoints.iterdir())) == 2 and not (run.folder / "training").exists()
+    last = checkpoints.at(run.detector, max(run.checkpoints.iterdir()))
+    assert all(torch.equal(a, b) for a, b in zip(last.networks.unet.parameters(), run.detector.unet.parameters()))
+    with pytest.raises(ValueError, match="keeps no checkpoints"):
+        checkpoints.validated(open_workspace("smoke", out=str(tmp_path), checkpoints=0))
+
+
+def test_where_some_images_only_calibrate_the_first_run_itself_keeps_checkpoints(tmp_path):
+    workspace = open_workspace("smoke", out=str(tmp_path), calibration_share=0.2)
+    assert [run.config.checkpoints for run in workspace.runs()] == [2, 0, 0]
+    assert checkpoints.validated(workspace).key == workspace.runs()[0].key
+
+
+def test_a_state_left_behind_by_a_kill_is_removed(workspace):
+    run = workspace.run("mvtec", "weave", 0)
+    run.ensure_trained()
+    (run.folder / "training" / "diffusion").mkdir(parents=True)
+    run.ensure_trained()
+    assert not (run.folder / "training").exists()
 
 
 def test_synthetic_datasets_never_carry_a_published_name(workspace):
@@ -127,7 +168,8 @@ def test_the_registry_holds_every_average_and_every_claim(workspace):
 
     measured = pd.DataFrame([dict(dataset="VisA-like", category="Average", method="D3AD", measured_p_auroc=98.0)])
     tables.save_table(workspace, tables.beside_paper(7, measured), "table7")
-    ledger = pd.DataFrame([dict(claim=c.claim, reported=c.reported, measured=None, spread=None) for c in claims.CLAIMS])
+    ledger = pd.DataFrame([dict(claim=c.claim, reported=c.reported) for c in claims.CLAIMS])
+    ledger[["effect", "low", "high"]] = float("nan")
     entries = {entry["item"]: entry for entry in provenance.registry(workspace, ledger)}
     assert entries["Table 7, VisA, D3AD, p_auroc"]["paper"] == 97.9
     assert entries["Table 7, VisA-like, D3AD, p_auroc"]["measured"] == 98.0

@@ -60,7 +60,8 @@ def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: boo
     """
     few = images[:max(config.batch_size, config.k + 1)]
     short = config.replace(autoencoder_steps=1, train_steps=1, pretrain_steps=min(1, config.pretrain_steps),
-                           adapt_epochs=min(1, config.adapt_epochs), calibration_images=2, calibration_levels=1)
+                           adapt_epochs=min(1, config.adapt_epochs), calibration_share=0.0, calibration_images=2,
+                           calibration_levels=1)
     with contextlib.redirect_stderr(io.StringIO()):  # no bars
         tried = D3AD(short).fit(few)
         mean, std = tried.codec.encode_all(few)

@@ -2,6 +2,7 @@
 import contextlib
 import hashlib
 import io
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from d3ad.data import Dataset, Sample, synthetic
 from d3ad.data.base import roomy
 from d3ad.detector import D3AD, Prediction, fit_backbone, fit_codec, pick_device
 from d3ad.features import FeatureExtractor
+from d3ad.images import set_apart
 from d3ad.infra import processes
 from d3ad.infra.parallel import num_workers
 from d3ad.speed import presets
@@ -50,7 +52,7 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
         print(f"training on {len(train)} images takes {forecast.rehearse(train, config, len(rest), at_once)}",
               flush=True)
         if at_once:
-            parts = _codec_and_backbone(train, config, folder)
+            parts = _codec_and_backbone(set_apart(train, config.calibration_share)[0], config, folder)
     detector = D3AD(config, team)
     detector.losses = parts.pop("losses", {})
     detector.fit(train, folder, **parts)
@@ -77,10 +79,18 @@ def split_off(images: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 def check_number(given: int, config: Config, held_out: float, where: str) -> None:
     """Raise ValueError where so many good images are too few, in terms of what was given; see `split_off`."""
-    needed, apart = config.k + (not config.include_self), min(max(round(held_out * given), 1), given - 1)
-    if given >= 2 and given - apart < needed:
-        least = next(n for n in range(given, 10 * needed + 10) if n - min(max(round(held_out * n), 1), n - 1) >= needed)
-        raise ValueError(f"{where}: {given} good images are too few: {apart} set{'s' if apart == 1 else ''} the "
+    def apart(number: int) -> int:
+        return min(max(round(held_out * number), 1), number - 1)
+
+    def trained_on(number: int) -> int:
+        rest = number - apart(number)
+        return rest - round(config.calibration_share * rest)
+
+    needed = config.k + (not config.include_self)
+    if given >= 2 and trained_on(given) < needed:
+        least = next(n for n in range(given, 10 * needed + 10) if trained_on(n) >= needed)
+        others = given - trained_on(given)
+        raise ValueError(f"{where}: {given} good images are too few: {others} set{'s' if others == 1 else ''} the "
                          f"threshold, and k = {config.k} takes {needed} to train on; give at least {least}, or lower k")
 
 
@@ -186,6 +196,7 @@ def kept(workspace: Workspace, good: Tensor, held_out: float = 0.2, false_alarm_
     folder = workspace.cache / f"own-{key}"
     if not (folder / "detector").exists():
         fit_part(good, workspace.config, held_out, false_alarm_rate, folder / "training")[0].save(folder / "detector")
+        shutil.rmtree(folder / "training", ignore_errors=True)
     return presets.load(folder / "detector", workspace.config.device)
 
 

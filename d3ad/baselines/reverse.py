@@ -1,4 +1,6 @@
 """The networks of reverse distillation for a backbone of any widths; for a ResNet-18's they are RD4AD's own."""
+import itertools
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -53,7 +55,7 @@ class Decoder(nn.Module):
         super().__init__()
         channels = [2 * widths[2], *reversed(widths)]
         self.stages = nn.ModuleList(nn.Sequential(Residual(a, b, 0.5), Residual(b, b))
-                                    for a, b in zip(channels, channels[1:]))
+                                    for a, b in itertools.pairwise(channels))
 
     def forward(self, code: Tensor) -> list[Tensor]:
         blocks = []

@@ -60,6 +60,7 @@ def read(root, category, problems, seed=0, good=(), defects=(), masks=()):
     of = {role: [place for place in places if roles[place] == role] for role in ("good", "good test", "defect", "mask")}
     train = [Sample(e.path, 0, None, "good") for place in of["good"] for e in places[place] if e.kind == "image"]
     test = [Sample(e.path, 0, None, "good") for place in of["good test"] for e in places[place] if e.kind == "image"]
+    _refuse_twins([*train, *test], problems)
     if of["defect"] and not test:
         train, test = hold_out(train, seed)
     num_masks = 0
@@ -70,6 +71,18 @@ def read(root, category, problems, seed=0, good=(), defects=(), masks=()):
     left = tuple(entry.left_out() for entry in entries if entry.kind == "left out")
     note = understood(root, places, roles, num_masks, left)
     return Dataset("folder", category, root, tuple(train), tuple(test), (note,), left_out=left)
+
+
+def _refuse_twins(good, problems):
+    """Masks beside good photographs, as the magnetic tiles have them, would be taken for photographs."""
+    of_name = defaultdict(list)
+    for sample in good:
+        of_name[sample.image.with_suffix("")].append(sample.image)
+    twins = [paths for paths in of_name.values() if len(paths) > 1]
+    if twins:
+        first, second, *_ = twins[0]
+        problems.append(f"{first.parent}: {first.name} and {second.name} have one name, as do {len(twins)} in all; if "
+                        "one is the mask of the other, keep the masks in another folder, else rename one")
 
 
 def _listed(given) -> tuple[str, ...]:

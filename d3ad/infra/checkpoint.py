@@ -21,6 +21,8 @@ FORMAT = 1  # of the folder; raised when an older d3ad couldn't read it
 RETIRED = frozenset((
     "source", "datasets", "categories", "drawn_counts", "split", "seeds", "spread_categories", "rivals", "rival_steps",
     "rival_width", "rival_spread_categories"))
+# what these detectors were trained with, where a setting was not one yet
+EARLIER = {"unet_groups": 16, "unet_resampling": "conv"}
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name
 MOST = {"layers": 64, "depth": 64, "blocks": 64}  # of what makes a loop; any other number in a network's config: 16,384
 
@@ -91,6 +93,25 @@ def read_settings(folder: Path) -> dict:
                                                for part in losses.values()):
         raise ValueError(f"{file}: losses must be lists of numbers")
     return settings
+
+
+def known_settings(values: dict) -> dict:
+    """The settings of a saved detector as this version names them.
+
+    Raises ValueError for a UNet whose attentions differ in their number of heads, as once could be.
+    """
+    known = {name: value for name, value in values.items() if name not in RETIRED}
+    if (width := known.pop("unet_head_dim", None)) is None:
+        return known
+    channels = known["unet_channels"]
+    try:
+        heads = {channels[level] // width for level in {*known["unet_attention"], len(channels) - 1}}
+    except (IndexError, ZeroDivisionError):
+        raise ValueError("unet_head_dim and unet_attention don't fit unet_channels") from None
+    if len(heads) > 1:
+        raise ValueError("unet_head_dim gives its levels different numbers of heads, which this version doesn't build: "
+                         "train the detector anew")
+    return EARLIER | {"unet_heads": heads.pop()} | known
 
 
 def read_tensors(file: Path, *names: str) -> dict[str, Tensor]:

@@ -2,8 +2,11 @@
 
 `faithful` changes nothing: float32, the paper's autoencoder, the detector's own number of steps.  What makes it faster
 than the reference implementation (d3ad/speed/benchmark/reference.py) gives the same numbers but for rounding.  The
-others trade: fewer steps S of Algorithm 1, and `fast` also the tiny autoencoder where the paper's is used, and bfloat16
-where the machine multiplies it faster.
+others trade: fewer steps S of Algorithm 1.
+
+`fast` trades more, and its results differ: one step; the tiny autoencoder where the paper's is used; EfficientNet-Lite0
+with ImageNet's weights where the paper's ResNet-34 is, so what Eq. 10 taught that one is lost, and Algorithm 2 looks
+for neighbours among the calibration images only; bfloat16 where the machine multiplies it faster.
 """
 import copy
 from dataclasses import dataclass
@@ -14,8 +17,12 @@ import torch.nn as nn
 from torch import Tensor
 
 from d3ad.autoencoders import HUB, LatentCodec, load_autoencoder
+from d3ad.config import Config
 from d3ad.detector import D3AD, Networks
-from d3ad.speed.winograd import with_winograd
+from d3ad.features import FeatureExtractor
+from d3ad.infra import pip_weights
+from d3ad.speed.blocks import with_fast_blocks
+from d3ad.speed.nnpack import with_nnpack
 
 
 @dataclass(frozen=True)
@@ -25,10 +32,12 @@ class Preset:
     num_steps: int | None = None  # S of Algorithm 1; None: as the detector's config says
     low_precision: bool = False   # bfloat16 in all networks, where `low_precision_pays`
     tiny: bool = False            # AutoencoderTiny in place of AutoencoderKL, whose latent space it shares
+    light: bool = False           # EfficientNet-Lite0 in place of ResNet-34, with a tenth of its multiplications
 
 
 PRESETS = {"faithful": Preset(), "10 steps": Preset(10), "5 steps": Preset(5), "3 steps": Preset(3),
-           "2 steps": Preset(2), "1 step": Preset(1), "fast": Preset(1, low_precision=True, tiny=True)}
+           "2 steps": Preset(2), "1 step": Preset(1), "fast": Preset(1, low_precision=True, tiny=True, light=True)}
+LIGHT = dict(backbone=pip_weights.BACKBONE, backbone_weights="pip", adapt_epochs=0)
 
 
 def preset(name: str) -> Preset:
@@ -36,6 +45,8 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}")
     return PRESETS[name]
+
+FAST_CODECS = {"kl": with_fast_blocks, "tiny": with_nnpack}
 
 
 def low_precision_pays(device: torch.device) -> bool:
@@ -49,8 +60,8 @@ class FastNetworks(Networks):
     """A detector's three networks: float32 in and out, `dtype` inside.
 
     In float32 their parameters are the detector's own, else copies; those that are saved stay as they were trained.  In
-    float32 on a CPU, the paper's autoencoder and the UNet compute by Winograd's way the convolutions for which it
-    `pays`.
+    float32 on a CPU, the paper's autoencoder and the UNet have faster blocks (d3ad/speed/blocks.py), the tiny
+    autoencoder NNPACK (d3ad/speed/nnpack.py).
     compiled: the UNet goes through torch.compile instead, with its weights laid out once for the machine.
     """
 
@@ -59,8 +70,8 @@ class FastNetworks(Networks):
         if dtype != torch.float32:
             codec, unet, backbone = (nn.Module.to(copy.deepcopy(part), dtype) for part in (codec, unet, backbone))
         elif detector.device.type == "cpu":
-            codec = codec if codec.is_small else with_winograd(codec)
-            unet = unet if compiled else with_winograd(unet)
+            codec = FAST_CODECS.get(codec.kind, lambda codec: codec)(codec)
+            unet = unet if compiled else with_fast_blocks(unet)
         super().__init__(codec, torch.compile(unet, options={"freezing": True}) if compiled else unet, backbone)
         self.dtype = dtype
 
@@ -88,15 +99,18 @@ def networks_of(detector: D3AD, name: str, compiled: bool = False) -> Networks:
     return FastNetworks(detector, torch.bfloat16 if low else torch.float32, compiled)
 
 
-def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: bool = False) -> D3AD:
+def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: bool = False,
+          light: FeatureExtractor | None = None) -> D3AD:
     """The detector computing as `PRESETS[name]` says: same weights, calibrated anew.
 
     tiny: the tiny autoencoder, for a preset that takes it; None: its weights from the hub.
-    compiled: the UNet through torch.compile, for a GPU: on a CPU it gives less than Winograd's way, whose place it
-    takes.
+    light: the light feature extractor, likewise; None: its weights through pip.
+    compiled: the UNet through torch.compile, for a GPU: on a CPU it gives less than the faster blocks, whose place
+    it takes.
     A threshold that `set_threshold` made belongs to the preset under which it was made: set it again under another.
     The preset that the detector bears already changes nothing.
-    Raises ValueError for an unknown preset, FileNotFoundError where the tiny autoencoder's weights can't be had.
+    Raises ValueError for an unknown preset, or where the light features have fewer than k calibration images to compare
+    with; FileNotFoundError where weights can't be had.
     """
     chosen, other = preset(name), copy.copy(detector)
     if name == detector.preset and tiny is None and not compiled:
@@ -104,6 +118,11 @@ def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: 
     if chosen.tiny and detector.codec.kind == "kl":
         other.codec = (tiny or load_autoencoder("tiny", HUB["tiny"])).to(detector.device).eval()
     other.preset = name
+    if chosen.light and detector.backbone.name == Config.backbone:
+        other.config = detector.config.replace(**LIGHT)
+        other.backbone = (light or FeatureExtractor(LIGHT["backbone"], "pip")).to(detector.device).eval()
+        other.networks = networks_of(other, name)
+        other.conditioning = other._conditioning().fit(other.vectors(other.calibration_images))
     return other.variant(networks_of(other, name, compiled), num_steps=chosen.num_steps or detector.config.num_steps)
 
 

@@ -41,19 +41,21 @@ def clock(work: Callable[[], object], rounds: int = 1, warm_up: int = 0) -> list
     return seconds[warm_up:]
 
 
-def timed(build: Callable[[], Callable[[Tensor], object]], images: Tensor, rounds: int = ROUNDS) -> dict:
+def timed(build: Callable[[], Callable[[Tensor], object]], images: Tensor, rounds: int = ROUNDS,
+          warm_up: int | None = None) -> dict:
     """What one method costs on one batch: `build()` makes it and returns its predict(images).
 
     seconds: per image, of each of some rounds after a first call that isn't counted, since it is slower.
     megabytes: the most memory that method and batch hold together, above what the process held before: on a GPU
-    torch's count of allocated memory, else the resident memory of the process, looked at every two milliseconds.
+    torch's count of allocated memory, else the resident memory of the process, looked at every few milliseconds.
+    warm_up: images of the first call; None: all.
     """
     on_gpu = torch.cuda.is_available()
     before = _held(on_gpu)
     predict = build()
-    seconds = [total / len(images) for total in clock(lambda: predict(images), rounds, warm_up=1)]
+    predict(images[:warm_up])
     with memory_peak(on_gpu) as peak:
-        predict(images)
+        seconds = [total / len(images) for total in clock(lambda: predict(images), rounds)]
     return dict(seconds=seconds, megabytes=max(peak[0] - before, 0) / 1e6)
 
 
@@ -81,7 +83,7 @@ def memory_peak(on_gpu: bool):
 
     def watch():
         process = psutil.Process()
-        while not done.wait(0.002):
+        while not done.wait(0.004):
             highest[0] = max(highest[0], process.memory_info().rss)
 
     thread = threading.Thread(target=watch, daemon=True)

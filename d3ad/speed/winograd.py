@@ -9,7 +9,6 @@ Around the multiplications lie three linear maps: B of the image's tiles of 6 x 
 A to the output's tiles of 4 x 4.  Where the image is first doubled (nearest neighbour), B takes the tile of the small
 image.
 """
-import copy
 from functools import cached_property
 
 import torch
@@ -121,18 +120,11 @@ def pays(layer: nn.Module) -> bool:
             and layer.in_channels * layer.out_channels <= MOST_WEIGHTS)
 
 
-def with_winograd(network: nn.Module) -> nn.Module:
-    """The same network and parameters, each convolution for which it `pays` computed by Winograd's way."""
-    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    return _replaced(copy.deepcopy(network, shared))
-
-
-def _replaced(module: nn.Module) -> nn.Module:
-    if pays(module):
-        return WinogradConv2d(module)
-    if isinstance(module, Upsample2D) and module.interpolate and module.norm is None \
-            and pays(getattr(module, "conv", None)):
-        return WinogradConv2d(module.conv, doubled=True)
-    for name, child in module.named_children():
-        setattr(module, name, _replaced(child))
-    return module
+def exchange(layer: nn.Module) -> nn.Module | None:
+    """The layer by Winograd's way where that `pays`, else None."""
+    if pays(layer):
+        return WinogradConv2d(layer)
+    if isinstance(layer, Upsample2D) and layer.interpolate and layer.norm is None \
+            and pays(getattr(layer, "conv", None)):
+        return WinogradConv2d(layer.conv, doubled=True)
+    return None

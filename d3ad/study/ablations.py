@@ -12,17 +12,19 @@ import torch
 from torch import Tensor
 
 from d3ad import detector, diffusion, maps, metrics, training
-from d3ad.conditioning import assign_bins, knn_distances, pool_features
+from d3ad.conditioning import DynamicConditioning, assign_bins, knn_distances, pool_features
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_loss
+from d3ad.from_scratch import corrupt
 from d3ad.images import image_seed, in_batches
 from d3ad.infra.files import write_whole
-from d3ad.study import paper
+from d3ad.study.outcome import evaluate
 from d3ad.study.workspace import Run, Workspace, on_trained, prepare, shared_backbone
 
 METRICS = ("i_auroc", "p_auroc", "pro")
 SEPARABILITY = "dic-separability.json"
 BENCHMARK = {"D3AD": {}, "D3AD, fully noised": dict(omega=1.0)}
+NAMED_STEPS = ("25% (20)", "100% (80)")  # those of Table 4 that the paper's text compares with by name
 OMEGAS = tuple(round(0.1 * i, 1) for i in range(11))  # Eq. 11, Figure 14
 
 
@@ -44,9 +46,7 @@ def table5(config: Config) -> dict[str, dict]:
 
 def seeded(config: Config) -> dict[str, dict]:
     """What is measured with several seeds, for the ledger of claims."""
-    fixed = {name: changes for name, changes in table4(config).items()
-             if changes.get("t_max") in (config.t_max // 4, config.t_max)}
-    return {**BENCHMARK, **table5(config), **fixed}
+    return {**BENCHMARK, **table5(config), **{name: table4(config)[name] for name in NAMED_STEPS}}
 
 
 @dataclass(frozen=True)
@@ -147,26 +147,63 @@ def against_noise(workspace: Workspace) -> pd.DataFrame:
 
 
 def seeds(workspace: Workspace) -> pd.DataFrame:
-    """The variants of `seeded` on `seed_runs`, with PRO by size of defect and the AUROC of Algorithm 2's distance."""
+    """The variants of `seeded` on `ledger_runs`, with PRO by size of defect and the AUROC of Algorithm 2's distance."""
     columns = (*METRICS, "pro_small", "pro_medium", "pro_large", "distance_auroc")
-    return summary(workspace, seeded(workspace.config), workspace.seed_runs(), columns=columns)
+    return summary(workspace, seeded(workspace.config), workspace.ledger_runs(), columns=columns)
 
 
-def averages_per_seed(workspace: Workspace, frame: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
-    """D3AD's mean over categories per seed, by (dataset, metric), from `seeds`; of datasets that are measured whole."""
-    if workspace.study.source == "synthetic":
-        return {}
-    numbers = paper.num_categories()
-    whole = [name for name, rows in frame.groupby("dataset") if rows["category"].nunique() == numbers.get(name)]
-    rows = frame[(frame["method"] == "D3AD") & frame["dataset"].isin(whole)].groupby(["dataset", "seed"])
-    if not whole:
-        return {}
-    return {(dataset, metric): values for metric in METRICS
-            for dataset, values in rows[f"measured_{metric}"].mean().unstack("dataset").items()}
+VALIDATION = "steps-on-validation.json"
+
+
+def steps_on_validation(workspace: Workspace) -> pd.DataFrame:
+    """The fixed steps of Table 4 on validation data, rows as in `summary`; on the runs of the profile's own seed that
+    spreads are taken over.
+
+    Validation data: the normal images that the calibration rests on, and copies of them with synthetic defects
+    (`from_scratch.corrupt`).  No test image is read.
+    """
+    runs = [run for run in workspace.seed_runs() if run.config.seed == workspace.config.seed]
+    return _each(runs, "fixed steps on validation data", validate_steps, VALIDATION)
+
+
+def validate_steps(run: Run) -> list[dict]:
+    """A row of `steps_on_validation` for each fixed step; cached."""
+    file = run.folder / VALIDATION
+    if not file.exists():
+        good = run.detector.calibration_images
+        bad, where = corrupt(good, torch.Generator().manual_seed(run.config.seed))
+        images, masks = torch.cat([good, bad]), torch.cat([torch.zeros_like(where), where]) > 0.5
+        labels = (torch.arange(len(images)) >= len(good)).long()
+        rows = [row(run, name, evaluate(run.variant(**changes).predict(images), labels, masks))
+                for name, changes in table4(run.config).items() if not changes.get("dynamic", True)]
+        write_whole(file, json.dumps(rows))
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def better_fixed(frame: pd.DataFrame) -> dict[str, str]:
+    """Metric to the fixed step with the best mean, of two equal ones the lower.  frame: of `steps_on_validation`."""
+    means = method_means(frame)
+    return {metric: means[f"measured_{metric}"].idxmax() for metric in METRICS}
+
+
+def two_samplers(workspace: Workspace) -> pd.DataFrame:
+    """Table 4 with one sampler for all steps, and with the authors' second one for fixed steps (`second_sampler`).
+
+    On the runs of the profile's own seed that spreads are taken over; means over categories: a row per step, columns
+    measured_* of the one sampler, second_* of the other.  The features are adapted anew with the sampler.
+    """
+    runs = [run for run in workspace.seed_runs() if run.config.seed == workspace.config.seed]
+    one = table4(workspace.config)
+    two = {name: changes | dict(second_sampler=True) for name, changes in one.items()}
+    means = [method_means(summary(workspace, variants, runs)) for variants in (one, two)]
+    return means[0].join(means[1].rename(columns=lambda name: name.replace("measured_", "second_"))).reset_index()
 
 
 def omega_sweep(workspace: Workspace) -> pd.DataFrame:
-    """Figure 14: every omega of Eq. 11 on every run, and every second one with further seeds; with a column `omega`."""
+    """Figure 14: every omega of Eq. 11 on every run, and every second one with further seeds; with a column `omega`.
+
+    Where the profile adapts its features, they are adapted anew for each omega (`Run.variant`).
+    """
     further = [run for run in workspace.seed_runs() if run.config.seed != workspace.config.seed]
     variants = {str(omega): dict(omega=omega) for omega in OMEGAS}
     every_second = {str(omega): variants[str(omega)] for omega in OMEGAS[::2]}
@@ -294,25 +331,16 @@ def dic_separability(run: Run) -> list[dict]:
     return rows
 
 
-def bins_of(run: Run) -> tuple[Tensor, Tensor]:
-    """Bins of Algorithm 2, long, 0..|B|: of the training images (N,), and of the test images (M,); Figures 5 and 16."""
-    dic, distance = run.detector.conditioning, run.outcome().prediction.distance
-    return assign_bins(dic.train_distances, dic.edges), assign_bins(distance, dic.edges)
+def bins_of(run: Run, include_self: bool | None = None) -> tuple[Tensor, Tensor]:
+    """Bins of Algorithm 2, long, 0..|B|: of the training images (N,), and of the test images (M,); Figures 5 and 16.
 
-
-def mean_bins(workspace: Workspace) -> pd.DataFrame:
-    """Mean bin of training, good, anomalous and all test images of `seed_runs`: bin_train, bin_good, bin_anomalous,
-    bin_test.
+    include_self: False leaves a training image out of its own neighbours.  Otherwise it finds itself at distance 0, as
+    no test image can, and training images seem to lie lower for that alone.  None: as the detector does.
     """
-    runs = workspace.seed_runs()
-    prepare(runs, [{}])
-    rows = []
-    for run in runs:
-        numbers, anomalous = run.numbers(), float(run.labels.float().mean())
-        rows.append({key: numbers[key] for key in ("bin_train", "bin_good", "bin_anomalous")}
-                    | dict(category=run.category, seed=run.config.seed,
-                           bin_test=(1 - anomalous) * numbers["bin_good"] + anomalous * numbers["bin_anomalous"]))
-    return pd.DataFrame(rows)
+    dic = run.detector.conditioning
+    if include_self is not None:
+        dic = DynamicConditioning(**dic.settings() | dict(include_self=include_self)).fit(dic.reference)
+    return assign_bins(dic.train_distances, dic.edges), assign_bins(run.distances(), dic.edges)
 
 
 def high_levels(config: Config) -> list[int]:
@@ -320,27 +348,27 @@ def high_levels(config: Config) -> list[int]:
     return [config.t_max * i for i in (1, 2, 3, 4) if config.t_max * i <= config.train_t_max]
 
 
-CHANGE = "change-of-good-images.json"
+CHANGE = "change-of-each-good-image.json"
 
 
 def change_of_good_images(run: Run) -> list[dict]:
-    """Mean |x_hat - x_0| in % of the grey scale over good test images, at the two highest levels; cached."""
+    """Mean |x_hat - x_0| in % of the grey scale, a row per good test image and level, the two highest; cached."""
     file = run.folder / CHANGE
     if not file.exists():
         good = run.images[run.labels == 0][:run.config.predict_batch]
         levels, rows = high_levels(run.config)[-2:], []
         for method, omega in (("scaled", 0.0), ("noised", 1.0)):
             for level, pictures in zip(levels, perturbed(run, good, levels, omega)):
-                change = 50 * float((pictures["reconstruction"] - good).abs().mean())
-                rows.append(dict(category=run.category, seed=run.config.seed, method=method, level=level,
-                                 change=change))
+                change = 50 * (pictures["reconstruction"] - good).abs().mean((1, 2, 3))
+                rows += [dict(category=run.category, seed=run.config.seed, method=method, level=level, image=i,
+                              change=float(value)) for i, value in enumerate(change)]
         write_whole(file, json.dumps(rows))
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def changes_of_good_images(workspace: Workspace) -> pd.DataFrame:
-    """`change_of_good_images` of every run of `seed_runs`."""
-    return _each(workspace.seed_runs(), "high levels", change_of_good_images, CHANGE)
+def changes_of_good_images(workspace: Workspace, runs: list[Run] | None = None) -> pd.DataFrame:
+    """`change_of_good_images` of every run of `seed_runs`, or of these."""
+    return _each(workspace.seed_runs() if runs is None else runs, "high levels", change_of_good_images, CHANGE)
 
 
 def _each(runs: list[Run], title: str, function, file: str) -> pd.DataFrame:

@@ -98,7 +98,7 @@ def _measure(run: Run, name: str) -> None:
     kind, training = baseline_class(name), file.with_suffix("")
     baseline = make(name, Resources(run.config, shared_backbone(run, {}), run.detector if kind.needs_detector else None,
                                     budget, training))
-    images = run.training_images
+    images = run.normal_images
     baseline.fit(images)
     prediction = baseline.predict(run.images)
     done, asked = baseline.images_done, baseline.images_asked(len(images))
@@ -270,7 +270,7 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
                                *methods]).encode())
     file = run.folder / f"speed-{key:08x}.json"
     if not file.exists():
-        images, batch = run.training_images, run.images[:run.config.predict_batch]
+        images, batch = run.normal_images, run.images[:run.config.predict_batch]
         train([run])
         config, budget = run.config.replace(calibration_images=2), Budget(1, width=run.workspace.study.baseline_width)
 

@@ -397,7 +397,8 @@ def effects(frame, metrics: dict[str, str]):
 
 def verdicts(frame):
     """The ledger at a glance: how many claims have which verdict."""
-    colours = {"reproduced": GOOD, "not reproduced": BAD, "not tested": "#999999"}
+    colours = {"reproduced": "#00664B", "holds": GOOD, "contradicted": BAD, "inconclusive": TEST,
+               "not tested": "#999999"}
     counts = frame["verdict"].value_counts()
     fig, ax = plt.subplots(figsize=(WIDTH, 0.7))
     left = 0
@@ -411,22 +412,39 @@ def verdicts(frame):
     return fig
 
 
-def one_claim(values, limit: float, quantity: str):
-    """A claim by hand: one number per seed, their mean with the standard deviation around it, and the limit.
+def one_claim(values, margin: float, quantity: str):
+    """A claim by hand: the draws of its effect, the middle 95 % of them, the estimate, and the margin.
 
-    values: a Series, seed to number, at least one seed; with one there is no band.  limit: in the same unit.
-    The claim is reproduced where the whole band lies right of the dashed limit.
+    values: (1 + D,), the estimate first.  margin: in the same unit.
+    The claim holds where the whole band lies right of the dashed margin.
     """
-    fig, ax = plt.subplots(figsize=(WIDTH, 1.3))
-    mean, spread = values.mean(), values.std()
-    if len(values) > 1:
-        ax.axvspan(mean - spread, mean + spread, color=TRAIN, alpha=0.2, lw=0, label="mean ± standard deviation")
-    ax.axvline(mean, color=TRAIN, lw=2)
-    ax.scatter(values, [0] * len(values), color=BAD, s=26, zorder=3, label="a seed")
-    ax.axvline(limit, color="#444444", lw=1.2, ls="--", label="limit")
-    ax.set(xlabel=quantity, yticks=[], ylim=(-1, 1))
-    ax.margins(x=0.1)
-    ax.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.35))
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.7))
+    low, high = np.quantile(values[1:], (0.025, 0.975))
+    ax.hist(values[1:], bins=40, color="#999999", alpha=0.7, label="draws")
+    ax.axvspan(low, high, color=TRAIN, alpha=0.2, lw=0, label="95 % interval")
+    ax.axvline(values[0], color=TRAIN, lw=2, label="estimate")
+    ax.axvline(margin, color="#444444", lw=1.2, ls="--", label="margin")
+    ax.set(xlabel=quantity, yticks=[])
+    ax.legend(fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.3))
+    return fig
+
+
+def intervals(frame):
+    """Every tested claim that is measured in points: its interval around the margin, a row per claim.
+
+    frame: a ledger of `verdicts.judged`.  Filled: the interval excludes the margin, after Holm's correction.
+    """
+    frame = frame[frame["verdict"] != "not tested"].iloc[::-1]
+    colours = {"reproduced": "#00664B", "holds": GOOD, "contradicted": BAD}
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.2 * len(frame) + 0.7))
+    for i, row in enumerate(frame.itertuples()):
+        colour = colours.get(row.verdict, "#999999")
+        ax.plot([row.low - row.margin, row.high - row.margin], [i, i], color=colour, lw=2)
+        ax.plot(row.effect - row.margin, i, "o", color=colour, ms=4)
+    ax.axvline(0, color="#444444", lw=0.8, ls="--")
+    ax.set(yticks=range(len(frame)), xlabel="effect beyond the margin, in the claim's own unit", xscale="symlog")
+    ax.set_yticklabels(frame["claim"], fontsize=6.5)
+    ax.xaxis.grid(True)
     return fig
 
 

@@ -18,7 +18,7 @@ from d3ad.baselines import BASELINES
 from d3ad.config import PROFILE_FOLDER, Config
 from d3ad.infra.files import ROOT
 from d3ad.speed.benchmark import kept
-from d3ad.study import claims, paper
+from d3ad.study import paper, verdicts
 from d3ad.study.comparison import over_seeds
 from d3ad.study.provenance import ARTIFACTS
 from d3ad.study.settings import Study, settings_hash, study_profiles
@@ -42,10 +42,10 @@ AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoen
                 "small": "autoencoder trained here", "smooth": "autoencoder trained here"}
 HEADLINES = (  # the claims that README.md shows; docs/claims.md has all
     "an only scaled input detects better than a noised one", "an only scaled input localises better than a noised one",
-    "I-AUROC falls as omega rises", "at high levels noise changes good images more (hallucination)",
+    "PRO falls as omega rises", "at high levels noise changes good images more (hallucination)",
     "anomalous test images lie in higher bins than good ones", "the dynamic step beats fixed steps in P-AUROC",
-    "the dynamic step beats fixed steps in I-AUROC", "domain adaptation helps a scaled input",
-    "downscaling helps more than domain adaptation", "both together are best",
+    "the dynamic step beats fixed steps in I-AUROC", "domain adaptation helps a scaled input in PRO",
+    "downscaling helps more than domain adaptation in PRO", "guidance helps localisation",
     "anomalies are localised regardless of their scale", "better localisation than each baseline",
 )
 
@@ -223,7 +223,9 @@ def gallery(up: str) -> str:
 
 def ledger(up: str, headlines: tuple[str, ...] = ()) -> str:
     """The claims: a row each, a column per profile that has measured any; `headlines`: only these."""
-    frames = {profile: frame.set_index("claim") for profile, frame in measured_profiles("claims").items()}
+    frames = {profile: frame.set_index("claim") for profile, frame in ledgers().items()}
+    if not frames:
+        return "No profile has been measured under this rule yet."
     chosen = headlines or tuple(dict.fromkeys(claim for frame in frames.values() for claim in frame.index))
     rows = []
     for claim in chosen:
@@ -232,29 +234,51 @@ def ledger(up: str, headlines: tuple[str, ...] = ()) -> str:
             continue
         says = "" if pd.isna(about["reported"]) else about["reported"]
         cells = [_verdict(frame.loc[claim]) if claim in frame.index else "not tested" for frame in frames.values()]
-        rows.append([f"{claim} ({about['where']})", says, about["quantity"], *cells])
-    return markdown_table(["claim", "the paper", "measured in", *(f"`{profile}`" for profile in frames)], rows)
+        margin = [] if headlines else [f"{about['margin']:g} ({_reason(about)})"]
+        rows.append([f"{claim} ({about['where']})", says, about["quantity"], *margin, *cells])
+    header = ["claim", "the paper", "measured in", *([] if headlines else ["margin"])]
+    return markdown_table([*header, *(f"`{profile}`" for profile in frames)], rows)
+
+
+def ledgers() -> dict[str, pd.DataFrame]:
+    """The profiles' ledgers; one whose verdicts come from an older rule, without intervals, is left out."""
+    return {profile: frame for profile, frame in measured_profiles("claims").items() if "margin_reason" in frame}
+
+
+def _reason(row: pd.Series) -> str:
+    return str(row["margin_reason"]).removeprefix(f"{row['margin']:g}: ")
 
 
 def _verdict(row: pd.Series) -> str:
+    """ "**holds**: +2.5 [+1.0, +4.1]"; with the chance of seeing the paper's effect where nothing was decided."""
     verdict = f"**{row['verdict']}**" if row["verdict"] in ("reproduced", "holds") else row["verdict"]
     if row["verdict"] == "not tested":
         return verdict
-    return f"{verdict}: {mean_and_spread(row['measured'], row['spread'], 2, '+')}"
+    effect, low, high = (mean_and_spread(row[name], None, 2, "+") for name in ("effect", "low", "high"))
+    seen = f"; power {100 * row['power']:.0f} %" if row["verdict"] == "inconclusive" and pd.notna(row["power"]) else ""
+    return f"{verdict}: {effect} [{low}, {high}]{seen}"
 
 
 def rule(up: str) -> str:
-    """The rule of the verdicts, as d3ad/study/claims.py states it."""
-    return "> " + "\n> ".join(claims.__doc__.strip().partition("\n\n")[2].splitlines())
+    """The rule of the verdicts, as d3ad/study/verdicts.py states it."""
+    return "> " + "\n> ".join(verdicts.__doc__.strip().partition("\n\n")[2].splitlines())
 
 
 def counts(up: str) -> str:
     """How many claims got which verdict, a row per profile."""
-    frames = measured_profiles("claims")
-    verdicts = list(dict.fromkeys(verdict for frame in frames.values() for verdict in frame["verdict"]))
-    rows = [[f"`{profile}`", *((frame["verdict"] == verdict).sum() for verdict in verdicts)]
-            for profile, frame in frames.items()]
-    return markdown_table(["", *verdicts], rows)
+    rows = [[f"`{profile}`", *((frame["verdict"] == word).sum() for word in verdicts.VERDICTS)]
+            for profile, frame in ledgers().items()]
+    return markdown_table(["", *verdicts.VERDICTS], rows)
+
+
+def memory(up: str) -> str:
+    """What the random split of the magnetic tiles adds to the split by tile."""
+    frame = table("mtd", "memory")
+    if frame is None:
+        return "Not measured."
+    rows = [[METRICS[row.metric], f"{row.measured_random:.1f}", f"{row.measured_by_tile:.1f}",
+             f"{row.effect:+.1f} [{row.low:+.1f}, {row.high:+.1f}]", row.units] for row in frame.itertuples()]
+    return markdown_table(["", "random split", "by tile", "memory, in points", "units"], rows)
 
 
 def baseline_files(up: str) -> str:
@@ -379,6 +403,7 @@ def presets(up: str) -> str:
 BLOCKS: dict[str, Callable[[str], str]] = {
     "profiles": profiles, "results": results, "state": state, "gallery": gallery,
     "headlines": partial(ledger, headlines=HEADLINES), "ledger": ledger, "rule": rule, "counts": counts,
+    "memory": memory,
     "baseline-files": baseline_files, "baselines": baselines,
     "text-against-code": text_against_code, "own-part": own_part, "speed": speed, "presets": presets,
 }

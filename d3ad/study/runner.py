@@ -7,7 +7,9 @@
 `run_all.sh` is this, after the environment is set up.
 """
 import argparse
+import contextlib
 import copy
+import hashlib
 import importlib.util
 import json
 import logging
@@ -15,17 +17,20 @@ import os
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import nbformat
 import papermill
-from ipykernel.kernelspec import get_kernel_dict
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
+import psutil
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from d3ad.infra.files import ROOT, Busy, alone, explain, read_json, tidy, write_whole
+from d3ad.study.kernels import Nursery, ThisInterpreter
+from d3ad.study.progress import CACHED_MINUTES, FirstFigure, Forecast, Progress, elapsed
 from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of, study_profiles
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -42,14 +47,6 @@ class NotebookError(Exception):
     """A notebook that did not run to its end; its text says where and why."""
 
 
-class ThisInterpreter(AsyncKernelManager):
-    """Starts the running interpreter as the kernel, whichever "python3" is registered on this machine."""
-
-    @property
-    def kernel_spec(self):
-        return KernelSpec(**get_kernel_dict(["--log-level=50"]))  # its log holds nothing for a reader
-
-
 def check_parameters(source: Path, parameters: dict) -> None:
     """Raise UsageError where the notebook lacks one of the parameters; papermill would only warn."""
     missing = sorted(set(parameters) - set(papermill.inspect_notebook(str(source))))
@@ -57,7 +54,8 @@ def check_parameters(source: Path, parameters: dict) -> None:
         raise UsageError(f"{source.name}: its cell tagged 'parameters' has no {', '.join(missing)}")
 
 
-def execute(source: Path, target: Path, parameters: dict, stderr=None) -> nbformat.NotebookNode:
+def execute(source: Path, target: Path, parameters: dict, stderr=None, kernels=ThisInterpreter
+            ) -> nbformat.NotebookNode:
     """Run one notebook with this interpreter and write the executed copy to `target`.
 
     While it runs, and where it fails, the copy is `<name>.unfinished.ipynb` beside `target`.
@@ -69,11 +67,13 @@ def execute(source: Path, target: Path, parameters: dict, stderr=None) -> nbform
     try:
         notebook = papermill.execute_notebook(
             str(source), str(unfinished), parameters, cwd=str(source.parent), kernel_name="python3",
-            kernel_manager_class=ThisInterpreter, progress_bar=False, stderr_file=stderr)
+            kernel_manager_class=kernels, progress_bar=False, stderr_file=stderr, start_timeout=600)
     except PapermillExecutionError as error:
         reason = " ".join(f"cell [{error.exec_count}]: {error.ename}: {error.evalue}".split())
     except DeadKernelError:
         reason = "its process died (is the memory full?)"
+    except RuntimeError as error:  # of a process that didn't start
+        reason = str(error)
     else:
         unfinished.replace(target)
         return notebook
@@ -237,35 +237,17 @@ def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
     return chosen
 
 
+def say_costs(options: argparse.Namespace) -> None:
+    """Print what a profile with the paper's networks will cost; nothing for one whose networks are small."""
+    if settings_of(options.profile)[0].autoencoder == "kl":
+        from d3ad.study import costs  # only there: its imports take seconds
+        from d3ad.study.workspace import open_workspace
+        print(costs.of_workspace(open_workspace(**parameters(options))), flush=True)
+
+
 def parameters(options: argparse.Namespace) -> dict:
     """What the notebooks are told; an empty string means: not given, take the usual place."""
     return {name: str(vars(options)[name] or "") for name in ("profile", "data_root", "out")}
-
-
-class Progress:
-    """Passes the notebooks' progress bars on: to a terminal as they move, to a log as finished lines only."""
-
-    def __init__(self, stream):
-        self.stream, self.used, self.line = stream, False, ""
-
-    def write(self, text: str) -> None:
-        """Take a piece of a notebook's stderr."""
-        if not self.used:
-            text, self.used = "\n" + text, True  # below the line that names the notebook
-        if not self.stream.isatty():
-            *finished, self.line = (self.line + text).split("\n")
-            text = "".join(line.rpartition("\r")[2] + "\n" for line in finished)
-        self.stream.write(text)
-
-    def flush(self) -> None:
-        """Show what was taken."""
-        self.stream.flush()
-
-
-def elapsed(started: float) -> str:
-    """The time since `started` (of time.monotonic), in seconds or minutes."""
-    seconds = time.monotonic() - started
-    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
 
 
 def run(options: argparse.Namespace, notebooks: list[Path]) -> None:
@@ -293,16 +275,91 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
     if options.update_notebooks:
         os.environ["TQDM_DISABLE"] = "1"
     print(f"profile {options.results}; the executed notebooks go to {os.path.relpath(copies)}")
-    for number, source in enumerate(notebooks, start=1):
-        line, began = f"[{number}/{len(notebooks)}] {source.stem} ...", time.monotonic()
-        executed = run_one(source, copies / source.name, parameters(options), line)
-        keep_minutes(results / "minutes.json", options.settings, source.stem, (time.monotonic() - began) / 60)
-        if options.update_notebooks:
-            write_clean(executed, source)
+    first = FirstFigure(figures, since, started)
+    first.start()
+    done = Done(cache / "notebooks.json", options.settings)
+    forecast = Forecast(expected_minutes(options, notebooks, done))
+    numbers = {source: number for number, source in enumerate(notebooks, start=1)}
+
+    def run_this(source: Path, together: bool, kernels: type) -> nbformat.NotebookNode:
+        line = f"[{numbers[source]}/{len(notebooks)}] {source.stem}"
+        return run_one(source, copies / source.name, parameters(options), line, forecast, kernels, together)
+
+    with Nursery() as nursery:
+        for known, group in groupby(notebooks, done.knows):
+            run_next = partial(run_this, together=known, kernels=nursery.manager)
+            # one after the other where they compute, with all cores; two at a time where they only read the cache
+            for source, executed, seconds in (two_at_a_time if known else one_by_one)(run_next, list(group)):
+                keep_minutes(results / "minutes.json", options.settings, source.stem, seconds / 60)
+                done.note(source)
+                if options.update_notebooks:
+                    write_clean(executed, source)
+    first.over.set()
     files = [path for folder in (figures, results) for path in sorted(folder.rglob("*")) if path.is_file()]
     written = [path for path in files if path.stat().st_mtime >= since]
     print(f"figures and tables written: {len(written)}", *map(os.path.relpath, written), sep="\n  ")
     print(f"total: {elapsed(started)}")
+
+
+class Done:
+    """Which notebooks ran to their end with these settings, as a file of the cache says: they will only read it.
+
+    A notebook that computes all the same, since somebody removed a part of the cache, does no harm beside another.
+    """
+
+    def __init__(self, file: Path, settings: str):
+        self.file, self.settings = file, settings
+
+    def key(self, source: Path) -> str:
+        """Of the notebook's cells and the settings."""
+        cells = [cell.source for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
+        return hashlib.sha256("\0".join([self.settings, *cells]).encode()).hexdigest()[:12]
+
+    def kept(self) -> dict[str, str]:
+        """The keys of the notebooks that ran."""
+        return read_json(self.file) if self.file.exists() else {}
+
+    def knows(self, source: Path) -> bool:
+        """Whether this notebook ran as it is now."""
+        return self.kept().get(source.stem) == self.key(source)
+
+    def note(self, source: Path) -> None:
+        """This notebook has run to its end."""
+        write_whole(self.file, json.dumps(self.kept() | {source.stem: self.key(source)}, indent=1))
+
+
+def expected_minutes(options: argparse.Namespace, notebooks: list[Path], done: Done) -> dict[str, float | None]:
+    """Each notebook's minutes: those of an earlier run, or the committed ones, where the settings are the same."""
+    known: dict[str, float] = {}
+    for home in {ROOT, options.out or ROOT}:
+        file = home / "results" / options.results / "minutes.json"
+        kept = read_json(file) if file.exists() else {}
+        known |= kept["minutes"] if kept.get("settings") == options.settings else {}
+    return {source.stem: CACHED_MINUTES if done.knows(source) else known.get(source.stem) for source in notebooks}
+
+
+def one_by_one(run_next, notebooks: list[Path]):
+    """(notebook, its executed copy, seconds) of each in turn."""
+    for source in notebooks:
+        began = time.monotonic()
+        executed = run_next(source)
+        yield source, executed, time.monotonic() - began
+
+
+def two_at_a_time(run_next, notebooks: list[Path]):
+    """As `one_by_one`, in the order in which they end.  Where one fails, or at Ctrl-C, the others are stopped."""
+    pool = ThreadPoolExecutor(2)
+    try:
+        for future in as_completed([pool.submit(lambda source: next(one_by_one(run_next, [source])), source)
+                                    for source in notebooks]):
+            yield future.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in psutil.Process().children(recursive=True):  # the kernels
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        raise
+    pool.shutdown()
 
 
 def keep_minutes(file: Path, settings: str, notebook: str, took: float) -> None:
@@ -313,15 +370,22 @@ def keep_minutes(file: Path, settings: str, notebook: str, took: float) -> None:
     write_whole(file, json.dumps({"minutes": minutes, "settings": settings}, indent=1, sort_keys=True) + "\n")
 
 
-def run_one(source: Path, target: Path, values: dict, line: str) -> nbformat.NotebookNode:
-    """Run one notebook under a line that names it and ends with its time."""
+def run_one(source: Path, target: Path, values: dict, line: str, forecast: Forecast, kernels: type, together: bool
+            ) -> nbformat.NotebookNode:
+    """Run one notebook under a line that names it and ends with its time.  together: another one runs beside it, so
+    the line comes at its end.
+    """
     started, progress = time.monotonic(), Progress(sys.stderr)
-    print(line, end="", flush=True)
+    if not together:
+        print(f"{line}{forecast} ...", end="", flush=True)
     try:
-        executed = execute(source, target, values, progress)
+        executed = execute(source, target, values, progress, kernels)
     except NotebookError as error:
         raise NotebookError(f"{source.stem} failed after {elapsed(started)}: {error}") from None
-    print(f"{line if progress.used else ''} {elapsed(started)}", flush=True)
+    forecast.done(source.stem, (time.monotonic() - started) / 60)
+    if together or progress.used:
+        print(f"{line} ...", end="")
+    print(f" {elapsed(started)}", flush=True)
     return executed
 
 
@@ -333,7 +397,9 @@ def main(arguments: list[str] | None = None) -> int:
             for file in options.normalise:
                 write_clean(read_notebook(file), Path(file.name))
         else:
-            run(options, check(options, ROOT / "notebooks"))
+            notebooks = check(options, ROOT / "notebooks")
+            say_costs(options)
+            run(options, notebooks)
     except (UsageError, Busy) as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return 2

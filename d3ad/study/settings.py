@@ -5,10 +5,10 @@ It is the table [study] of a profile's TOML file; the method's own settings stan
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from d3ad.config import Config, profiles, read_profile
+from d3ad.config import ADAPTATION, DIFFUSION, PREDICTION, Config, profiles, read_profile
 from d3ad.infra.files import ROOT
 from d3ad.infra.settings import MACHINE, Settings, setting
 
@@ -25,6 +25,8 @@ class Study(Settings):
     counts: tuple[int, ...] = setting((0, 0, 0), allowed=(0, 100_000))
     split: str = setting("random", allowed=("random", "by_tile"))  # magnetic tiles only
     seeds: int = setting(1, MACHINE, (1, 100))                # how many seeds the spreads are taken over
+    # looked at while settings were chosen: no claim is tested on them
+    tuning_seeds: tuple[int, ...] = setting((), MACHINE, (0, 2 ** 31 - 1))
     spread_categories: tuple[str, ...] = setting((), MACHINE)  # on these categories; empty: on all
     baselines: tuple[str, ...] = setting((), MACHINE)         # which are measured (d3ad/baselines)
     # too long for a notebook: measured by python -m d3ad.study.measure, shown where the cache has them
@@ -36,8 +38,23 @@ class Study(Settings):
     baseline_width: float = setting(1.0, MACHINE, (0.01, 1.0))  # of the channels of their own networks
     # those of `spread_categories` on which they get further seeds
     baseline_spread_categories: tuple[str, ...] = setting((), MACHINE)
+    # how many weights on the way of its training the first run keeps, to be compared on validation images
+    checkpoints: int = setting(0, MACHINE, (0, 100))
+    # what a reader has to know of every number; stands below the notebooks' header and in each figure's stamp
+    label: str = setting("", MACHINE)
+    # category -> settings of the method that differ there
+    per_category: dict = field(default_factory=dict, hash=False, metadata=dict(stage="", allowed=None))
 
     def _check_together(self) -> None:
+        free = Config.names(DIFFUSION, ADAPTATION, PREDICTION)  # what categories share is trained once for all
+        for category, changes in self.per_category.items():
+            if not isinstance(changes, dict) or not set(changes) <= set(free):
+                raise ValueError(f"per_category: {category} must be a table of settings of the diffusion, the "
+                                 f"adaptation or the prediction; got {changes!r}")
+            try:
+                Config(**changes)
+            except ValueError as error:
+                raise ValueError(f"per_category: {category}: {error}") from None
         if len(self.counts) != 3:
             raise ValueError("counts must have three numbers: training normal, test normal, test anomalous")
 
@@ -79,11 +96,16 @@ def tried_settings() -> dict:
 def settings_of(profile: str, **changes) -> tuple[Config, Study]:
     """The settings of a profile, with those of D3AD_SET and `changes`, whichever of the two each one belongs to.
 
+    A setting of the method that is changed here is changed in every category.
     Where D3AD_SET holds any, the profile is called "demo-changed", so that its results stand in folders of their own.
     Raises ValueError for an unknown profile or setting.
     """
     tried = tried_settings()
     changes = {**tried, **changes}
     for_study = {name: changes.pop(name) for name in Study.names() if name in changes}
-    config = Config.profile(profile, **changes)
-    return config.replace(name=f"{config.name}-changed") if tried else config, Study.profile(profile, **for_study)
+    config, study = Config.profile(profile, **changes), Study.profile(profile, **for_study)
+    if study.per_category:
+        left = {category: {name: value for name, value in own.items() if name not in changes}
+                for category, own in study.per_category.items()}
+        study = study.replace(per_category=left)
+    return config.replace(name=f"{config.name}-changed") if tried else config, study

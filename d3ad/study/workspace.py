@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -18,18 +19,22 @@ from torch import Tensor
 from d3ad import data, detector
 from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.config import ADAPTATION, AUTOENCODER, DATA, FEATURES, Config
-from d3ad.data import synthetic
+from d3ad.data import mtd, synthetic
 from d3ad.detector import D3AD, Networks
 from d3ad.features import FeatureExtractor
-from d3ad.images import every_nth, image_seed
+from d3ad.images import every_nth, image_seed, set_apart
+from d3ad.infra.checkpoint import read_settings
 from d3ad.infra.files import ROOT, appearing, load_tensors, read_json, save_tensors, write_whole
 from d3ad.infra.parallel import in_parallel
 from d3ad.infra.settings import MACHINE
 from d3ad.speed import presets
+from d3ad.study import resampling
 from d3ad.study.outcome import Outcome, evaluate, mean_bins
 from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of
+from d3ad.training import CHECKPOINT
 
-VERSION = 4  # raised when the model code computes something else, so that older caches are not used
+VERSION = 5  # raised when the model code computes something else, so that older caches are not used
+SAMPLING = ("omega", "guidance", "second_sampler")  # settings of prediction that the adaptation sees as well
 SYNTHETIC = {"visa": "VisA-like", "btad": "BTAD-like", "mvtec": "MVTec-like"}
 PUBLISHED = {"visa": "VisA", "btad": "BTAD", "mvtec": "MVTec AD", "mtd": "Magnetic tiles", "elpv": "ELPV"}
 
@@ -93,9 +98,26 @@ class Workspace:
         return [self.run(name, category, seed) for seed in range(self.config.seed, self.config.seed + self.study.seeds)
                 for name, category in self.targets() if not chosen or category in chosen]
 
+    def ledger_runs(self) -> list["Run"]:
+        """The runs that claims are tested on: every category under the profile's own seed, then the further seeds of
+        `seed_runs`; without the seeds that were looked at while settings were chosen.
+
+        Raises ValueError where no other is left.
+        """
+        fresh = [run for run in dict.fromkeys((*self.runs(), *self.seed_runs()))
+                 if run.config.seed not in self.study.tuning_seeds]
+        if not fresh:
+            raise ValueError(f"{self.name}: seed {self.config.seed} is one of tuning_seeds, on which no claim is "
+                             "tested; choose another seed")
+        return fresh
+
     def run(self, name: str, category: str, seed: int | None = None, split: str | None = None) -> "Run":
-        """One category under one seed."""
-        config = self.config.replace(seed=self.config.seed if seed is None else seed)
+        """One category under one seed, with the settings that the profile has for it."""
+        config = self.config.replace(seed=self.config.seed if seed is None else seed,
+                                     **self.study.per_category.get(category, {}))
+        if self.study.checkpoints and config.calibration_share and config.seed == self.config.seed \
+                and (name, category) == self.targets()[0]:
+            config = config.replace(checkpoints=self.study.checkpoints)  # for d3ad/study/checkpoints.py
         return Run(self, config, name, category, split or self.study.split)
 
 
@@ -141,6 +163,19 @@ class Run:
         return data.load(self.name, root, self.category, **options)
 
     @cached_property
+    def units(self) -> list[str]:
+        """The name of what is independent in each test image (N,): the tile, for magnetic tiles, which are there under
+        several exposures; else the image.  Drawn images are others under each seed; real ones are the same.
+        """
+        if self.name == "mtd":
+            everything = [*self.dataset.train, *self.dataset.test]
+            tile_of = {sample.image: f"tile {i}" for i, tile in enumerate(mtd.tiles(everything, [])) for sample in tile}
+            return [tile_of[sample.image] for sample in self.dataset.test]
+        drawn = f"{self.config.seed}/" if self.workspace.study.source == "synthetic" else ""
+        return [f"{self.name}/{self.category}/{drawn}{'/'.join(sample.image.parts[-3:])}"
+                for sample in self.dataset.test]
+
+    @cached_property
     def labels(self) -> Tensor:
         """(N,) 1 = anomalous."""
         return self.dataset.labels("test")
@@ -163,9 +198,14 @@ class Run:
         return self.dataset.images("test", self.config.image_size)
 
     @cached_property
-    def training_images(self) -> Tensor:
-        """Normal training images (N, 3, H, W) in [-1, 1]."""
+    def normal_images(self) -> Tensor:
+        """All that is there to learn from, (N, 3, H, W) in [-1, 1]."""
         return self.dataset.images("train", self.config.image_size)
+
+    @property
+    def training_images(self) -> Tensor:
+        """The normal images that are trained on: without those that only calibrate."""
+        return set_apart(self.normal_images, self.config.calibration_share)[0]
 
     @cached_property
     def key(self) -> str:
@@ -180,18 +220,39 @@ class Run:
         """In the cache."""
         return self.workspace.cache / f"{self.name}-{self.category}-{self.key}"
 
-    @cached_property
+    @property
     def detector(self) -> D3AD:
-        """The trained detector, from the cache where it lies there."""
-        saved = self.folder / "detector"
+        """The trained detector, from the cache where it lies there.  Only that of the run asked for last stays loaded,
+        besides those that the caller holds: twelve of the paper's size would fill a GPU.
+        """
+        self.ensure_trained()
+        return loaded(self.folder / "detector", self.config.device)
+
+    @property
+    def losses(self) -> dict[str, list[float]]:
+        """Of each training, by its name; no weights are read for it."""
+        self.ensure_trained()
+        return read_settings(self.folder / "detector")["losses"]
+
+    def ensure_trained(self) -> None:
+        """Train and save the detector where the cache lacks it; the states of its trainings are then no longer kept."""
+        saved, states = self.folder / "detector", self.folder / "training"
         if not saved.exists():
+            loaded.cache_clear()  # its memory is needed
             codec, backbone, losses = shared_parts(self)
-            fitted = D3AD(self.config).fit(self.training_images, self.folder / "training", codec, backbone)
+            fitted = D3AD(self.config).fit(self.normal_images, states, codec, backbone)
             fitted.losses = losses | fitted.losses
             fitted.save(saved)
-        loaded = presets.load(saved, self.config.device)
-        loaded.networks = Remembering(loaded.networks)
-        return loaded
+        if states.exists():
+            for file in states.glob(f"diffusion/{CHECKPOINT}-*.safetensors"):
+                self.checkpoints.mkdir(exist_ok=True)
+                file.replace(self.checkpoints / file.name)
+            shutil.rmtree(states)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where weights of the diffusion model on its way lie, of the runs that keep some."""
+        return self.folder / "checkpoints"
 
     def numbers(self, **changes) -> dict[str, float | None]:
         """The metrics of `evaluate` with settings changed, and "seconds" per image, cached.
@@ -214,6 +275,22 @@ class Run:
         """Whether `outcome` (with `maps`) or `numbers` lies in the cache."""
         return self._file(changes).with_suffix(".safetensors" if maps else ".json").exists()
 
+    def counts(self, **changes) -> resampling.Counts:
+        """What the metrics rest on, image by image, with settings changed as in `numbers`; cached."""
+        if not self.is_kept(changes, maps=False):
+            self.measure(changes, keep_maps=False)
+        tensors, about = load_tensors(self._counts_file(changes))
+        tensors.pop("distance")
+        return resampling.Counts(**{name: tensor.numpy() for name, tensor in tensors.items()}, **about)
+
+    def distances(self) -> Tensor:
+        """Algorithm 2's distance of each test image, (N,)."""
+        self.counts()
+        return load_tensors(self._counts_file({}))[0]["distance"]
+
+    def _counts_file(self, changes: dict) -> Path:
+        return self._file(changes).with_suffix(".counts.safetensors")
+
     def _file(self, changes: dict) -> Path:
         return self.folder / f"outcome-{self.config.replace(**changes).hash()}.safetensors"
 
@@ -227,17 +304,39 @@ class Run:
         numbers = (evaluate(for_tables, self.labels,
                             self.masks if self.has_masks else None) | mean_bins(variant, prediction, self.labels)
                    | {"seconds": seconds})
+        counts = resampling.count(for_tables.score, self.labels, for_tables.anomaly_map,
+                                  self.masks if self.has_masks else None)
+        tensors = {name: torch.from_numpy(values) for name, values in counts.tensors().items()}
+        save_tensors(self._counts_file(changes), tensors | {"distance": prediction.distance},
+                     dict(image_size=counts.image_size))
         file = self._file(changes)
         if keep_maps:
             Outcome(prediction, numbers).save(file)
         write_whole(file.with_suffix(".json"), json.dumps(numbers))
 
     def variant(self, **changes) -> D3AD:
-        """The detector with settings changed, its features adapted anew where that is what changes."""
+        """The detector with settings changed, its features adapted anew where that changes what they adapt to.
+
+        Eq. 10 sees reconstructions: features adapted to scaled ones would handicap every noised or guided one.
+        """
         changes = {name: value for name, value in changes.items() if getattr(self.config, name) != value}
-        if set(Config.names(ADAPTATION)) & set(changes):
-            return self.detector.readapted(self.training_images, shared_backbone(self, {}), **changes)
+        if adapts_anew(self.config, changes):
+            return self.detector.readapted(self.normal_images, shared_backbone(self, {}), **changes)
         return self.detector.variant(**changes) if changes else self.detector
+
+
+def adapts_anew(config: Config, changes: dict) -> bool:
+    """Whether a variant with these settings, which differ from the config's, has its features adapted anew."""
+    adapts = changes.get("adapt_epochs", config.adapt_epochs) > 0
+    return bool({*Config.names(ADAPTATION), *(SAMPLING if adapts else ())} & set(changes))
+
+
+@lru_cache(maxsize=1)
+def loaded(folder: Path, device: str) -> D3AD:
+    """The detector saved in a folder, whose networks remember what they saw."""
+    detector = presets.load(folder, device)
+    detector.networks = Remembering(detector.networks)
+    return detector
 
 
 class Remembering(Networks):
@@ -285,6 +384,7 @@ def shared_codec(run: Run, losses: dict) -> LatentCodec:
         with appearing(folder / "codec") as part:
             codec.model.save_pretrained(part / "autoencoder")
             write_whole(part / "losses.json", json.dumps(of_training))
+    shutil.rmtree(folder / "autoencoder", ignore_errors=True)
     losses |= read_json(folder / "codec" / "losses.json")
     codec = load_autoencoder(config.autoencoder, str(folder / "codec" / "autoencoder"))
     return codec.to(detector.pick_device(config.device)).eval().requires_grad_(False)
@@ -300,6 +400,7 @@ def shared_backbone(run: Run, losses: dict) -> FeatureExtractor:
         of_training: dict = {}
         backbone = detector.fit_backbone(_training_images(siblings), config, folder / "features", of_training)
         save_tensors(file, backbone.state_dict(), of_training)
+    shutil.rmtree(folder / "features", ignore_errors=True)
     backbone = FeatureExtractor(config.backbone, "none").to(detector.pick_device(config.device))
     tensors, of_training = load_tensors(file)
     backbone.load_state_dict(tensors)
@@ -325,7 +426,7 @@ def _fingerprints(runs: tuple[Run, ...]) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _training_images(runs: tuple[Run, ...]) -> Tensor:
     """Normal images of all runs, as many of each."""
-    images = [run.dataset.images("train", run.config.image_size) for run in runs]
+    images = [run.training_images for run in runs]
     return torch.cat([every_nth(part, min(map(len, images))) for part in images])
 
 
@@ -366,7 +467,7 @@ def _call(run: Run, function, *arguments) -> None:
 
 
 def _train(run: Run) -> None:
-    run.detector  # noqa: B018  asking for it trains it
+    run.ensure_trained()
 
 
 def check_readable(runs: list[Run]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from d3ad.infra.files import ROOT, read_json, write_whole
 
 PARTS = ("inference", "training", "metrics")
-TINY = dict(reference_images=1, rounds=1)
+TINY = dict(rounds=1)
 
 
 def measured(part: str, size: str, batch: int, file: Path) -> list[dict]:

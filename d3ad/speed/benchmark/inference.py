@@ -13,16 +13,16 @@ from d3ad.conditioning import pool_features
 from d3ad.detector import D3AD
 from d3ad.speed import presets
 from d3ad.speed.benchmark import machine
-from d3ad.speed.benchmark.networks import config_of, drawn_images, tiny_autoencoder, untrained
+from d3ad.speed.benchmark.networks import config_of, drawn_images, light_features, tiny_autoencoder, untrained
 from d3ad.speed.benchmark.reference import Reference, fused
 from d3ad.speed.timing import clock, keep_freed_memory, timed
 
 
-def inference(size: str, batch: int = 16, reference_images: int = 2, rounds: int = 2) -> list[dict]:
-    """One dict per preset or baseline: seconds per image, images per second, speed-up over the reference, memory, each
-    part's share.
+def inference(size: str, batch: int = 16, rounds: int = 3) -> list[dict]:
+    """One dict per preset or baseline, all on the same batch: seconds per image, images per second, speed-up over the
+    reference, memory, each part's share.
 
-    size: of `networks.SIZES`.  reference_images: the reference is timed on so many of the batch.
+    size: of `networks.SIZES`.  rounds: of each; one of the reference, which takes minutes.
     """
     config = config_of(size)
     detector, images = untrained(config), drawn_images(batch, config.image_size)
@@ -32,30 +32,36 @@ def inference(size: str, batch: int = 16, reference_images: int = 2, rounds: int
                   copy_gb_per_s=round(machine.bandwidth(detector.device), 1))
 
     # before memory is kept: as PyTorch comes
-    plain = timed(lambda: Reference(detector).predict, images[:reference_images], rounds)
-    reference = Reference(detector).predict(images[:reference_images])
-    rows = [about | dict(preset="reference", batch=1) | _cost(plain, plain)]
+    found = {}
+    plain = timed(lambda: _keeping(Reference(detector).predict, found), images, 1, warm_up=1)
+    rows = [about | dict(preset="reference", precision="float32", num_steps=config.num_steps) | _cost(plain, plain)]
     keep_freed_memory()
-    compiled = size == "paper" and detector.device.type == "cuda"
     for name in tqdm(("faithful", "fast"), "presets"):
-        accelerated = presets.apply(detector, name, tiny_autoencoder())
+        compiled = name == "faithful" and size == "paper" and detector.device.type == "cuda"
+        accelerated = presets.apply(detector, name, tiny_autoencoder(), light=light_features())
         # after its calibration: each batch size compiles anew
-        accelerated.networks = presets.networks_of(accelerated, name, compiled and name == "faithful")
+        accelerated.networks = presets.networks_of(accelerated, name, compiled)
         cost = timed(lambda: accelerated.predict, images, rounds)
         dtype = str(accelerated.networks.dtype)[6:]
         row = about | dict(preset=name, precision=dtype, num_steps=accelerated.config.num_steps,
-                                 compiled=compiled and name == "faithful") | _cost(cost, plain)
-        row["parts"] = parts(accelerated, presets.apply(detector, name, accelerated.codec), images, rates[dtype])
+                           compiled=compiled) | _cost(cost, plain)
+        row["parts"] = parts(accelerated, presets.apply(detector, name) if compiled else accelerated, images,
+                             rates[dtype])
         row["megabytes_one_image"] = round(timed(lambda: untrained(config).predict, images[:1],
                                                  1)["megabytes"]) if name == "faithful" else None
         if name == "faithful":
-            row["largest_difference"] = difference(accelerated, images, reference)
+            row["largest_difference"] = difference(accelerated, images, found)
         rows.append(row)
     for name, build in BASELINES.items() if config.image_size >= 256 else ():  # EfficientAD can't take less
         with contextlib.suppress(ImportError):
             rows.append(about | dict(preset=name) | _cost(timed(lambda: build(config.image_size), images, rounds),
                                                           plain))
     return rows
+
+
+def _keeping(predict: Callable[[Tensor], dict], kept: dict) -> Callable[[Tensor], None]:
+    """`predict` that leaves what it found in `kept`."""
+    return lambda images: kept.update(predict(images))
 
 
 def _cost(cost: dict, plain: dict) -> dict:
@@ -67,11 +73,11 @@ def _cost(cost: dict, plain: dict) -> dict:
 def difference(detector: D3AD, images: Tensor, reference: dict[str, Tensor]) -> dict[str, float]:
     """Each map's largest difference from the reference's, as a share of its largest value; T-hat must be equal.
 
-    reference: of `Reference.predict`, for the first of the images.
+    reference: of `Reference.predict`.
     """
-    prediction, count = detector.predict(images), len(reference["t_hat"])
-    assert torch.equal(prediction.t_hat[:count], reference["t_hat"])
-    measured = dict(latent=prediction.latent_map[:count], feature=prediction.feature_map[:count])
+    prediction = detector.predict(images)
+    assert torch.equal(prediction.t_hat, reference["t_hat"])
+    measured = dict(latent=prediction.latent_map, feature=prediction.feature_map)
     measured["anomaly_map"] = fused(measured["latent"], measured["feature"], detector.config)
     return {name: float((value - reference[name]).abs().max() / reference[name].abs().max())
             for name, value in measured.items()}

@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from d3ad.infra.versions import commit, version
+from d3ad.speed.nnpack import multiplied
 from d3ad.speed.presets import low_precision_pays
 from d3ad.speed.timing import clock
 
@@ -50,6 +51,10 @@ def bandwidth(device: torch.device, megabytes: int = 512) -> float:
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts the floating point operations inside the block, those of attention on a CPU too, unlike torch's own."""
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(display=False, custom_mapping={attention: lambda *shapes, **_: sdpa_flop_count(*shapes[:3])})
+    """Counts the floating point operations inside the block, with those that torch's own counter leaves out: attention
+    on a CPU, NNPACK's multiplications.
+    """
+    aten = torch.ops.aten
+    return FlopCounterMode(display=False, custom_mapping={
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop_count(*shapes[:3]),
+        aten._nnpack_spatial_convolution: multiplied})

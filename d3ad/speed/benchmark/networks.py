@@ -44,7 +44,7 @@ def untrained(config: Config, num_reference: int = 900) -> D3AD:
     blur = (0.2 + which / len(seen)).unsqueeze(1) * seen.std(0) * torch.randn(num_reference, seen.shape[1])
     detector.conditioning = detector._conditioning().fit(seen[which] + blur)
     detector.calibration = Calibration.neutral(config.t_max)
-    detector.calibration_images = drawn_images(2, config.image_size)
+    detector.calibration_images = drawn_images(config.k + (not config.include_self), config.image_size)
     return detector
 
 
@@ -76,6 +76,11 @@ def arithmetic(size: str) -> dict[str, float]:
 def tiny_autoencoder() -> LatentCodec:
     """TAESD's shape with random weights."""
     return LatentCodec(AutoencoderTiny(), "tiny").eval().requires_grad_(False)
+
+
+def light_features() -> FeatureExtractor:
+    """EfficientNet-Lite0 with random weights."""
+    return FeatureExtractor(presets.LIGHT["backbone"], "none").eval().requires_grad_(False)
 
 
 def drawn_images(count: int, size: int) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """The reference implementation, in the order of work of the authors' code: what numbers and times are held against.
 
-One image after the other; features twice, once for Algorithm 2 and once for the map; neighbours by scikit-learn; a list
-of every step's latent; the usual memory order of PyTorch.
+The whole batch at a time, but for the sampler, whose plain loop takes images of one T-hat together; features twice,
+once for Algorithm 2 and once for the map; neighbours by scikit-learn; a list of every step's latent; the usual memory
+order of PyTorch.
 """
 import copy
 import itertools
@@ -27,32 +28,36 @@ class Reference:
         self.neighbours = NearestNeighbors(n_neighbors=self.config.k,
                                            metric="manhattan").fit(self.dic.reference.numpy())
 
-    def predict(self, images: Tensor) -> dict[str, Tensor]:
-        """t_hat (N,); maps (N, H, W): latent and feature before normalisation, anomaly_map under the range of all."""
-        predictions = [self._predict_one(image.unsqueeze(0).to(self.backbone.mean.device)) for image in images]
-        joined = {key: torch.cat([one[key] for one in predictions]) for key in predictions[0]}
-        return joined | dict(anomaly_map=fused(joined["latent"], joined["feature"], self.config))
-
     @torch.no_grad()
-    def _predict_one(self, x: Tensor) -> dict[str, Tensor]:
-        config = self.config
-        vector = pool_features(self.backbone(one_brightness(x) if config.dic_normalise
-                                             else x)[config.dic_block]).cpu().numpy()
-        distance = self.neighbours.kneighbors(vector)[0].mean(1)
+    def predict(self, x: Tensor) -> dict[str, Tensor]:
+        """t_hat (N,); maps (N, H, W): latent and feature before normalisation, anomaly_map under the range of all."""
+        config, x = self.config, x.to(self.backbone.mean.device)
+        vectors = pool_features(self.backbone(one_brightness(x) if config.dic_normalise
+                                              else x)[config.dic_block]).cpu().numpy()
+        distance = self.neighbours.kneighbors(vectors)[0].mean(1)
         bins = np.digitize(distance, self.dic.edges.numpy(), right=True).clip(max=config.num_bins)
         t_hat = step_of_bin(torch.from_numpy(bins), config.num_bins, config.t_max, config.min_bin, config.round_to)
         z0, _ = self.codec.encode(x)
-        visited = diffusion.timesteps(t_hat, config.num_steps, config.spacing).flatten().tolist()
-        latents = [diffusion.perturb(z0, int(t_hat), self.abar)]
-        for t, t_next in itertools.pairwise(visited):
-            eps = self.unet(latents[-1], torch.tensor([t - 1], device=x.device)).sample
-            eps = diffusion.guided_eps(eps, latents[-1], z0, self.abar[t], config.guidance)
-            latents.append(diffusion.ddim_step(latents[-1], eps, self.abar[t], self.abar[t_next]))
-        x_hat = self.codec.decode(latents[-1])
+        z_hat = torch.empty_like(z0)
+        for level in t_hat.unique().tolist():
+            z_hat[t_hat == level] = self._sampled(z0[t_hat == level], level)
+        x_hat = self.codec.decode(z_hat)
         features, features_hat = self.backbone(x), self.backbone(x_hat)
         feature = maps.feature_map([features[j] for j in config.map_blocks],
-                                   [features_hat[j] for j in config.map_blocks], x.shape[-2:])
-        return dict(t_hat=t_hat, latent=maps.latent_map(z0, latents[-1], x.shape[-2:]).cpu(), feature=feature.cpu())
+                                   [features_hat[j] for j in config.map_blocks], x.shape[-2:]).cpu()
+        latent = maps.latent_map(z0, z_hat, x.shape[-2:]).cpu()
+        return dict(t_hat=t_hat, latent=latent, feature=feature, anomaly_map=fused(latent, feature, config))
+
+    def _sampled(self, z0: Tensor, t_hat: int) -> Tensor:
+        """Algorithm 1 for images (B, C, h, w) of one T-hat."""
+        config = self.config
+        visited = diffusion.timesteps(torch.tensor([t_hat]), config.num_steps, config.spacing).flatten().tolist()
+        latents = [diffusion.perturb(z0, t_hat, self.abar)]
+        for t, t_next in itertools.pairwise(visited):
+            eps = self.unet(latents[-1], torch.full((len(z0),), t - 1, device=z0.device)).sample
+            eps = diffusion.guided_eps(eps, latents[-1], z0, self.abar[t], config.guidance)
+            latents.append(diffusion.ddim_step(latents[-1], eps, self.abar[t], self.abar[t_next]))
+        return latents[-1]
 
 
 def fused(latent: Tensor, feature: Tensor, config: Config) -> Tensor:

@@ -1,0 +1,92 @@
+"""When to stop training: the diffusion model after equal parts of its training, compared on validation images.
+
+The authors chose a checkpoint per category, on the test set, because the UNet overfits.  Here no test image is looked
+at: validation images are normal ones that were not trained on, and the same with a synthetic defect each.
+"""
+import dataclasses
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+
+from d3ad import metrics, training
+from d3ad.detector import D3AD, Networks
+from d3ad.from_scratch import corrupt
+from d3ad.images import every_nth, set_apart
+from d3ad.infra.checkpoint import load_network
+from d3ad.infra.files import write_whole
+from d3ad.study.figures import GOOD, TRAIN, WIDTH
+from d3ad.study.workspace import Remembering, Run, Workspace, on_trained
+
+SHARE = 0.2   # of the normal images, where the profile trains on all of them
+MOST = 64     # validation images without a defect
+FILE = "checkpoints.json"
+
+
+def validated(workspace: Workspace) -> Run:
+    """The run whose checkpoints are compared: the profile's first, some of its normal images not trained on.
+
+    Where the profile trains on all, it is a run of its own, which no other table uses.
+    Raises ValueError where the profile keeps no checkpoints.
+    """
+    if not workspace.study.checkpoints:
+        raise ValueError(f"the {workspace.name} profile keeps no checkpoints: set checkpoints in its table [study]")
+    run = workspace.run(*workspace.targets()[0])
+    share = run.config.calibration_share or SHARE
+    return dataclasses.replace(run, config=run.config.replace(calibration_share=share,
+                                                              checkpoints=workspace.study.checkpoints))
+
+
+def over_training(workspace: Workspace) -> pd.DataFrame:
+    """A row per checkpoint: steps, epochs, validation_pro and validation_i_auroc, in percent.
+
+    The features are those adapted at the end of the training, at every checkpoint.
+    Raises FileNotFoundError where the cache's detector was trained before the profile kept checkpoints.
+    """
+    run = validated(workspace)
+    on_trained("checkpoints", compare, [(run,)] if not (run.folder / FILE).exists() else [])
+    return pd.DataFrame(json.loads((run.folder / FILE).read_text(encoding="utf-8")))
+
+
+def compare(run: Run) -> None:
+    """Measure each checkpoint of a trained run, and keep the rows of `over_training` in its folder."""
+    run.ensure_trained()
+    files = sorted(run.checkpoints.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{run.checkpoints}: no checkpoints; {run} was trained before the profile kept some, "
+                                "so remove its folder in the cache, or use --force")
+    training_images, held = set_apart(run.normal_images, run.config.calibration_share)
+    good = every_nth(held, MOST)
+    defective, where = corrupt(good, training.step_generator(run.config.seed, 0))
+    images, masks = torch.cat([good, defective]), torch.cat([torch.zeros_like(where), where]) > 0
+    labels = torch.arange(len(images)) >= len(good)
+    steps_of_epoch = max(len(training_images) // run.config.batch_size, 1)
+    rows, detector = [], run.detector
+    for file in files:
+        found = at(detector, file).predict(images)
+        steps = int(file.stem.rsplit("-", 1)[1])
+        rows.append(dict(dataset=run.workspace.title(run.name), category=run.category, steps=steps,
+                         epochs=steps / steps_of_epoch,
+                         validation_pro=100 * metrics.pro(found.anomaly_map, masks),
+                         validation_i_auroc=100 * metrics.image_auroc(found.score, labels)))
+    write_whole(run.folder / FILE, json.dumps(rows))
+
+
+def at(detector: D3AD, file: Path) -> D3AD:
+    """The detector with the diffusion model of a checkpoint, calibrated anew."""
+    unet = load_network(file, lambda: training.make_unet(detector.config)).to(detector.device)
+    networks = Remembering(Networks(detector.codec, unet, detector.backbone))
+    networks.seen = detector.networks.seen  # features and latents don't depend on the UNet
+    return detector.variant(networks)
+
+
+def figure(rows: pd.DataFrame):
+    """PRO and I-AUROC on validation images over the epochs of the training."""
+    fig, ax = plt.subplots(figsize=(WIDTH / 2, 2.4))
+    for column, name, colour in (("validation_pro", "PRO", TRAIN), ("validation_i_auroc", "I-AUROC", GOOD)):
+        ax.plot(rows["epochs"], rows[column], "o-", color=colour, label=name)
+    ax.set(xlabel="epochs", ylabel="percent, on validation images", title=str(rows["category"].iloc[0]))
+    ax.legend()
+    return fig

@@ -1,0 +1,290 @@
+"""What a study with the paper's networks costs: hours, disk and memory, by formula, before anything is computed.
+
+    python -m d3ad.study.costs          # writes docs/gpu.md
+
+Multiplications are counted on shapes alone, weights and tensors likewise; nothing is measured.  How large a share of
+its best rate a GPU reaches in these networks is assumed (`SHARE`), and stands beside every number.
+"""
+import json
+import shutil
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from d3ad.baselines import baseline_class
+from d3ad.config import Config
+from d3ad.data import btad, mvtec, visa
+from d3ad.infra.files import ROOT, write_whole
+from d3ad.speed.benchmark.machine import flop_counter
+from d3ad.speed.benchmark.networks import random_networks
+from d3ad.speed.presets import PRESETS
+from d3ad.study import ablations
+from d3ad.study.settings import Study, settings_of
+from d3ad.study.workspace import Workspace, adapts_anew
+from d3ad.training import num_training_steps
+
+SHARE = 0.1  # of the best rate: maps are small, and so are batches
+SAVED_EVERY = 300  # seconds, see `training.optimise`
+POOLED = 16 * 16  # places of a block that Algorithm 2 keeps
+H100 = {"bfloat16": 989e12, "float32": 495e12}  # multiplications and additions a second, NVIDIA's data sheet; TF32
+PROFILES = ("visa", "visa-authors", "btad", "mvtec")
+PUBLISHED = {"visa": visa.PUBLISHED, "btad": btad.PUBLISHED, "mvtec": mvtec.PUBLISHED}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of one detector's networks.  flop: of each part for one image.  weights: their number.  saved: bytes that one
+    latent's training step keeps for its gradients, in float32.  largest: bytes of the autoencoder's largest layer for
+    one image.  latent: numbers of an image's latent.  pooled: numbers of an image in Algorithm 2.
+    """
+
+    flop: dict[str, float]
+    weights: dict[str, int]
+    saved: float
+    largest: float
+    latent: int
+    pooled: int
+
+
+@lru_cache
+def sizes(config: Config) -> Sizes:
+    """Counted on shapes; allocates nothing and computes nothing."""
+    with torch.device("meta"):
+        codec, unet, backbone = (part.eval() for part in random_networks(config))
+        side = config.image_size // 8
+        images, t = torch.empty(1, 3, config.image_size, config.image_size), torch.zeros(1)
+        latents = torch.empty(1, config.latent_channels, side, side)
+        layers: list[int] = []
+        hooks = [layer.register_forward_hook(lambda _, given, out: layers.append(_bytes(given[0]) + _bytes(out)))
+                 for layer in codec.model.modules() if isinstance(layer, torch.nn.Conv2d)]
+        flop = {}
+        calls = dict(encode=lambda: codec.model.encoder(images), decode=lambda: codec.model.decoder(latents),
+                     eps=lambda: unet(latents, t), features=lambda: backbone(images))
+        for name, call in calls.items():
+            with flop_counter() as counter, torch.no_grad():
+                blocks = call()
+            flop[name] = float(counter.get_total_flops())
+        for hook in hooks:
+            hook.remove()
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            if not isinstance(tensor, torch.nn.Parameter):
+                kept[tensor.untyped_storage()._cdata] = _bytes(tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            outcome = unet.train()(latents, t).sample  # held, so that no storage is used twice
+    weights = {name: sum(p.numel() for p in part.parameters())
+               for name, part in (("autoencoder", codec), ("UNet", unet), ("features", backbone))}
+    return Sizes(flop, weights, float(sum(kept.values())), float(max(layers)), outcome.numel(),
+                 blocks[config.dic_block].shape[1] * POOLED)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+@dataclass
+class Costs:
+    """Of a study.  hours: on one device, by kind of work.  disk, memory: bytes at the end, and at most, by kind."""
+
+    detectors: int = 0
+    hours: dict[str, float] = field(default_factory=dict)
+    disk: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+    written: float = 0.0  # bytes of training states over the whole study
+
+    def on(self, devices: int) -> float:
+        """Hours where so many devices take the detectors in turns, each with all that is measured on it."""
+        return sum(self.hours.values()) * -(-self.detectors // devices) / max(self.detectors, 1)
+
+    def __str__(self) -> str:
+        parts = "; ".join(f"{name} {value:.1f}" for name, value in self.hours.items())
+        disk = "; ".join(f"{name} {value / 1e9:.1f}" for name, value in self.disk.items())
+        memory = "; ".join(f"{name} {value / 1e9:.1f}" for name, value in self.memory.items())
+        return (f"by formula, nothing measured: {self.detectors} detectors take {self.on(1):.0f} hours on one H100 at "
+                f"{100 * SHARE:.0f} % of its best rate, {self.on(8):.0f} on eight\n"
+                f"  hours: {parts}\n  disk: {sum(self.disk.values()) / 1e9:.0f} GB ({disk})\n"
+                f"  memory, GB: {memory}")
+
+
+def costs(config: Config, study: Study, counts: dict[str, tuple[int, int]], rate: dict[str, float] = H100) -> Costs:
+    """Of a profile on categories with so many training and test images each.
+
+    rate: operations a second of the device, in "bfloat16" and in "float32"; `SHARE` of it is reached.
+    """
+    total, chosen = Costs(), study.spread_categories
+    for category, (num_train, num_test) in counts.items():
+        own = config.replace(**study.per_category.get(category, {}))
+        for seed in range(study.seeds if not chosen or category in chosen else 1):
+            variants = _variants(own, further=seed > 0)
+            for part, flop in _flop(own, study, num_train, num_test, variants).items():
+                precise = "float32" if part != "training" else own.train_precision
+                total.hours[part] = total.hours.get(part, 0.0) + flop / (SHARE * rate[precise]) / 3600
+            total.detectors += 1
+            for part, size in _disk(own, study, num_train, num_test, len(variants)).items():
+                total.disk[part] = total.disk.get(part, 0.0) + size
+    largest = max(num_train for num_train, _ in counts.values())
+    unet, of = sizes(config).weights["UNet"], sizes(config)
+    seconds = 3600 * total.hours["training"] / total.detectors
+    total.written = total.detectors * (1 + seconds // SAVED_EVERY) * 12 * unet
+    half = 0.5 if config.train_precision == "bfloat16" else 1.0  # what is multiplied is kept in it
+    all_weights = 4 * sum(of.weights.values())
+    total.memory = {
+        "training": all_weights + 12 * unet + half * of.saved * -(-config.batch_size // config.accumulate),
+        "prediction": all_weights + 3 * of.largest * config.predict_batch,
+        "images and Algorithm 2, of the host": 4.0 * largest * (3 * config.image_size ** 2 + of.pooled)}
+    return total
+
+
+def _variants(config: Config, further: bool) -> list[dict]:
+    """The different settings that the notebooks measure on one detector; fewer for further seeds."""
+    omegas = ablations.OMEGAS[::2] if further else ablations.OMEGAS
+    wanted = [*ablations.seeded(config).values(), *(dict(omega=omega) for omega in omegas),
+              *(dict(guidance=eta) for eta in (0.0, 7.0))]
+    if not further:
+        wanted += [*ablations.table4(config).values(), *(switch.changes for switch in ablations.SWITCHES),
+                   *(dict(num_steps=preset.num_steps) for preset in PRESETS.values() if preset.num_steps)]
+    different = {json.dumps(config.replace(**changes).to_dict()): changes for changes in wanted}
+    return list(different.values())
+
+
+def _flop(config: Config, study: Study, num_train: int, num_test: int, variants: list[dict]) -> dict[str, float]:
+    """Operations by kind of work, of one detector and all that is measured on it."""
+    of = sizes(config).flop
+
+    def reconstructed(settings: Config) -> float:
+        return settings.num_steps * of["eps"] + of["decode"]
+
+    def adapted(settings: Config) -> float:  # two passes forward, each with one backward of twice the work
+        return num_train * (settings.adapt_epochs * (reconstructed(settings) + 6 * of["features"]) + of["features"])
+
+    steps = num_training_steps(config, num_train)
+    work = {"training": 3 * of["eps"] * steps * min(config.batch_size, num_train),
+            "adaptation": num_train * of["encode"] + adapted(config),
+            "variants": num_test * (of["encode"] + of["features"]), "baselines": 0.0}
+    for changes in variants:
+        settings = config.replace(**changes)
+        looks = num_test + min(settings.calibration_images, num_train)
+        work["variants"] += looks * (reconstructed(settings) + of["features"])
+        if adapts_anew(config, {name: value for name, value in changes.items() if getattr(config, name) != value}):
+            work["variants"] += num_train * of["encode"] + adapted(settings)
+    for name in study.baselines:
+        asked = baseline_class(name).images_asked(num_train)
+        work["baselines"] += 3 * of["eps"] * min(asked, study.baseline_images or asked)  # taken for as dear as the UNet
+    return work
+
+
+def _disk(config: Config, study: Study, num_train: int, num_test: int, num_variants: int) -> dict[str, float]:
+    """Bytes kept of one detector and all that is measured on it; at most one training state at a time comes on top."""
+    of, pixels = sizes(config), config.image_size ** 2
+    images = min(config.calibration_images, num_train)
+    return {"detectors": 4.0 * (sum(of.weights.values()) + num_train * of.pooled + 3 * images * pixels),
+            "maps": 9.0 * num_test * pixels * num_variants,  # three in 16 bits, a reconstruction in bytes
+            "baselines' maps": 5.0 * num_test * pixels * len(study.baselines)}
+
+
+def of_profile(profile: str) -> Costs:
+    """Of a profile on the whole of its published dataset."""
+    config, study = settings_of(profile)
+    counts = {category: (numbers[0], sum(numbers[1:])) for name in study.datasets
+              for category, numbers in PUBLISHED[name].items()}
+    return costs(config, study, counts)
+
+
+def of_workspace(workspace: Workspace) -> str:
+    """In words, for the images that a workspace finds; what its cache holds already is not taken off."""
+    counts = {run.category: (len(run.dataset.train), len(run.dataset.test)) for run in workspace.runs()}
+    place = next(path for path in (workspace.cache, *workspace.cache.parents) if path.exists())
+    free = shutil.disk_usage(place).free / 1e9
+    return f"{costs(workspace.config, workspace.study, counts)}\n  free on the cache's disk: {free:.0f} GB"
+
+
+def page() -> str:
+    """docs/gpu.md."""
+    lines = [f"| {name} | {found.detectors} | {found.on(1):.0f} | {found.on(8):.0f} | "
+             + " | ".join(f"{found.hours[part]:.1f}" for part in ("training", "adaptation", "variants", "baselines"))
+             + f" | {sum(found.disk.values()) / 1e9:.0f} | {found.written / 1e9:.0f} |"
+             for name, found in ((name, of_profile(name)) for name in PROFILES)]
+    config = Config.profile("visa")
+    of, memory = sizes(config), of_profile("visa").memory
+    return TEXT.format(
+        table="\n".join(lines), share=f"{100 * SHARE:.0f}", minutes=SAVED_EVERY // 60, batch=config.batch_size,
+        training=memory["training"] / 1e9, prediction=memory["prediction"] / 1e9, predicted=config.predict_batch,
+        state=12 * of.weights["UNet"] / 1e9, detector=4 * sum(of.weights.values()) / 1e9,
+        per_image=of.saved / 2e9, weights=of.weights["UNet"] / 1e6, rehearsal=_rehearsal())
+
+
+def _rehearsal() -> str:
+    """What scripts/rehearse_paper.sh measured, from docs/rehearsal.json."""
+    file = ROOT / "docs" / "rehearsal.json"
+    if not file.exists():
+        return "Not measured yet: `./scripts/rehearse_paper.sh --docs docs/rehearsal.json`, then the command above."
+    found = json.loads(file.read_text(encoding="utf-8"))
+    rows = [("one step of 30 images of 256 pixels, in 10 parts: minutes", f"{found['step_seconds'] / 60:.1f}"),
+            ("its peak memory, GB", f"{found['step_bytes'] / 1e9:.1f}"),
+            ("minutes until it was killed", f"{found['seconds_until_kill'] / 60:.1f}"),
+            ("minutes of all, both times", f"{found['seconds'] / 60:.1f}"),
+            ("peak memory of all processes, GB", f"{found['bytes'] / 1e9:.1f}"),
+            ("training state on disk, GB", f"{found['state_bytes'] / 1e9:.2f}"),
+            ("saved detector, GB", f"{found['detector_bytes'] / 1e9:.2f}"),
+            ("cache at the end, GB", f"{found['cache_bytes'] / 1e9:.2f}"),
+            *((f"notebook {name}, minutes", str(value)) for name, value in found["minutes"].items())]
+    table = "\n".join(f"| {what} | {value} |" for what, value in rows)
+    return f"On {found['cores']} cores{found.get('note', '')}:\n\n| | |\n|---|---:|\n{table}"
+
+
+TEXT = """# The paper's profiles on a GPU
+
+[Back to the README](../README.md) · [cluster](cluster.md) · [speed](speed.md)
+
+Nobody has run `visa`, `visa-authors`, `btad` and `mvtec` yet. This page says what they would cost, **by formula**, and
+what the rehearsal without a GPU measured. `python -m d3ad.study.costs` writes it; `./run_all.sh` prints the same for
+the images that it finds, before anything begins.
+
+```bash
+./run_all.sh --profile visa --data-root DIR --out OUT                                     # one GPU
+RAY_ADDRESS=auto ./run_all.sh --profile visa --data-root DIR --out OUT --workers ray       # several
+```
+
+## Hours and disk
+
+Multiplications are counted on the networks' shapes. Assumed is that an H100 reaches {share} % of its best rate (989
+TFLOP/s in bfloat16, 495 in TF32), and that an image in a baseline's training is as dear as one in the UNet's. The first
+decides all hours alike; the second, the column of the baselines. Loading, metrics and figures come on top. Eight GPUs
+take detectors in turns, each with all that is measured on it. The columns from training to baselines are hours of one.
+
+| profile | detectors | one H100, h | eight, h | training | adaptation | variants | baselines | disk, GB | written, GB |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+{table}
+
+Without the baselines (`D3AD_SET='{{"baselines": []}}'`) their column goes.
+
+## Memory
+
+- The UNet has {weights:.1f} M weights, as the authors' does: their widths, two residual blocks a level, attention with
+  eight heads at 32, 16, 8 and 4 and in the middle, 32 groups, and residual blocks that halve and double. It is built
+  from diffusers' blocks under other names, so the authors' own checkpoints can't be read into it.
+- Training on batches of {batch}: {training:.0f} GB, at most. `accumulate = 3` sees a batch in three parts and frees
+  two thirds of the {per_image:.2f} GB an image; the gradients are the same but for rounding. D3AD_SET passes it on.
+- Prediction, {predicted} images at a time: {prediction:.0f} GB. `predict_batch` changes it.
+- One detector is loaded at a time.
+- A training state has {state:.1f} GB. It is written every {minutes} minutes and at a training's end, and removed when
+  the detector ({detector:.1f} GB of weights) is saved. "Written" in the table is all of these together. One is on the
+  disk at a time, for each worker.
+
+## The rehearsal
+
+`./scripts/rehearse_paper.sh` runs every notebook in the `visa` profile without a GPU: a category drawn in VisA's
+official layout, networks of full size with random weights, batches of 30 in 10 parts, 128 pixels, a few steps. It is
+killed once and goes on. Its scores mean nothing; that it ends does.
+
+{rehearsal}
+"""
+
+
+if __name__ == "__main__":
+    write_whole(ROOT / "docs" / "gpu.md", page())

@@ -1,0 +1,240 @@
+"""What the claims are tested on: each number of a run with a thousand draws of what it might have been.
+
+A `Values` array (1 + D,) holds the estimate first and D bootstrap draws behind it (`resampling`).  Draws of different
+methods on the same images belong together, so a difference is taken draw by draw: it is paired.
+"""
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from d3ad import metrics
+from d3ad.study import ablations, comparison, resampling
+from d3ad.study.outcome import AREAS
+from d3ad.study.workspace import Run, Workspace, prepare
+
+Key = tuple[str, str, int]  # dataset, category, seed
+PERCENT = (*ablations.METRICS, "pro_small", "pro_medium", "pro_large")
+NOISED, SCALED_CHANGE, NOISED_CHANGE, BINS = "D3AD, fully noised", "change, scaled", "change, noised", "bins"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A number with its draws, in the claim's unit, and what it rests on."""
+
+    values: np.ndarray         # (1 + D,)
+    keys: tuple[Key, ...] = ()  # the runs
+    units: str = ""            # what was resampled, where it isn't the runs' images
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "Effect":
+        """The effect with its values changed."""
+        return Effect(function(self.values), self.keys, self.units)
+
+
+@dataclass
+class Evidence:
+    """Numbers with their draws: method, then run, then metric (in percent).
+
+    units: names of what is independent in each run's test images.  undertrained: baselines that got less training than
+    their papers ask for.  fixed: metric to the fixed step that was best on validation.  speed: of `comparison.speed`.
+    settings: of the profile, in words.  noun: what a unit is.
+    """
+
+    numbers: dict[str, dict[Key, dict[str, np.ndarray]]]
+    units: dict[Key, list[str]] = field(default_factory=dict)
+    undertrained: frozenset[str] = frozenset()
+    fixed: dict[str, str] = field(default_factory=dict)
+    speed: pd.DataFrame | None = None
+    settings: str = ""
+    noun: str = "image"
+    baselines: tuple[str, ...] = ()
+
+    def gain(self, better: str, worse: str, metric: str, dataset: str | None = None) -> Effect | None:
+        """How far one method is ahead of another in a metric, in points, over the runs that have both."""
+        return self.combined(lambda a, b: a - b, [(better, metric), (worse, metric)], dataset)
+
+    def combined(self, function: Callable[..., np.ndarray], names: list[tuple[str, str]],
+                 dataset: str | None = None) -> Effect | None:
+        """A function of several (method, metric) in each run, averaged; None where no run has them all.
+
+        Averaged over seeds first, then over categories, each of which counts the same.  dataset: only its runs.
+        """
+        if any(method not in self.numbers for method, _ in names):
+            return None
+        shared = [key for key in self.numbers[names[0][0]] if all(key in self.numbers[method] for method, _ in names)
+                  and dataset in (None, key[0])]
+        per_run = {key: function(*(self.numbers[method][key][metric] for method, metric in names)) for key in shared}
+        return averaged({key: values for key, values in per_run.items() if np.isfinite(values).all()})
+
+    def count(self, effect: Effect) -> str:
+        """The independent units behind an effect, in words."""
+        if effect.units:
+            return effect.units
+        names = {name for key in effect.keys for name in self.units.get(key, [])}
+        categories = len({key[:2] for key in effect.keys})
+        return f"{len(names)} {self.noun}s, {categories} categor{'y' if categories == 1 else 'ies'}"
+
+
+def averaged(per_run: dict[Key, np.ndarray]) -> Effect | None:
+    """The mean over categories of the mean over seeds; None of nothing."""
+    of_category: dict[tuple[str, str], list[np.ndarray]] = {}
+    for (dataset, category, _), values in per_run.items():
+        of_category.setdefault((dataset, category), []).append(values)
+    if not of_category:
+        return None
+    means = [resampling.over_seeds(np.stack(values), "/".join(name)) for name, values in of_category.items()]
+    return Effect(np.mean(means, 0), tuple(per_run))
+
+
+def extreme(effects: Iterable[Effect | None], which: Callable = np.min) -> Effect | None:
+    """The least (or with np.max the largest) of several effects, draw by draw; None where one is missing."""
+    effects = list(effects)
+    if not effects or any(effect is None for effect in effects):
+        return None
+    return Effect(which([effect.values for effect in effects], 0), effects[0].keys)
+
+
+def over_rounds(per_round: np.ndarray, name: str) -> Effect:
+    """The mean of numbers (R,) of rounds of timing, with draws of R - 1 of the R rounds."""
+    values = np.repeat(np.asarray(per_round, dtype=float)[:, None], 1 + resampling.DRAWS, 1)
+    return Effect(resampling.over_seeds(values, name), units=f"{len(per_round)} rounds")
+
+
+# --- from runs
+
+def key_of(run: Run) -> Key:
+    """Dataset as tables call it, category, seed."""
+    return run.workspace.title(run.name), run.category, run.config.seed
+
+
+def draws_of(counts: resampling.Counts, numbers: dict, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Each of PERCENT, and pro_200, in percent, (1 + D,): the exact number first, the draws moved to it.
+
+    The move takes out what the bins change.  The draws of pro_200 are the exact PRO's, moved.  They are drawn apart for
+    few images, of which the rarer kind counts.
+    """
+    rarer = int(np.bincount(counts.label.astype(int), minlength=2).min())
+    drawn = counts.draws(np.concatenate([np.ones((1, weights.shape[1])), weights]), AREAS)
+    found = {}
+    for name in (*PERCENT, "pro_200"):
+        values, exact = drawn["pro" if name == "pro_200" else name], numbers.get(name)
+        exact = np.nan if exact is None else exact
+        moved = np.concatenate([[exact], values[1:] + exact - values[0]])
+        found[name] = 100 * resampling.widened(moved, rarer)
+    return found
+
+
+def weighted_mean(per_image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean (1 + D,) of a number per image (N,): plain first, then under weights (D, N)."""
+    drawn = np.concatenate([[per_image.mean()], weights @ per_image / weights.sum(1)])
+    return resampling.widened(drawn, len(per_image))
+
+
+def variants(workspace: Workspace, fixed: dict[str, str]) -> dict[str, dict]:
+    """The settings that the claims compare; fixed: metric to the name of the best fixed step."""
+    config = workspace.config
+    steps = {name: changes for name, changes in ablations.table4(config).items()
+             if name in {*fixed.values(), *ablations.NAMED_STEPS}}
+    return {**ablations.BENCHMARK, **ablations.table5(config), **steps,
+            "eta = 0": dict(guidance=0.0), "eta = 7": dict(guidance=7.0)}
+
+
+def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = None) -> Evidence:
+    """The evidence of a profile; computes what the cache lacks.  names: the baselines to compare with."""
+    runs = workspace.ledger_runs()
+    fixed = ablations.better_fixed(ablations.steps_on_validation(workspace))
+    compared = variants(workspace, fixed)
+    every = {f"omega {omega}": dict(omega=omega) for omega in ablations.OMEGAS[::2]}
+    prepare(runs, [*compared.values(), *every.values()])
+    found = Evidence({}, fixed=fixed, speed=speed, settings=in_words(workspace), baselines=tuple(names),
+                     noun="tile" if "mtd" in workspace.study.datasets else "image")
+    beside = [run for run in runs if _with_baselines(run)]
+    comparison.prepare(beside, names)
+    changes = ablations.changes_of_good_images(workspace, runs)
+    for run in runs:
+        key, weights = key_of(run), resampling.unit_weights(run.units)
+        found.units[key] = run.units
+
+        def keep(method: str, values: dict[str, np.ndarray], key: Key = key) -> None:
+            found.numbers.setdefault(method, {})[key] = values
+
+        for method, settings in {**compared, **every}.items():
+            keep(method, draws_of(run.counts(**settings), run.numbers(**settings), weights))
+        for name in [name for name in names if run in beside and comparison.is_for(run, name)]:
+            said = comparison.outcome(run, name)
+            maps, masks = (said.prediction.anomaly_map, run.masks) if run.has_masks else (None, None)
+            counts = resampling.count(said.prediction.score, run.labels, maps, masks)
+            keep(name, draws_of(counts, said.metrics, weights))
+        keep(BINS, _bins(run, weights))
+        for method, how in ((SCALED_CHANGE, "scaled"), (NOISED_CHANGE, "noised")):
+            rows = changes[(changes["category"] == run.category) & (changes["seed"] == run.config.seed)
+                           & (changes["method"] == how)]
+            per_image = rows.groupby("image")["change"].mean().to_numpy()
+            good = weights[:, (run.labels == 0).numpy()][:, :len(per_image)]
+            keep(method, {"change": weighted_mean(per_image, good)})
+    if names and beside:
+        found.undertrained = undertrained(comparison.summary(beside, names))
+    return found
+
+
+def _with_baselines(run: Run) -> bool:
+    """Whether the baselines are measured on a run: on every category under the profile's seed, on those that the
+    profile names under others.
+    """
+    workspace = run.workspace
+    chosen = workspace.study.baseline_spread_categories
+    return run.config.seed == workspace.config.seed or not chosen or run.category in chosen
+
+
+def undertrained(rows: pd.DataFrame) -> frozenset[str]:
+    """The baselines of `comparison.summary` that got less training than their papers ask for."""
+    return frozenset(rows.loc[rows["training"] == comparison.SHORT, "method"])
+
+
+def _bins(run: Run, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean bins of Algorithm 2 without self-inclusion (`ablations.bins_of`), and the distance's own I-AUROC."""
+    distance = run.distances()
+    train, test = (bins.numpy().astype(float) for bins in ablations.bins_of(run, include_self=False))
+    names = [f"{run.name}/{run.category}/{run.config.seed}/train {i}" for i in range(len(train))]
+    anomalous = run.labels.numpy() == 1
+    auroc = {"i_auroc": metrics.image_auroc(distance, run.labels)}
+    return dict(train=weighted_mean(train, resampling.unit_weights(names)), test=weighted_mean(test, weights),
+                good=weighted_mean(test[~anomalous], weights[:, ~anomalous]),
+                anomalous=weighted_mean(test[anomalous], weights[:, anomalous]),
+                distance=draws_of(resampling.count(distance, run.labels), auroc, weights)["i_auroc"])
+
+
+def in_words(workspace: Workspace) -> str:
+    """What a verdict of this profile rests on besides the data: pixels, features, autoencoder."""
+    config = workspace.config
+    features, autoencoder = ("trained here" if weights == "none" else "pretrained"
+                             for weights in (config.backbone_weights, config.autoencoder_weights))
+    return (f"{config.image_size} pixels, features of {config.backbone.split('.')[0]} ({features}), "
+            f"autoencoder {config.autoencoder} ({autoencoder}), eta {config.guidance:g}")
+
+
+def memory(workspace: Workspace) -> pd.DataFrame:
+    """What a random split of the magnetic tiles adds to a split by tile: D3AD's numbers under both, and their
+    difference with a 95 % interval over tiles.  It is memory: the tiles of the test were seen in training.
+
+    Columns: metric, measured_random, measured_by_tile, effect, low, high, units.  Empty for other datasets.
+    """
+    if "mtd" not in workspace.study.datasets:
+        return pd.DataFrame()
+    fresh = [run for run in ablations.benchmark_runs(workspace)
+             if run.config.seed not in workspace.study.tuning_seeds]
+    prepare(fresh, [{}])
+    found: dict[str, dict[Key, dict]] = {}
+    for run in fresh:
+        drawn = draws_of(run.counts(), run.numbers(), resampling.unit_weights(run.units))
+        found.setdefault(run.split, {})[key_of(run)] = drawn
+    evidence = Evidence(found, {key_of(run): run.units for run in fresh}, noun="tile")
+    rows = []
+    for metric in ablations.METRICS:
+        effect = evidence.gain("random", "by_tile", metric)
+        low, high = np.quantile(effect.values[1:], (0.025, 0.975))
+        means = {split: np.mean([v[metric][0] for v in found[split].values()]) for split in ("random", "by_tile")}
+        rows.append(dict(metric=metric, measured_random=means["random"], measured_by_tile=means["by_tile"],
+                         effect=effect.values[0], low=low, high=high, units=evidence.count(effect)))
+    return pd.DataFrame(rows)

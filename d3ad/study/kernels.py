@@ -1,0 +1,142 @@
+"""The notebooks' kernels: this interpreter, and, where the system can fork, without importing all for each of them.
+
+A kernel that imports torch, diffusers and the rest takes 7 seconds of a core before its notebook begins.  So one
+process, the nursery, imports them once; each kernel is a fork of it.  In place of the kernel Jupyter starts a process
+that asks the nursery for one, passes signals on, and ends when the kernel ends, as the kernel does when that process
+ends.  When the nursery's own parent ends, all of them end.
+
+    python -m d3ad.study.kernels nursery LISTENER      # started by `Nursery`, with a socket's number
+    python -m d3ad.study.kernels SOCKET CONNECTION     # started by Jupyter
+"""
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+
+IMPORTED = ("ipykernel.ipkernel", "ipykernel.kernelapp", "d3ad.infra.backbones", "d3ad.study.ablations",
+            "d3ad.study.comparison", "d3ad.study.figures", "d3ad.study.provenance", "d3ad.study.workspace")
+QUIET = "--log-level=50"  # a kernel's log holds nothing for a reader
+
+
+class ThisInterpreter(AsyncKernelManager):
+    """Starts the running interpreter as the kernel, whichever "python3" is registered on this machine."""
+
+    @property
+    def kernel_spec(self):
+        from ipykernel.kernelspec import get_kernel_dict
+        return KernelSpec(**get_kernel_dict([QUIET]))
+
+
+def can_fork() -> bool:
+    """Whether a process that has imported torch may fork: on Linux, without a GPU's driver, which no fork survives."""
+    return sys.platform == "linux" and not Path("/dev/nvidiactl").exists() and not Path("/dev/kfd").exists()
+
+
+class Nursery:
+    """A context with kernels that have imported what the notebooks need; where it can't be, with plain ones.
+
+    `manager` is the class of kernel managers to run notebooks with.
+    """
+
+    def __enter__(self):
+        self.manager = ThisInterpreter
+        if not can_fork():
+            return self
+        self.folder = TemporaryDirectory(prefix="d3ad-")
+        place = os.path.join(self.folder.name, "kernels")
+        command = [sys.executable, "-m", __name__]
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(place)
+            listener.listen()
+            # the pipe to its stdin closes when we end; Ctrl-C is for us, not for it
+            self.process = subprocess.Popen([*command, "nursery", str(listener.fileno())], stdin=subprocess.PIPE,
+                                            pass_fds=[listener.fileno()], start_new_session=True)
+        spec = KernelSpec(argv=[*command, place, "{connection_file}"], language="python", display_name="Python 3")
+        self.manager = type("Forked", (AsyncKernelManager,), dict(kernel_spec=spec))
+        return self
+
+    def __exit__(self, *error):
+        if self.manager is not ThisInterpreter:
+            self.process.kill()
+            self.process.communicate()
+            self.folder.cleanup()
+
+
+# ---- the nursery ----
+
+
+def serve(listener: socket.socket) -> None:
+    """Import what notebooks import, then fork a kernel for each that asks; only a kernel returns from here."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended kernels leave nothing to wait for
+    os.environ["JPY_PARENT_PID"] = str(os.getpid())  # read at ipykernel's import: a kernel ends with this process
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # read at matplotlib's: a kernel's own
+    import_everything()
+    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:  # at its end, our parent has ended
+        client, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            return become_kernel(client)
+        client.close()
+    os._exit(0)
+
+
+def import_everything() -> None:
+    """What the notebooks and a kernel import, before anything of it has run."""
+    for name in IMPORTED:
+        importlib.import_module(name)
+
+
+def become_kernel(client: socket.socket) -> None:
+    """Run a kernel as `client` asks, until it ends; it ends with `client`."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    with client.makefile("r") as asked:
+        order = json.loads(asked.readline())
+    own = {name: os.environ[name] for name in ("JPY_PARENT_PID", "MPLBACKEND")}
+    os.environ.clear()
+    os.environ.update(order["environment"] | own)
+    os.chdir(order["folder"])
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    client.sendall(f"{os.getpid()}\n".encode())
+
+    def watch() -> None:
+        client.recv(1)  # nothing ever comes: the other end was closed
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    from ipykernel.kernelapp import IPKernelApp
+    IPKernelApp.launch_instance(["-f", *order["arguments"], QUIET])
+
+
+# ---- what Jupyter takes for the kernel ----
+
+
+def ask(place: str, *arguments: str) -> None:
+    """Ask the nursery for a kernel and stay until it ends."""
+    kernel = socket.socket(socket.AF_UNIX)
+    kernel.connect(place)
+    order = dict(arguments=arguments, folder=os.getcwd(), environment=dict(os.environ))
+    kernel.sendall(json.dumps(order).encode() + b"\n")
+    with kernel.makefile("r") as said:
+        number = int(said.readline())
+        for passed in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(passed, lambda which, frame: os.kill(number, which))
+        said.read()  # to its end
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "nursery":
+        serve(socket.socket(fileno=int(sys.argv[2])))
+    else:
+        ask(*sys.argv[1:])

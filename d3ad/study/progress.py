@@ -1,0 +1,83 @@
+"""What the command says while notebooks run: which one, how many are done, and about how long still."""
+import os
+import threading
+import time
+from pathlib import Path
+
+CACHED_MINUTES = 0.1  # of a notebook that only reads the cache and draws
+
+
+class Progress:
+    """Passes the notebooks' progress bars on: to a terminal as they move, to a log as finished lines only."""
+
+    def __init__(self, stream):
+        self.stream, self.used, self.line = stream, False, ""
+
+    def write(self, text: str) -> None:
+        """Take a piece of a notebook's stderr."""
+        if not self.used:
+            text, self.used = "\n" + text, True  # below the line that names the notebook
+        if not self.stream.isatty():
+            *finished, self.line = (self.line + text).split("\n")
+            text = "".join(line.rpartition("\r")[2] + "\n" for line in finished)
+        self.stream.write(text)
+
+    def flush(self) -> None:
+        """Show what was taken."""
+        self.stream.flush()
+
+
+def elapsed(started: float) -> str:
+    """The time since `started` (of time.monotonic), in seconds or minutes."""
+    return duration(time.monotonic() - started)
+
+
+def duration(seconds: float) -> str:
+    """A time in seconds, or from one minute on in minutes."""
+    return f"{seconds:.0f} s" if seconds < 59.5 else f"{seconds / 60:.1f} min"
+
+
+class Forecast:
+    """How long the notebooks of a run will take, from what they took before.
+
+    expected: minutes of each notebook; where one is missing, nothing is said.
+    """
+
+    def __init__(self, expected: dict[str, float | None]):
+        self.expected, self.took, self.started = expected, {}, time.monotonic()
+
+    def done(self, notebook: str, minutes: float) -> None:
+        """Take note of what a notebook took."""
+        self.took[notebook] = minutes
+
+    def minutes(self) -> float | None:
+        """Minutes of those that are not done, at the pace of those that are; None where not known."""
+        left = [minutes for name, minutes in self.expected.items() if name not in self.took]
+        if None in left:
+            return None
+        before = sum(self.expected[name] or 0 for name in self.took)
+        pace = sum(self.took.values()) / before if before else 1.0
+        return sum(left) * min(max(pace, 0.25), 4.0)  # a few short ones don't say more
+
+    def __str__(self) -> str:
+        minutes, count = self.minutes(), len(self.took)
+        words = [f"{count} of {len(self.expected)} done in {elapsed(self.started)}"] if count else []
+        if minutes is not None:
+            words.append(f"about {duration(60 * minutes)} still")
+        return f" ({', '.join(words)})" if words else ""
+
+
+class FirstFigure(threading.Thread):
+    """Says once when the first figure lies in `folder`, and where."""
+
+    def __init__(self, folder: Path, since: float, started: float):
+        super().__init__(daemon=True)
+        self.folder, self.since, self.started, self.over = folder, since, started, threading.Event()
+
+    def run(self) -> None:
+        """Look every second, until there is one or `over` is set."""
+        while not self.over.wait(1):
+            for file in sorted(self.folder.glob("*.png")):
+                if file.stat().st_mtime >= self.since:
+                    print(f"\nfirst figure after {elapsed(self.started)}: {os.path.relpath(file)}", flush=True)
+                    return
