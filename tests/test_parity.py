@@ -6,16 +6,20 @@ import pytest
 from d3ad.study import parity
 
 
+def write(folder, method: str, category: str, seed: int, **numbers) -> None:
+    (folder / f"{method}-{category}-{seed}-{parity.VERSION}.json").write_text(json.dumps(numbers))
+
+
 def test_cells_become_a_table_with_differences(tmp_path):
     for seed, value in enumerate((99.0, 100.0)):
-        (tmp_path / f"PaDiM-bottle-{seed}-{parity.VERSION}.json").write_text(json.dumps(dict(i_auroc=value, p_auroc=98)))
+        write(tmp_path, "PaDiM", "bottle", seed, i_auroc=value, p_auroc=98)
     frame = parity.table(tmp_path).set_index(["method", "metric", "category"])
     row = frame.loc[("PaDiM", "i_auroc", "bottle")]
     assert row["measured"] == 99.5 and row["difference"] == pytest.approx(0.1) and row["seeds"] == 2
     assert frame["measured"].notna().sum() == 2  # what was not measured stays empty
     assert parity.mean_difference(parity.table(tmp_path)).empty  # not before all categories are measured
     for category in parity.CATEGORIES:
-        (tmp_path / f"PatchCore-{category}-0-{parity.VERSION}.json").write_text(json.dumps(dict(i_auroc=96, p_auroc=97)))
+        write(tmp_path, "PatchCore", category, 0, i_auroc=96, p_auroc=97)
     mean = parity.mean_difference(parity.table(tmp_path))
     assert mean[("PatchCore", "i_auroc")] == pytest.approx((4.0 + 4.4 + 1.7 + 3.6) / 4)
 
@@ -28,4 +32,5 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
     parity.main([*command, "--categories", "bottle", "pill"])
     parity.main(command)
     assert done == ["bottle", "pill", "screw", "transistor"]
-    assert (tmp_path / "results" / "parity" / "baselines.csv").read_text().startswith("method,metric,category,published")
+    table = (tmp_path / "results" / "parity" / "baselines.csv").read_text()
+    assert table.startswith("method,metric,category,published")

@@ -88,8 +88,9 @@ class Baseline:
         """The training steps within the budget, and those that the paper asks for."""
         if self.recipe is None:
             return 0, 0
-        size, asked = min(self.recipe.batch_size, num_images), self.images_asked(num_images)
-        return math.ceil(min(asked, self.budget.images or asked) / size), math.ceil(asked / size)
+        size = min(self.recipe.batch_size, num_images)
+        asked = math.ceil(self.images_asked(num_images) / size)
+        return min(max(self.budget.images // size, 1), asked) if self.budget.images else asked, asked
 
     def width(self, channels: int, multiple: int = 8) -> int:
         """A layer's channels under the budget's width, a multiple of `multiple`."""

@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         started = time.monotonic()
         row = comparison.summary([run], [name]).iloc[0]
         numbers = " / ".join(f"{row[f'measured_{metric}']:.1f}" for metric in ("i_auroc", "p_auroc", "pro"))
-        print(f"{name} on {run.category}: {numbers}, {row['training']}, {row['images']} of {row['images_asked']} images, "
-              f"{(time.monotonic() - started) / 60:.0f} min", flush=True)
+        print(f"{name} on {run.category}: {numbers}, {row['training']}, {row['images']} of {row['images_asked']} "
+              f"images, {(time.monotonic() - started) / 60:.0f} min", flush=True)
 
 
 if __name__ == "__main__":
