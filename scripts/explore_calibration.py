@@ -1,12 +1,13 @@
-"""What the calibration rests on, and how far it is trusted: on validation data only, as in explore_settings.py.
+"""What makes a detector robust to another day: moved training images, and what the calibration rests on.
 
     python scripts/explore_calibration.py --data-root DIR --work DIR [--categories screw,pill] [--out FILE]
 
-A detector with the settings chosen is trained for each category.  Its maps are then standardised by normal images that
-were trained on, or by some that were not, with a small or a large share of the mean standard deviation added to each
-pixel's (`calibration.FLOOR`), or not at all.  Good and defective validation images are seen as they are, in another
-light (a random gain of 0.85 to 1.05), and moved by up to 3 of 128 pixels: photographs of another day differ in such
-ways from those that a detector was trained on.
+On validation data only, as in explore_settings.py.  For each category, detectors with the settings chosen are trained,
+without and with moved copies of the training images (`train_moved`).  Their maps are then standardised by normal
+images that were trained on, or by some that were not, with a small or a large share of the mean standard deviation
+added to each pixel's (`calibration.FLOOR`), or not at all.  Good and defective validation images are seen as they are,
+in another light (a random gain of 0.85 to 1.05), and moved by up to 3 of 128 pixels: photographs of another day differ
+in such ways from those that a detector was trained on.
 
 Appends rows to the CSV, skips categories that stand there, and goes on with trainings that were stopped.
 calibration.md beside the CSV is made from it at the end.
@@ -30,10 +31,16 @@ from d3ad.images import every_nth, set_apart
 from d3ad.study.readme import markdown_table
 
 SHARE = 0.2
-COLUMNS = ["category", "seen", "defects", "calibrated_on", "floor", "weight", "i_auroc", "p_auroc", "pro",
-           "distance_auroc", "minutes"]
+MOVED = (0, 8)
+COLUMNS = ["category", "train_moved", "seen", "defects", "calibrated_on", "floor", "weight", "i_auroc", "p_auroc",
+           "pro", "distance_auroc", "minutes"]
 CHOICES = [("", ""), *itertools.product(("trained on", "unseen"), (0.1, 0.5, 1.0, 2.0))]
 WEIGHTS = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0)
+
+
+def as_it_is(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """As held out."""
+    return images, masks
 
 
 def relit(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -43,7 +50,7 @@ def relit(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Te
 
 
 def moved(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Each image, with its mask, moved by up to 3 of 128 pixels; its border repeated."""
+    """Each image, with its mask, moved by up to 3 of 128 pixels, its border repeated; other moves than in training."""
     size = images.shape[-1]
     reach, parts = round(3 * size / 128), []
     for image, mask in zip(images, masks, strict=True):
@@ -54,7 +61,7 @@ def moved(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Te
     return both[:, :3], both[:, 3]
 
 
-SEEN = {"as it is": lambda images, masks, generator: (images, masks), "relit": relit, "moved": moved}
+SEEN = {"as it is": as_it_is, "relit": relit, "moved": moved}
 
 
 def raw_maps(found: D3AD, images: Tensor) -> dict[str, Tensor]:
@@ -70,15 +77,15 @@ def standardised(raw: dict[str, Tensor], levels: list[dict[str, Tensor]], kind: 
     return (raw[kind] - at_step(LEVELS, mean, raw["t_hat"])) / at_step(LEVELS, std, raw["t_hat"])
 
 
-def measure(category: str, root: Path, work: Path) -> list[dict]:
-    """All rows of one category."""
+def measure(category: str, copies: int, root: Path, work: Path) -> list[dict]:
+    """All rows of one category and number of moved copies."""
     started = time.perf_counter()
     config = Config(**tomllib.loads(RECOMMENDED) | dict(name="explored", image_size=128, device="cpu",
-                                                        calibration_share=SHARE))
+                                                        calibration_share=SHARE, train_moved=copies))
     images, held = split(category, root, config.image_size)
     folder, train = work / category, set_apart(images, SHARE)[0]
     codec = detector.fit_codec(train, config, folder / "autoencoder", {})
-    found = D3AD(config).fit(images, folder, codec)
+    found = D3AD(config).fit(images, folder / f"moved-{copies}", codec)
     at = [found.variant(dynamic=False, t_max=int(level), standardise=False) for level in LEVELS]
     normal = {"trained on": every_nth(train, 40), "unseen": every_nth(found.calibration_images, 40)}
     levels = {name: [raw_maps(fixed, few) for fixed in at] for name, few in normal.items()}
@@ -98,8 +105,9 @@ def measure(category: str, root: Path, work: Path) -> list[dict]:
                         standardised(r, levels[name], part, floor) for r in (raw, usual))
                     both.append(maps.min_max(mine, normal_ones.min(), normal_ones.max()))
                 shown.append(maps.anomaly_map(*both, weight, sigma))
-            rows.append(dict(category=category, seen=seen, defects=kind, calibrated_on=name, floor=floor, weight=weight,
-                             distance_auroc=auroc(good["distance"], bad["distance"]), **scores(*shown, masks)))
+            rows.append(dict(category=category, train_moved=copies, seen=seen, defects=kind, calibrated_on=name,
+                             floor=floor, weight=weight, distance_auroc=auroc(good["distance"], bad["distance"]),
+                             **scores(*shown, masks)))
     minutes = round((time.perf_counter() - started) / 60, 1)
     return [row | dict(minutes=minutes) for row in rows]
 
@@ -109,13 +117,16 @@ def write_tables(source: Path) -> None:
     rows = pd.read_csv(source, dtype={"floor": str, "calibrated_on": str}).fillna({"floor": "", "calibrated_on": ""})
     numbers = ["i_auroc", "p_auroc", "pro"]
     rows = rows[rows["weight"] == 0.5]
-    means = rows.groupby(["category", "seen", "calibrated_on", "floor"], sort=False)[numbers].mean().reset_index()
-    over = means.groupby(["calibrated_on", "floor"], sort=False)[numbers].mean().reset_index()
-    text = ["# What the calibration rests on", "",
+    choice = ["train_moved", "calibrated_on", "floor"]
+    means = rows.groupby(["category", "seen", *choice], sort=False)[numbers].mean().reset_index()
+    over = means.groupby(choice, sort=False)[numbers].mean().reset_index()
+    text = ["# Parts that lie elsewhere, and what the calibration rests on", "",
             "Made by `scripts/explore_calibration.py` from `calibration.csv`, on validation data only, as [the other "
             "settings](settings.md):", "held-out normal training images and synthetic defects on them. Good and "
             "defective images are seen as they are, relit (each by a gain", "of its own, 0.85 to 1.05), and moved "
             "(by up to 3 of 128 pixels), as photographs of another day might be. lambda is 0.5 throughout.", "",
+            "*Train moved*: copies of each training image, moved by up to 3 of 128 pixels, that the diffusion model "
+            "learns from too.", "Chosen: 8.", "",
             "*Calibrated on*: the normal images that give mean and standard deviation of the maps, per pixel; without, "
             "maps are not standardised.", "*Floor*: the share of the mean standard deviation that is added to each "
             f"pixel's. Chosen: unseen images, {FLOOR:g}.", "",
@@ -138,17 +149,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "calibration.csv")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for category in args.categories.split(","):
+    for category, copies in itertools.product(args.categories.split(","), MOVED):
         old = list(csv.DictReader(args.out.open(encoding="utf-8"))) if args.out.exists() else []
-        if any(row["category"] == category for row in old):
+        if any((row["category"], row["train_moved"]) == (category, str(copies)) for row in old):
             continue
-        rows = measure(category, args.data_root, args.work)
+        rows = measure(category, copies, args.data_root, args.work)
         with args.out.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             if not old:
                 writer.writeheader()
             writer.writerows(rows)
-        print(category, rows[0]["minutes"], "minutes", flush=True)
+        print(category, copies, rows[0]["minutes"], "minutes", flush=True)
     write_tables(args.out)
 
 
