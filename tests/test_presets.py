@@ -134,7 +134,14 @@ def test_the_command_writes_all_parts_and_keeps_other_machines(tmp_path, capsys)
     training_rows = json.loads((tmp_path / "training.json").read_text())
     assert len(training_rows) == 3 and all(0 < row["share_of_limit"] < 2 for row in training_rows)
     assert {row["metric"] for row in json.loads((tmp_path / "metrics.json").read_text())} == {"PRO", "P-AUROC"}
-    assert "faithful: " in capsys.readouterr().out
+    growth = json.loads((tmp_path / "growth.json").read_text())
+    assert {(row["axis"], row["number"]) for row in growth} == {
+        ("photographs", 4), ("photographs", 8), ("training images", 50), ("training images", 100), ("pixels", 64),
+        ("pixels", 128)}
+    assert all(row["seconds"] > 0 and row["megabytes"] >= 0 for row in growth)
+    assert (tmp_path / "growth.png").stat().st_size > 5_000
+    printed = capsys.readouterr().out
+    assert "faithful: " in printed and "8 photographs: " in printed
 
 
 def test_flops_are_counted_as_by_hand():

@@ -111,15 +111,17 @@ def parser() -> argparse.ArgumentParser:
     synthesize.set_defaults(run=run_synthesize)
 
     benchmark = commands.add_parser("benchmark",
-                                    help="images per second, share of the machine's limit, training, metrics; as JSON")
-    benchmark.add_argument("--only", choices=("inference", "training", "metrics"), help="one of the three")
+                                    help="images per second, share of the machine's limit, training, metrics, growth; "
+                                         "as JSON")
+    benchmark.add_argument("--only", choices=("inference", "training", "metrics", "growth"), help="one of the four")
+    benchmark.add_argument("--long", action="store_true",
+                           help="of growth: to 10,000 photographs, 50,000 training images and 1,024 pixels a side")
     benchmark.add_argument("--size", choices=("paper", "demo", "tiny"), default="paper",
                            help="of networks and images; by default %(default)s")
     benchmark.add_argument("--batch", type=int, default=16, metavar="N",
                            help="images predicted at once; by default %(default)s")
     benchmark.add_argument("--out", type=Path, default=ROOT / "results" / "benchmark",
-                           help="folder for inference.json, training.json and metrics.json; by default "
-                                "results/benchmark")
+                           help="folder for a JSON file of each, and growth.png; by default results/benchmark")
     benchmark.set_defaults(run=run_benchmark)
     return top
 
@@ -485,11 +487,21 @@ def run_synthesize(options) -> None:
 
 def run_benchmark(options) -> None:
     """Measure, print a line per row, and keep the rows of other machines and sizes that the files hold."""
+    from d3ad.app import judging
+    from d3ad.data.tree import collect
     from d3ad.speed import benchmark
+
+    def judge(detector, folder: Path) -> None:
+        judging.judge(detector, collect([folder]), folder / "out", float(detector.calibration.threshold), "",
+                      pictures="none")
+
     for part in (options.only,) if options.only else benchmark.PARTS:
         file = options.out / f"{part}.json"
-        print(benchmark.as_text(benchmark.measured(part, options.size, options.batch, file)), f"written: {file}",
-              sep="\n")
+        rows = benchmark.measured(part, options.size, options.batch, file, judge, options.long)
+        print(benchmark.as_text(rows), f"written: {file}", sep="\n")
+        if part == "growth":
+            from d3ad.study import speed_figures
+            speed_figures.growth(rows).savefig(file.with_suffix(".png"))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -390,6 +390,20 @@ def speed(up: str) -> str:
     return f"{machine}\n\n{markdown_table(header, cells)}"
 
 
+def growth(up: str) -> str:
+    """Time and memory against the number of photographs, training images and pixels, with the picture."""
+    try:
+        rows = kept("growth", "paper")
+    except FileNotFoundError:
+        return "Not measured."
+    about = rows[0]
+    cells = [[row["way"], f"{row['seconds']:.2f}", f"{1000 * row['seconds_per_image']:.1f}", f"{row['megabytes']:,}"]
+             for row in rows]
+    return (f"{about['device']}, {about['threads']} threads, the demo profile's networks:\n\n"
+            + markdown_table(["", "seconds", "milliseconds per image", "MB"], cells)
+            + f"\n\n![how time and memory grow]({up}results/benchmark/growth.png)")
+
+
 def presets(up: str) -> str:
     """What each preset costs in quality, a table per profile that has measured it."""
     parts = []
@@ -405,7 +419,7 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "headlines": partial(ledger, headlines=HEADLINES), "ledger": ledger, "rule": rule, "counts": counts,
     "memory": memory,
     "baseline-files": baseline_files, "baselines": baselines,
-    "text-against-code": text_against_code, "own-part": own_part, "speed": speed, "presets": presets,
+    "text-against-code": text_against_code, "own-part": own_part, "speed": speed, "growth": growth, "presets": presets,
 }
 
 

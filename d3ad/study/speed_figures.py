@@ -46,6 +46,25 @@ def roofline(rows: list[dict], written: dict[str, float] | None = None):
     return fig
 
 
+def growth(rows: list[dict]):
+    """Time and memory against the number of photographs, of training images and of pixels, of growth.json."""
+    fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 4.2), sharex="col", layout="constrained")
+    names = {"photographs": "photographs in a folder", "training images": "training images of Algorithm 2",
+             "pixels": "pixels a side"}
+    what = {"photographs": "seconds for all", "training images": "seconds for 16 images",
+            "pixels": "seconds for one image"}
+    for (axis, name), (upper, lower) in zip(names.items(), axes.T):
+        some = [row for row in rows if row["axis"] == axis]
+        numbers = [row["number"] for row in some]
+        upper.plot(numbers, [row["seconds"] for row in some], "o-", color=TRAIN, ms=4)
+        lower.plot(numbers, [max(row["megabytes"], 1) for row in some], "o-", color=TEST, ms=4)
+        upper.set(yscale="log", ylabel=what[axis])
+        lower.set(xscale="log", yscale="log", ylabel="MB", xlabel=name)
+        lower.set_xticks(numbers, [f"{number:,}" for number in numbers])
+        lower.set_xticks([], minor=True)
+    return fig
+
+
 def quality_and_time(points: pd.DataFrame, metric: str, title: str):
     """Quality against time per image, one point per preset or baseline.
 

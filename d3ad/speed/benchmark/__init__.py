@@ -1,21 +1,23 @@
 """How fast, and how near the machine's limit: `python -m d3ad benchmark`.
 
-Three measurements, each in one run on one machine, so that ratios mean something: `inference` (the reference
+Four measurements, each in one run on one machine, so that ratios mean something: `inference` (the reference
 implementation, the presets, two baselines), `training` (one step, and what all datasets would take), `metrics` (PRO and
-AUROC against the usual ways).  Networks have the paper's sizes and random weights, which cost what trained ones cost.
+AUROC against the usual ways), `growth` (with photographs, training images and pixels; at the demo profile's sizes).
+Networks have the paper's sizes and random weights, which cost what trained ones cost.
 """
 import json
 from pathlib import Path
 
 from d3ad.infra.files import ROOT, read_json, write_whole
 
-PARTS = ("inference", "training", "metrics")
+PARTS = ("inference", "training", "metrics", "growth")
 TINY = dict(rounds=1)
 
 
-def measured(part: str, size: str, batch: int, file: Path) -> list[dict]:
+def measured(part: str, size: str, batch: int, file: Path, judge=None, long: bool = False) -> list[dict]:
     """The rows of one part, measured now; the file keeps those of other machines and sizes and gets these.
 
+    judge, long: of `growth.measure`.
     Raises ValueError for an unknown part or size.
     """
     if part == "inference":
@@ -23,10 +25,13 @@ def measured(part: str, size: str, batch: int, file: Path) -> list[dict]:
         rows = inference(size, batch, **TINY if size == "tiny" else {})
     elif part == "training":
         from d3ad.speed.benchmark.training import measure
-        rows = measure(size, min(batch, 4), memory_batch=30 if size == "paper" else 0)
+        rows = measure(size, min(batch, 4), full_batch=30 if size == "paper" else 0)
     elif part == "metrics":
         from d3ad.speed.benchmark.metrics import measure
         rows = measure(6, 64, 6) if size == "tiny" else measure()
+    elif part == "growth":
+        from d3ad.speed.benchmark.growth import measure
+        rows = measure(size, judge, long)
     else:
         raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
     rows = [row | {"size": size} for row in rows]
