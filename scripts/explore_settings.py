@@ -419,8 +419,8 @@ def write_tables(source: Path) -> None:
              "(`dic_normalise`), or each channel of",
              "the features without its mean.", "", _distance_table(mean), "",
              "## The setting chosen, confirmed", "",
-             "Through `D3AD.fit` and `predict`, with all fields as above but for lambda and `standardise`; measured before "
-             "`train_moved` and", "`calibration_share`, which have [a page of their own](calibration.md).", "",
+             "Through `D3AD.fit` and `predict`, with all fields as above but for lambda and `standardise`; measured "
+             "before `train_moved` and", "`calibration_share`, which have [a page of their own](calibration.md).", "",
              _table(_confirmed(mean),
                     ["weight", "standardise", "i_auroc", "p_auroc", "pro", "distance_auroc", "categories"]), "",
              _table(mean[(mean.measurement == "confirm") & mean.weight.isin([0.3, 0.5, 0.7])],
