@@ -105,7 +105,7 @@ def test_mean_and_spread():
 def _benchmark(dataset: str, categories: list[str], masks: bool = True) -> pd.DataFrame:
     of_maps = dict(measured_p_auroc=95.0 if masks else None, measured_pro=80.0 if masks else None)
     return pd.DataFrame([dict(dataset=dataset, category=category, split="random", seed=seed, method=method,
-                              measured_i_auroc=90.0 + seed, images=None, images_asked=None, **of_maps)
+                              measured_i_auroc=90.0 + seed, images=None, images_asked=None, training=None, **of_maps)
                          for category in categories for seed in (0, 1, 2) for method in ("D3AD", "PaDiM")])
 
 

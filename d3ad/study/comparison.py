@@ -29,9 +29,10 @@ BUDGET = ("images", "images_asked", "training")  # seen in training; those asked
 TRAINING = FULL, SHORT, NONE_NEEDED = "full", "short", "none needed"
 UNTRAINED = ("SPADE", "PaDiM", "PatchCore", "DDAD")  # they collect features, or take D3AD's networks
 PAPERS_MAPS = "D3AD, maps not standardised"  # where a profile standardises them, which is ours and no baseline has
-# of training for a category at the demo's sizes, one core; networks on pixels at a quarter of their width
-MINUTES = {"RD4AD": 0, "DRAEM": 0, "AnoDDPM": 0, "DiffusionAD": 0, "FastFlow": 0, "CFA": 0, "RD++": 0, "SimpleNet": 0,
-           "GANomaly": 0, "SkipGANomaly": 0}
+# of training for a category at the demo's sizes, one core, networks on pixels at a quarter of their width, as
+# scripts/baseline_minutes.py measures them
+MINUTES = {"RD4AD": 3, "DRAEM": 280, "AnoDDPM": 2800, "DiffusionAD": 4500, "FastFlow": 12, "CFA": 1, "RD++": 12,
+           "SimpleNet": 4, "GANomaly": 30, "SkipGANomaly": 22}
 VERSION = 3  # raised when a baseline computes something else
 
 
@@ -172,17 +173,20 @@ def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.Data
     return marked(ablations.with_averages(frame)).astype(dict.fromkeys(BUDGET[:2], "Int64"))
 
 
+def words(frame: pd.DataFrame) -> pd.Series:
+    """The word of TRAINING for each method of `compared`; none for D3AD."""
+    single = frame[frame["category"] != "Average"].groupby("method", sort=False)["training"]
+    return single.agg(lambda column: SHORT if SHORT in set(column) else column.iloc[0])
+
+
 def marked(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of `compared` with the word of TRAINING in the averages, too: "short" where any of a method's rows is.
 
     A method that lacks a category which others have gets no average: it would be of other images.
     """
-    single = frame[frame["category"] != "Average"]
-    words = single.groupby("method")["training"].agg(lambda column: SHORT if SHORT in set(column)
-                                                     else column.iloc[0] if len(column) else None)
     average = frame["category"] == "Average"
-    frame.loc[average, "training"] = frame.loc[average, "method"].map(words)
-    counts = single.groupby("method")[["dataset", "category"]].apply(lambda rows: len(rows.drop_duplicates()))
+    frame.loc[average, "training"] = frame.loc[average, "method"].map(words(frame))
+    counts = frame[~average].groupby("method")[["dataset", "category"]].apply(lambda rows: len(rows.drop_duplicates()))
     return frame[~(average & (frame["method"].map(counts) < counts.max()))].reset_index(drop=True)
 
 

@@ -19,7 +19,7 @@ from d3ad.config import PROFILE_FOLDER, Config
 from d3ad.infra.files import ROOT
 from d3ad.speed.benchmark import kept
 from d3ad.study import paper, verdicts
-from d3ad.study.comparison import over_seeds
+from d3ad.study.comparison import over_seeds, trained_fully
 from d3ad.study.provenance import ARTIFACTS
 from d3ad.study.settings import Study, settings_hash, study_profiles
 
@@ -300,27 +300,30 @@ def baselines(up: str) -> str:
         single = frame[frame["category"] != "Average"]
         means = over_seeds(frame).set_index("method")
         shown = {metric: title for metric, title in METRICS.items() if means[f"measured_{metric}"].notna().any()}
-        columns = {title: _bold_best(means, metric) for metric, title in shown.items()}
+        ranked = set(trained_fully(frame)["method"])
+        columns = {title: _bold_best(means, metric, ranked) for metric, title in shown.items()}
         metric = list(shown)[-1]
         means = means.sort_values(f"measured_{metric}", ascending=False, kind="stable")
         seeds = table(profile, "benchmark_seeds")
         if single["seed"].nunique() == 1 and seeds is not None:
             names = ", ".join(dict.fromkeys(seeds.loc[seeds["category"] != "Average", "category"]))
             title = f"{shown[metric]}, {names}, {seeds_text(seeds)}"
-            columns[title] = _bold_best(over_seeds(seeds).set_index("method"), metric)
+            columns[title] = _bold_best(over_seeds(seeds).set_index("method"), metric, ranked)
         columns["training images, of those asked for"] = {method: _budget(rows)
                                                           for method, rows in single.groupby("method")}
         rows = [[method, *(column.get(method, "—") for column in columns.values())] for method in means.index]
         title = f"### `{profile}`: {', '.join(dict.fromkeys(single['dataset']))}"
         categories = single["category"].nunique()
         about = f"In percent, {seeds_text(single)}" + f", mean of {categories} categories" * (categories > 1) + "."
-        parts += [title, f"{about} {_places(means, shown)}".strip(), markdown_table(["", *columns], rows)]
+        places = _places(means[means.index.isin(ranked)], shown)
+        parts += [title, f"{about} {places}".strip(), markdown_table(["", *columns], rows)]
     return "\n\n".join(parts)
 
 
-def _bold_best(means: pd.DataFrame, metric: str) -> dict[str, str]:
+def _bold_best(means: pd.DataFrame, metric: str, ranked: set[str]) -> dict[str, str]:
+    """A mean and its spread per method; the best of `ranked` bold."""
     values, spreads = means[f"measured_{metric}"], means[f"spread_{metric}"]
-    best = values.round(1) == values.round(1).max()
+    best = values.round(1) == values[values.index.isin(ranked)].round(1).max()
     return {method: ("**{}**" if best[method] else "{}").format(mean_and_spread(values[method], spreads[method]))
             for method in means.index}
 
