@@ -70,9 +70,13 @@ class Forecast:
 class FirstFigure(threading.Thread):
     """A context in which it is said once that the first figure lies in `folder`."""
 
-    def __init__(self, folder: Path, since: float, started: float):
+    def __init__(self, folder: Path, started: float):
         super().__init__(daemon=True)
-        self.folder, self.since, self.started, self.over = folder, since, started, threading.Event()
+        self.folder, self.started, self.over, self.before = folder, started, threading.Event(), self._times(folder)
+
+    @staticmethod
+    def _times(folder: Path) -> dict[Path, int]:
+        return {file: file.stat().st_mtime_ns for file in sorted(folder.glob("*.png"))}
 
     def __enter__(self):
         self.start()
@@ -83,7 +87,7 @@ class FirstFigure(threading.Thread):
     def run(self) -> None:
         """Look every second, until there is one or the context is left."""
         while not self.over.wait(1):
-            for file in sorted(self.folder.glob("*.png")):
-                if file.stat().st_mtime >= self.since:
+            for file, time_written in self._times(self.folder).items():
+                if time_written != self.before.get(file):
                     print(f"\nfirst figure after {elapsed(self.started)}: {os.path.relpath(file)}", flush=True)
                     return

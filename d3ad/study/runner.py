@@ -296,7 +296,7 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
         line = f"[{numbers[source]}/{len(notebooks)}] {source.stem}"
         return run_one(source, copies / source.name, parameters(options), line, forecast, kernels, together)
 
-    with FirstFigure(figures, since, started), Nursery() as nursery:
+    with FirstFigure(figures, started), Nursery() as nursery:
         for known, group in groupby(notebooks, done.knows):
             run_next = partial(run_this, together=known, kernels=nursery.manager)
             # one after the other where they compute, with all cores; two at a time where they only read the cache
