@@ -67,7 +67,7 @@ def table(folder: Path) -> pd.DataFrame:
                     method=method, metric=metric, category=category, published=reported, source=source, pixels=size,
                     measured=measured, seeds=len(cells),
                     difference=round(measured - reported, 2) if cells else None,
-                    reason=REASONS.get((method, metric, category), "")))
+                    reason=REASONS.get((method, metric, category), ""), profile="parity"))
     return pd.DataFrame(rows).astype({"measured": float, "difference": float})
 
 
