@@ -35,7 +35,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from d3ad import D3AD, Config, conditioning, data, detector, diffusion, from_scratch, maps, metrics
-from d3ad.calibration import at_step, level_statistics
+from d3ad.calibration import at_step, by_the_others, level_statistics
 from d3ad.data import mtd
 from d3ad.features import FeatureExtractor
 from d3ad.images import every_nth
@@ -239,7 +239,8 @@ def fused(raw: dict, levels: list[dict], own: Tensor, steps: Tensor, blocks: tup
     for pick in (lambda r: r["latent"], lambda r: r["blocks"][index].sum(0)):
         mean, std = level_statistics([pick(r) for r in levels]) if standardise else (torch.zeros(len(steps), 1, 1),
                                                                                      torch.ones(len(steps), 1, 1))
-        usual = torch.stack([(pick(r) - mean[i]) / std[i] for i, r in enumerate(levels)])[own, torch.arange(len(own))]
+        usual = (by_the_others([pick(r) for r in levels], own) if standardise else
+                 torch.stack([pick(r) for r in levels])[own, torch.arange(len(own))])
         mine = (pick(raw) - at_step(steps, mean, raw["t_hat"])) / at_step(steps, std, raw["t_hat"])
         both.append(maps.min_max(mine, usual.min(), usual.max()))
     return maps.anomaly_map(*both, weight, sigma)

@@ -46,7 +46,7 @@ def test_a_forecast_adds_up_and_speaks_of_its_larger_parts():
 
 def test_the_steps_of_a_fit_are_counted():
     assert forecast.num_steps(Config.profile("demo"), 96) == dict(autoencoder=1000, diffusion=600, features=0,
-                                                                  adaptation=12)
+                                                                  adaptation=0)
     assert forecast.num_steps(Config.profile("paper"), 96) == dict(autoencoder=0, diffusion=900, features=0,
                                                                    adaptation=3)
 

@@ -60,7 +60,7 @@ def test_checkpoints_are_compared_without_test_images(tmp_path, monkeypatch):
     last = checkpoints.at(run.detector, max(run.checkpoints.iterdir()))
     assert all(torch.equal(a, b) for a, b in zip(last.networks.unet.parameters(), run.detector.unet.parameters()))
     with pytest.raises(ValueError, match="keeps no checkpoints"):
-        checkpoints.validated(open_workspace("smoke", out=str(tmp_path), checkpoints=0))
+        checkpoints.validated(open_workspace("smoke", out=str(tmp_path), compared_checkpoints=0))
 
 
 def test_where_some_images_only_calibrate_the_first_run_itself_keeps_checkpoints(tmp_path):

@@ -31,12 +31,13 @@ def validated(workspace: Workspace) -> Run:
     Where the profile trains on all, it is a run of its own, which no other table uses.
     Raises ValueError where the profile keeps no checkpoints.
     """
-    if not workspace.study.checkpoints:
-        raise ValueError(f"the {workspace.name} profile keeps no checkpoints: set checkpoints in its table [study]")
+    if not workspace.study.compared_checkpoints:
+        raise ValueError(f"the {workspace.name} profile keeps no checkpoints: set compared_checkpoints in its table "
+                         "[study]")
     run = workspace.run(*workspace.targets()[0])
     share = run.config.calibration_share or SHARE
     return dataclasses.replace(run, config=run.config.replace(calibration_share=share,
-                                                              checkpoints=workspace.study.checkpoints))
+                                                              checkpoints=workspace.study.compared_checkpoints))
 
 
 def over_training(workspace: Workspace) -> pd.DataFrame:

@@ -39,7 +39,7 @@ class Study(Settings):
     # those of `spread_categories` on which they get further seeds
     baseline_spread_categories: tuple[str, ...] = setting((), MACHINE)
     # how many weights on the way of its training the first run keeps, to be compared on validation images
-    checkpoints: int = setting(0, MACHINE, (0, 100))
+    compared_checkpoints: int = setting(0, MACHINE, (0, 100))
     # what a reader has to know of every number; stands below the notebooks' header and in each figure's stamp
     label: str = setting("", MACHINE)
     # category -> settings of the method that differ there

@@ -115,9 +115,9 @@ class Workspace:
         """One category under one seed, with the settings that the profile has for it."""
         config = self.config.replace(seed=self.config.seed if seed is None else seed,
                                      **self.study.per_category.get(category, {}))
-        if self.study.checkpoints and config.calibration_share and config.seed == self.config.seed \
+        if self.study.compared_checkpoints and config.calibration_share and config.seed == self.config.seed \
                 and (name, category) == self.targets()[0]:
-            config = config.replace(checkpoints=self.study.checkpoints)  # for d3ad/study/checkpoints.py
+            config = config.replace(checkpoints=self.study.compared_checkpoints)  # for d3ad/study/checkpoints.py
         return Run(self, config, name, category, split or self.study.split)
 
 

@@ -12,6 +12,8 @@ from d3ad.speed.nnpack import multiplied
 from d3ad.speed.presets import low_precision_pays
 from d3ad.speed.timing import clock
 
+PATIENCE = 3.0  # seconds of one product, at most
+
 
 def describe(device: torch.device) -> dict:
     """The machine in words and numbers, without its name."""
@@ -34,13 +36,19 @@ def best_seconds(work: Callable[[], object], rounds: int = 5) -> float:
     return min(clock(work, rounds, warm_up=1))
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] = (1024, 2048, 4096)) -> float:
-    """The best rate of square matrix multiplications, in GFLOP/s: the limit of every network here."""
-    rates = []
+def matmul_rate(device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] = (256, 1024, 2048, 4096)) -> float:
+    """The best rate of square matrix multiplications, in GFLOP/s: the limit of every network here.
+
+    It stops before a size of which one product would take more than some seconds: a processor without units for a type
+    takes minutes for the largest, and is no faster there.
+    """
+    best = 0.0
     for size in sizes:
+        if best and 2 * size ** 3 / best / 1e9 > PATIENCE:
+            break
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        rates.append(2 * size ** 3 / best_seconds(lambda: a @ b) / 1e9)
-    return max(rates)
+        best = max(best, 2 * size ** 3 / best_seconds(lambda: a @ b) / 1e9)
+    return best
 
 
 def bandwidth(device: torch.device, megabytes: int = 512) -> float:
