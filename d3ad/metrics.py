@@ -147,8 +147,8 @@ def _pixels(maps, masks, fpr_limit: float, whole: bool = False) -> Pixels:
         raise ValueError(f"PRO needs maps (N, H, W); got {maps.shape}")
     scores, areas, region_areas = [], [], []
     for i in np.flatnonzero(masks.any((1, 2))):
-        for found, whole in zip(regions_of(maps[i], masks[i]), (scores, areas, region_areas)):
-            whole.append(found)
+        for found, collected in zip(regions_of(maps[i], masks[i]), (scores, areas, region_areas)):
+            collected.append(found)
     scores, areas = np.concatenate(scores), np.concatenate(areas)
     order = np.argsort(scores)
     normal = maps[~masks]
