@@ -100,7 +100,7 @@ def _describe(images) -> str:
 def check_training_images(images: Tensor, config: Config) -> None:
     """Raise ValueError where there are too few images for Algorithm 2."""
     needed = config.k + (not config.include_self)
-    count = len(images) - round(config.calibration_share * len(images))
+    count = num_trained_on(len(images), config.calibration_share)
     if count < needed:
         raise ValueError(f"{count} training images are too few for k = {config.k} neighbours: give at least "
                          f"{ceil(needed / (1 - config.calibration_share))}, or lower k")
@@ -119,12 +119,17 @@ def every_nth(images: Tensor, count: int) -> Tensor:
     return images[index]
 
 
+def num_trained_on(number: int, share: float) -> int:
+    """How many of so many normal images are trained on, where `set_apart` takes a share of them."""
+    return number - round(share * number)
+
+
 def set_apart(images: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """Normal images (N, ...) to train on, and a share of them, spread evenly over all, that calibrates instead.
 
     share: `calibration_share`.  At 0 all are trained on, and the same images calibrate.
     """
-    count = round(share * len(images))
+    count = len(images) - num_trained_on(len(images), share)
     if not count:
         return images, images
     held = torch.zeros(len(images), dtype=torch.bool)
@@ -141,9 +146,14 @@ def moved(images: Tensor, seed: int, reach: float = 3 / 128) -> Tensor:
     for image in images:
         generator = torch.Generator().manual_seed(image_seed(image, seed))
         top, left = torch.randint(0, 2 * pixels + 1, (2,), generator=generator).tolist()
-        wide = F.pad(image[None], (pixels,) * 4, mode="replicate")[0]
-        parts.append(wide[:, top:top + image.shape[1], left:left + image.shape[2]])
+        parts.append(window(image, top, left, pixels))
     return torch.stack(parts)
+
+
+def window(image: Tensor, top: int, left: int, reach: int) -> Tensor:
+    """An image (C, H, W), its border repeated `reach` pixels wide, from row `top` and column `left`, 0..2 reach, on."""
+    wide = F.pad(image[None], (reach,) * 4, mode="replicate")[0]
+    return wide[:, top:top + image.shape[1], left:left + image.shape[2]]
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ Appends rows to the CSV, skips categories that stand there, and goes on with tra
 calibration.md beside the CSV is made from it at the end.
 """
 import argparse
-import csv
 import itertools
 import time
 import tomllib
@@ -21,13 +20,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
+from csv_rows import append_rows, rows_in
 from explore_settings import CATEGORIES, LEVELS, RECOMMENDED, ROOT, auroc, scores, split, validation
 from torch import Tensor
 
 from d3ad import D3AD, Config, detector, maps
 from d3ad.calibration import FLOOR, at_step, level_statistics
-from d3ad.images import every_nth, set_apart
+from d3ad.images import every_nth, set_apart, window
 from d3ad.study.readme import markdown_table
 
 SHARE = 0.2
@@ -51,12 +50,10 @@ def relit(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Te
 
 def moved(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Each image, with its mask, moved by up to 3 of 128 pixels, its border repeated; other moves than in training."""
-    size = images.shape[-1]
-    reach, parts = round(3 * size / 128), []
+    reach, parts = round(3 * images.shape[-1] / 128), []
     for image, mask in zip(images, masks, strict=True):
         top, left = torch.randint(0, 2 * reach + 1, (2,), generator=generator).tolist()
-        both = F.pad(torch.cat([image, mask[None]])[None], (reach,) * 4, mode="replicate")[0]
-        parts.append(both[:, top:top + size, left:left + size])
+        parts.append(window(torch.cat([image, mask[None]]), top, left, reach))
     both = torch.stack(parts)
     return both[:, :3], both[:, 3]
 
@@ -150,15 +147,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     for category, copies in itertools.product(args.categories.split(","), MOVED):
-        old = list(csv.DictReader(args.out.open(encoding="utf-8"))) if args.out.exists() else []
-        if any((row["category"], row["train_moved"]) == (category, str(copies)) for row in old):
+        if any((row["category"], row["train_moved"]) == (category, str(copies)) for row in rows_in(args.out)):
             continue
         rows = measure(category, copies, args.data_root, args.work)
-        with args.out.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if not old:
-                writer.writeheader()
-            writer.writerows(rows)
+        append_rows(args.out, COLUMNS, rows)
         print(category, copies, rows[0]["minutes"], "minutes", flush=True)
     write_tables(args.out)
 

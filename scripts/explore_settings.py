@@ -21,7 +21,6 @@ Appends rows to the CSV, skips jobs that stand there, and goes on with trainings
 made from the CSV at the end.
 """
 import argparse
-import csv
 import itertools
 import time
 import tomllib
@@ -31,6 +30,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from csv_rows import append_rows, rows_in
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -492,19 +492,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "settings.csv")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     for job in filter(None, args.jobs.split(",")):
         measurement = next((m for m in ("ideal", "distance", "confirm") if job.startswith(f"{m}:")), "detector")
         job = job.removeprefix(f"{measurement}:")
-        old = list(csv.DictReader(args.out.open(encoding="utf-8"))) if args.out.exists() else []
-        if any(row["job"] == f"{measurement} {job}" for row in old):
+        if any(row["job"] == f"{measurement} {job}" for row in rows_in(args.out)):
             continue
         rows = run(job, measurement, args.data_root, args.work, args.adaptations.split(","))
-        with args.out.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if not old:
-                writer.writeheader()
-            writer.writerows(rows)
+        append_rows(args.out, COLUMNS, rows)
         print(job, measurement, rows[0]["minutes"], "minutes", flush=True)
     write_tables(args.out)
 

@@ -10,11 +10,11 @@ others it is the published split.
 Appends a row per part and rate to the CSV, skips parts that stand there, and goes on with trainings that were stopped.
 """
 import argparse
-import csv
 import time
 from pathlib import Path
 
 import torch
+from csv_rows import append_rows, rows_in
 
 from d3ad import Config, data, metrics
 from d3ad.app.part import EXAMPLE, fit_part, split_off
@@ -72,18 +72,12 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "parts" / "own_parts.csv")
     args = parser.parse_args()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     for part in args.only.split(","):
-        old = list(csv.DictReader(args.out.open(encoding="utf-8"))) if args.out.exists() else []
-        if any(row["part"] == part for row in old):
+        if any(row["part"] == part for row in rows_in(args.out)):
             continue
         rows = measure(part, args.data_root, args.work)
-        with args.out.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if not old:
-                writer.writeheader()
-            writer.writerows(rows)
+        append_rows(args.out, COLUMNS, rows)
         print(part, *(f"{row['asked_false_alarms']:g} %: {row['measured_found']} % found" for row in rows), flush=True)
 
 

@@ -18,7 +18,7 @@ from d3ad.data import Dataset, Sample, synthetic
 from d3ad.data.base import roomy
 from d3ad.detector import D3AD, Prediction, fit_backbone, fit_codec, pick_device
 from d3ad.features import FeatureExtractor
-from d3ad.images import set_apart
+from d3ad.images import num_trained_on, set_apart
 from d3ad.infra import processes
 from d3ad.infra.parallel import num_workers
 from d3ad.speed import presets
@@ -83,8 +83,7 @@ def check_number(given: int, config: Config, held_out: float, where: str) -> Non
         return min(max(round(held_out * number), 1), number - 1)
 
     def trained_on(number: int) -> int:
-        rest = number - apart(number)
-        return rest - round(config.calibration_share * rest)
+        return num_trained_on(number - apart(number), config.calibration_share)
 
     needed = config.k + (not config.include_self)
     if given >= 2 and trained_on(given) < needed:
