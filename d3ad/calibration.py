@@ -17,7 +17,7 @@ from torch import Tensor
 
 from d3ad import maps
 
-FLOOR = 1.0  # docs/settings.md
+FLOOR = 1.0  # docs/calibration.md
 
 
 @dataclass
