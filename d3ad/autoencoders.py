@@ -1,4 +1,4 @@
-"""Autoencoders E and D (Section 3): the paper's, its tiny twin, or a small one trained here (d3ad/from_scratch).
+"""Autoencoders E and D (Section 3): the paper's, its tiny twin, TAEF2, or a small one trained here (d3ad/from_scratch).
 
 All have one face: `encode(images) -> (mean, std)` of scaled latents and `decode(latents) -> images`.
 """
@@ -8,17 +8,19 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from d3ad.infra.checkpoint import check_network
+from d3ad.infra.checkpoint import check_network, load_network, weights_file
+from d3ad.infra.taef2 import TAEF2
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()
 from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin  # noqa: E402
 
 HUB = {"kl": "stabilityai/sd-vae-ft-mse", "tiny": "madebyollin/taesd"}
+FACTOR = 8  # pixels that one latent position spans, where the network's config doesn't say
 
 
 class LatentCodec(nn.Module):
-    """E and D around one of the three autoencoders, with latents scaled to a standard deviation of about 1."""
+    """E and D around one of the autoencoders, with latents scaled to a standard deviation of about 1."""
 
     def __init__(self, model: ModelMixin, kind: str):
         super().__init__()
@@ -40,8 +42,10 @@ class LatentCodec(nn.Module):
     @property
     def factor(self) -> int:
         """How many pixels one latent position spans in each direction."""
-        return 8 if self.is_small else 2 ** (len(self.model.config.get("block_out_channels")
-                                                        or self.model.config.encoder_block_out_channels) - 1)
+        if self.is_small or self.kind == "taef2":
+            return FACTOR
+        return 2 ** (len(self.model.config.get("block_out_channels") or self.model.config.encoder_block_out_channels)
+                     - 1)
 
     @property
     def channels(self) -> int:
@@ -57,6 +61,9 @@ class LatentCodec(nn.Module):
         """Images (B, 3, H, W) in [-1, 1] to mean and standard deviation of z_0, (B, C, H/8, W/8) each."""
         if self.kind == "tiny":  # has no posterior
             mean = torch.cat([self.model.encode(portion).latents for portion in self._portions(images)])
+            return self.scale * mean, torch.zeros_like(mean)
+        if self.kind == "taef2":  # nor has this, whose images lie in [0, 1]
+            mean = torch.cat([self.model.encoder((portion + 1) / 2) for portion in self._portions(images)])
             return self.scale * mean, torch.zeros_like(mean)
         if self.is_small:
             mean, log_variance = self.model.moments(images)
@@ -75,25 +82,34 @@ class LatentCodec(nn.Module):
         latents = latents / self.scale
         if self.is_small:
             return self.model.to_images(latents).clamp(-1, 1)
+        if self.kind == "taef2":
+            return torch.cat([2 * self.model.decoder(z) - 1 for z in self._portions(latents)]).clamp(-1, 1)
         return torch.cat([self.model.decode(z).sample for z in self._portions(latents)]).clamp(-1, 1)
 
 
 def load_autoencoder(kind: str, weights: str, latent_channels: int = 4) -> LatentCodec:
     """The autoencoder `kind` with weights from the hub, from a local folder, or ("none") at random, to be trained.
 
+    TAEF2's lie in a folder as published (model.safetensors), or as `D3AD.save` writes them.
+
     Raises FileNotFoundError, saying which file to put where, when the weights can't be had; ValueError for a kind that
     doesn't exist or can't be trained here, or for a folder that holds another network.
     """
     from d3ad.from_scratch import SmallAutoencoder  # only where it is asked for
-    classes = {"kl": AutoencoderKL, "tiny": AutoencoderTiny, "small": SmallAutoencoder, "smooth": SmallAutoencoder}
+    classes = {"kl": AutoencoderKL, "tiny": AutoencoderTiny, "taef2": TAEF2, "small": SmallAutoencoder,
+               "smooth": SmallAutoencoder}
     if not isinstance(kind, str) or kind not in classes:
         raise ValueError(f"autoencoder must be one of {', '.join(classes)}; got {kind!r}")
     if weights == "none":
         if classes[kind] is SmallAutoencoder:
             return LatentCodec(SmallAutoencoder(latent_channels, linear=kind == "small"), kind)
-        raise ValueError(f'autoencoder "{kind}" is not trained here: set autoencoder_weights to "{HUB[kind]}" or a '
-                         'folder, or use autoencoder = "small"')
+        hub = f'"{HUB[kind]}" or ' if kind in HUB else ""
+        raise ValueError(f'autoencoder "{kind}" is not trained here: set autoencoder_weights to {hub}a folder, or use '
+                         'autoencoder = "small"')
+    weights = str(Path(weights).expanduser()) if weights.startswith("~") else weights
     is_local = Path(weights).is_dir()
+    if kind == "taef2" and not (Path(weights) / "config.json").exists():
+        return LatentCodec(load_network(weights_file(weights), TAEF2), kind)
     try:  # safetensors only: a pickle would run what its maker likes
         if is_local:
             check_network(Path(weights), classes[kind])

@@ -40,8 +40,8 @@ class Config(Settings):
     tiny_weights: str = setting("madebyollin/taesd", MACHINE)
 
     # autoencoder E, D (Section 3)
-    # the paper's; same latents; trained here
-    autoencoder: str = setting("kl", AUTOENCODER, ("kl", "tiny", "small", "smooth"))
+    # the paper's; same latents; other latents; trained here
+    autoencoder: str = setting("kl", AUTOENCODER, ("kl", "tiny", "taef2", "small", "smooth"))
     # on the hub, a folder, or "none": trained here
     autoencoder_weights: str = setting("stabilityai/sd-vae-ft-mse", AUTOENCODER)
     autoencoder_steps: int = setting(0, AUTOENCODER, (0, 10_000_000))  # where it is trained

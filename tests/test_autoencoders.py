@@ -1,11 +1,14 @@
-"""The three autoencoders behind one face, and the errors without a network."""
+"""The autoencoders behind one face, and the errors without a network."""
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, AutoencoderTiny
+from safetensors.torch import load_file, save_file
 
 from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.features import FeatureExtractor
 from d3ad.from_scratch import SmallAutoencoder
+from d3ad.infra.taef2 import TAEF2
 
 
 @pytest.fixture(scope="module")
@@ -16,14 +19,14 @@ def codecs(tmp_path_factory):
     models = {"kl": AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4,
                                   up_block_types=("UpDecoderBlock2D",) * 4, **small),
               "tiny": AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4),
-              "small": SmallAutoencoder(width=8)}
+              "small": SmallAutoencoder(width=8), "taef2": TAEF2(latent_channels=4, width=8)}
     folder = tmp_path_factory.mktemp("weights")
     for kind, model in models.items():
         model.save_pretrained(folder / kind)
     return {kind: load_autoencoder(kind, str(folder / kind)).eval() for kind in models}
 
 
-@pytest.mark.parametrize("kind", ["kl", "tiny", "small"])
+@pytest.mark.parametrize("kind", ["kl", "tiny", "taef2", "small"])
 def test_shapes_and_factor(codecs, kind):
     codec, images = codecs[kind], torch.rand(2, 3, 64, 64) * 2 - 1
     mean, std = codec.encode(images)
@@ -49,8 +52,59 @@ def test_missing_weights_say_which_file_to_put_where(tmp_path, monkeypatch):
 
 def test_only_the_small_one_is_trained_here():
     assert isinstance(load_autoencoder("small", "none"), LatentCodec)
-    for kind in ("kl", "tiny"):
+    for kind in ("kl", "tiny", "taef2"):
         with pytest.raises(ValueError, match="not trained here"):
             load_autoencoder(kind, "none")
     with pytest.raises(ValueError, match="one of"):
         load_autoencoder("vq", "none")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A folder with TAEF2's weights as they are published: no config.json, float16; and the same tensors."""
+    torch.manual_seed(1)
+    tensors = {name: value.half() for name, value in TAEF2().state_dict().items()}
+    folder = tmp_path_factory.mktemp("taef2")
+    save_file(tensors, folder / "model.safetensors")
+    return folder, {name: value.float() for name, value in tensors.items()}
+
+
+def test_taef2_as_published_against_its_description(published):
+    folder, w = published
+
+    def block(name, x):
+        if f"{name}.pool.0.weight" in w:
+            y = F.conv2d(x, w[f"{name}.pool.0.weight"])
+            y = F.group_norm(y, 4, w[f"{name}.pool.1.weight"], w[f"{name}.pool.1.bias"]).relu()
+            x = x + F.conv2d(y, w[f"{name}.pool.3.weight"])
+        y = x
+        for i in (0, 2, 4):
+            y = F.conv2d(y.relu() if i else y, w[f"{name}.conv.{i}.weight"], w[f"{name}.conv.{i}.bias"], padding=1)
+        return (x + y).relu()
+
+    x = torch.rand(1, 3, 32, 32)
+    y = F.conv2d(x, w["encoder.0.weight"], w["encoder.0.bias"], padding=1)
+    for i in range(1, 14):
+        halved = f"encoder.{i}.weight"
+        y = F.conv2d(y, w[halved], stride=2, padding=1) if halved in w else block(f"encoder.{i}", y)
+    z = F.conv2d(y, w["encoder.14.weight"], w["encoder.14.bias"], padding=1)
+    codec = load_autoencoder("taef2", str(folder)).eval()
+    mean, std = codec.encode(2 * x - 1)
+    assert torch.allclose(mean, 4 / 3 * z, atol=1e-4) and not std.any() and codec.channels == 32
+
+    y = F.conv2d(3 * torch.tanh(z / 3), w["decoder.1.weight"], w["decoder.1.bias"], padding=1).relu()
+    for i in (3, 4, 5, 7, 8, 9, 10, 12, 13, 14, 15, 17, 18):
+        plain = f"decoder.{i}.weight"
+        y = F.conv2d(F.interpolate(y, scale_factor=2), w[plain], padding=1) if plain in w else block(f"decoder.{i}", y)
+    decoded = F.conv2d(y, w["decoder.19.weight"], w["decoder.19.bias"], padding=1)
+    assert torch.allclose(codec.decode(mean), (2 * decoded - 1).clamp(-1, 1), atol=1e-4)
+
+
+def test_other_weights_are_not_taken_for_taef2(published, tmp_path):
+    tensors = load_file(published[0] / "model.safetensors")
+    del tensors["decoder.19.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="model.safetensors: its tensors are not those"):
+        load_autoencoder("taef2", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="put model.safetensors there"):
+        load_autoencoder("taef2", str(tmp_path / "nowhere"))

@@ -12,7 +12,7 @@ from d3ad.study.settings import study_profiles
 
 ROOT = Path(__file__).resolve().parent.parent
 # pictures of datasets without a free licence
-UNCOMMITTED = tuple(f"figures/{profile}/" for profile in ("mtd", "btad", "mvtec", "mvtec-cpu", "elpv"))
+UNCOMMITTED = tuple(f"figures/{profile}/" for profile in ("mtd", "btad", "mvtec", "mvtec-cpu", "mvtec-gpu", "elpv"))
 FOLDERS = sorted((ROOT / "results").glob("*/provenance.json"))
 
 

@@ -79,6 +79,13 @@ def test_the_number_of_workers_changes_no_number_and_no_byte_of_a_model(tmp_path
     assert found[0] == found[1] and len(found[0][1]) >= 10
 
 
+def test_a_gpu_is_shared_as_far_as_its_memory_goes(monkeypatch):
+    monkeypatch.setattr(parallel.joblib, "cpu_count", lambda: 16)
+    for free, workers in ((79e9, 4), (12e9, 1), (200e9, 8)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+        assert parallel.num_workers(torch.device("cuda")) == workers
+
+
 def test_no_threshold_looks_at_a_label():
     """The threshold is a field of the calibration, which is made of training images; what sets it takes scores and a
     rate only.

@@ -18,11 +18,11 @@ import torch
 from tqdm import tqdm
 
 WORKER_MEMORY = 2e9  # bytes that a worker process needs
+GPU_MEMORY = 16e9    # of a GPU: the paper's training takes 11, its prediction 8
 
 
 def in_parallel(title: str, function, jobs: list[tuple], device: torch.device) -> None:
-    """Call function(*job) for every job: on a CPU in worker processes of one thread each, else one after the other, or
-    by Ray.
+    """Call function(*job) for every job: in worker processes, on a CPU of one thread each, or by Ray.
 
     The first of a job is a run, which can be hashed; a worker keeps what its last one has loaded, so jobs of one run
     should stand together.  device: what the jobs compute on.
@@ -98,8 +98,13 @@ def _loaded(run):
 
 
 def num_workers(device: torch.device) -> int:
-    """Processes to compute with: the cores, at most 8, as far as memory allows; one where there is a GPU."""
-    if device.type != "cpu":
-        return 1
+    """Processes to compute with: the cores, at most 8, as far as memory allows.
+
+    A large GPU is shared: one process leaves it idle while it starts kernels and computes metrics.
+    """
     fitting = int(psutil.virtual_memory().available // WORKER_MEMORY)
+    if device.type == "cuda":
+        fitting = min(fitting, int(torch.cuda.mem_get_info(device)[0] // GPU_MEMORY))
+    elif device.type != "cpu":
+        return 1
     return max(1, min(joblib.cpu_count(), 8, fitting))

@@ -33,12 +33,13 @@ DATA = {
     "mtd": "magnetic tiles, real photographs, under `--data-root`",
     "elpv": "solar cells, real photographs without masks, from `pip install elpv-dataset`",
     "mvtec-cpu": "whatever categories of MVTec AD lie under `--data-root`",
+    "mvtec-gpu": "whatever categories of MVTec AD lie under `--data-root`; for a GPU, without a hub",
     "visa": "VisA under `--data-root`; for a GPU", "btad": "BTAD under `--data-root`; for a GPU",
     "mvtec": "MVTec AD under `--data-root`; for a GPU",
     "visa-authors": "VisA with the authors' settings for each category, tuned on the test set; for a GPU",
 }
 FEATURES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18", "resnet34": "ResNet-34"}
-AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoencoder",
+AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoencoder", "taef2": "TAEF2",
                 "small": "autoencoder trained here", "smooth": "autoencoder trained here"}
 HEADLINES = (  # the claims that README.md shows; docs/claims.md has all
     "an only scaled input detects better than a noised one", "an only scaled input localises better than a noised one",
