@@ -5,14 +5,14 @@ import sys
 import pytest
 import torch
 
-from d3ad import D3AD, Config, baselines, metrics
+from d3ad import D3AD, Config, baselines, diffusion, metrics
 from d3ad.baselines import BASELINES, Resources, baseline_class, learning, make
 from d3ad.baselines import nearest as nearest_module
 from d3ad.baselines.base import Budget
 from d3ad.baselines.focal import focal_loss
 from d3ad.baselines.nearest import k_center
 from d3ad.baselines.noise import octave_noise, pasted, perlin, simplex
-from d3ad.baselines.rdpp import sinkhorn
+from d3ad.baselines.rdpp import projection_loss, sinkhorn
 from d3ad.baselines.reverse import Bottleneck, Decoder
 from d3ad.detector import fit_backbone
 
@@ -80,6 +80,7 @@ def test_budget_is_counted_in_images(toy):
     assert len(limited.batch(train, 0)) == 8
     assert make("DRAEM", Resources(shared.config, shared.backbone)).num_steps(4) == (700, 700)
     assert make("SPADE", shared).num_steps(80) == (0, 0) and make("SPADE", shared).images_asked(80) == 0
+    assert make("AnoDDPM", shared).images_asked(80) == 300_000  # 100 an epoch, whatever the training set
     assert make("GANomaly", shared).images_asked(80) == make("GANomaly", shared).images_asked(900) == 48_000
 
 
@@ -96,7 +97,9 @@ def test_rates_of_a_recipe():
     draem = baseline_class("DRAEM").recipe
     assert [draem.rate(share) for share in (0, 0.79, 0.8, 0.95)] == pytest.approx([1, 1, 0.2, 0.04])
     net = baseline_class("SimpleNet").recipe
-    assert net.rate(0) == 1 and net.rate(0.5) == pytest.approx(0.7) and net.rate(1) == pytest.approx(0.4)
+    assert net.rate(0) == net.rate(0.5) == net.rate(1) == 1
+    cosine = dataclasses.replace(net, cosine=0.4)
+    assert [cosine.rate(share) for share in (0, 0.5, 1)] == pytest.approx([1, 0.7, 0.4])
 
 
 @pytest.mark.parametrize("name", ["SimpleNet", "GANomaly"])
@@ -225,6 +228,29 @@ def test_transport_between_sets():
     assert sinkhorn(a, a[:, order], epsilon=0.01, rounds=200) == pytest.approx(0, abs=1e-3)  # the same set
     moved = a + torch.tensor([3.0, 0.0, 0.0])
     assert sinkhorn(a, moved, epsilon=0.01, rounds=500).item() == pytest.approx(9.0, rel=0.02)
+
+
+def test_contrast_counts_above_its_margin_only():
+    same, other = torch.zeros(2, 4, 3, 3), torch.zeros(2, 4, 3, 3)
+    same[:, 0], other[:, 1] = 1, 1  # at right angles
+    near, far = projection_loss([same], [same], [same]), projection_loss([same], [other], [other])
+    assert near.item() == pytest.approx(0.1 * 0.5 / 1.11, abs=1e-4)  # neither transport nor restoration
+    assert far.item() == pytest.approx(0, abs=1e-4)
+
+
+def test_noise_is_undone_under_guidance_by_the_stronger_one(toy, monkeypatch):
+    _, _, _, shared = toy
+    baseline = make("DiffusionAD", shared)
+    baseline.alpha_bar = diffusion.alpha_bar(1e-4, 0.02, 1000)
+    baseline.model = lambda x_t, t: torch.zeros_like(x_t)
+    images = torch.zeros(1, 3, 4, 4)
+    weak, strong = torch.tensor([200]), torch.tensor([400])
+    monkeypatch.setattr(diffusion, "image_noise", lambda images, generators: torch.full_like(images, 0.1))
+    found = baseline._repaired(images, weak, strong, [])[0]
+    abar, far = baseline.alpha_bar[200], baseline.alpha_bar[400]
+    x_t, normal = 0.1 * (1 - abar).sqrt(), 0.1 * (1 - far).sqrt() / far.sqrt()
+    eps = -(1 - abar).sqrt() * (abar.sqrt() * normal - x_t)
+    torch.testing.assert_close(found, ((x_t - (1 - abar).sqrt() * eps) / abar.sqrt()).expand_as(found))
 
 
 def test_distillation_has_the_backbones_sizes():

@@ -1,15 +1,19 @@
 """DRAEM (Zavrtanik, Kristan and Skocaj 2021, arXiv 2108.07610): repair pasted textures, then segment what was repaired;
 anomalib's networks.
 
-Kept: the reconstructive and the discriminative network side by side, trained with squared error, SSIM (twice) and focal
-loss on synthetic anomalies cut out by Perlin noise; batch, rate and its two drops; the smoothed map's maximum as image
-score.
+Kept: the reconstructive and the discriminative network side by side, trained with squared error, 1 - SSIM (kornia's
+loss is half of that) and focal loss on synthetic anomalies cut out by Perlin noise; batch, rate and its two drops; the
+smoothed map's maximum as image score.
 Simplified: textures come from other training images, since DTD isn't at hand, and are augmented by turns and tints
-only; training images aren't turned.  `baseline_width` narrows both networks.  Trained from nothing on any backbone.
+only, since imgaug isn't among the packages here; training images aren't turned, where theirs are, three in ten.
+Weights start as PyTorch has them, theirs from a normal distribution of 0.02.  The score rests on the map that the
+Gaussian smoothed, so that there is one map; theirs has a mean filter of 21 x 21 pixels for the score, and none for the
+map.  `baseline_width` narrows both networks.  The method has networks of its own, and no backbone.
 Focal loss: of our own (`focal`), with both classes of one weight as in the authors' code.  anomalib passes `alpha=1` to
 kornia, which gives normal pixels no weight: then "anomalous everywhere" costs nothing, and training may end there.
-Images asked: 700 epochs (Section 4), in batches of 8 at 1e-4, a fifth of it from 80 % and 90 % on (authors' code).
-Reported there: I-AUROC 98.0, P-AUROC 97.3 on MVTec AD.
+Images asked: 700 epochs at 1e-4 (Section 4 and the authors' README), in batches of 8, a fifth of the rate from 80 % and
+a fifth of that from 90 % on (authors' train_DRAEM.py).  Section 4 has other drops, to a tenth after 400 and 600 epochs.
+Reported there: I-AUROC 98.0, P-AUROC 97.3, AP 68.4 on MVTec AD (Tables 1 and 2).
 """
 import torch
 import torch.nn as nn
@@ -27,8 +31,8 @@ from d3ad.training import step_generator
 
 class Draem(Baseline):
     name = "DRAEM"
-    recipe = Recipe("Section 4: 700 epochs; authors' code: batches of 8, Adam 1e-4", batch_size=8, learning_rate=1e-4,
-                    epochs=700, drops=(0.8, 0.9), factor=0.2)
+    recipe = Recipe("Section 4: 700 epochs, 1e-4; authors' code, train_DRAEM.py: Adam, batches of 8, drops to a fifth",
+                    batch_size=8, learning_rate=1e-4, epochs=700, drops=(0.8, 0.9), factor=0.2)
     on_pixels = True
 
     def _fit(self, train: Tensor) -> None:

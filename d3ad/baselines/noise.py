@@ -64,9 +64,10 @@ def perlin(height: int, width: int, size: int, generator: torch.Generator) -> Te
 def pasted(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """DRAEM's synthetic anomalies: images (B, 3, H, W) with blobs of another texture, and their masks (B, H, W).
 
-    As there: Perlin noise on a lattice of 1 to 32 cells, turned, and cut at 0.5; the texture shines through by up to
-    0.8; half of the images stay as they are.  The texture is another training image, turned and shifted in colour,
-    where the authors take photographs of textures (DTD, of which no package holds a copy).
+    As in the authors' data_loader.py: Perlin noise on a lattice of 1 to 32 cells, cut at 0.5; the image shines through
+    the texture by up to 0.8 (the paper: 0.9); half of the images stay as they are.  The noise is turned by quarters,
+    theirs by any angle up to 90 degrees.  The texture is another training image, turned and shifted in colour, where
+    the authors take photographs of textures (DTD, of which no package holds a copy).
     """
     batch, _, size, _ = images.shape
     where, others = torch.zeros(batch, size, size), torch.zeros_like(images)

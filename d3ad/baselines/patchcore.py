@@ -3,10 +3,15 @@
 Kept: blocks 2 and 3, averaged over 3 x 3; the greedy k-center coreset of 10 % of all patches, chosen in a random
 projection to 128 dimensions; the nearest neighbour's distance as map; the image score, the largest of them, lowered
 where that neighbour lies in a dense part of the memory (Eq. 7).
-Simplified: nothing; the backbone is the one that all methods here share.  The paper doesn't say over how many
-neighbours Eq. 7 sums: 9, as in anomalib.  `share` is 0.01 for PatchCore-1%.
+Simplified: nothing but that all methods here share one backbone (theirs: WideResNet-50) and one image size (theirs: 224
+out of the middle of 256).  The paper doesn't say over how many neighbours Eq. 7 sums: 9, as in anomalib.  `share` is
+0.01 for PatchCore-1%.
+Paper and code: this is the paper.  The authors' code (patchcore-inspection) leaves Eq. 7 out and takes the largest
+distance as image score; it pools the nine values of each channel and the channels together into 1024 numbers; its
+coreset begins with the patch that is farthest from ten random ones.
 Images asked: none, nothing is trained.
-Reported there (WideResNet-50): I-AUROC 99.1, P-AUROC 98.1, PRO 93.5 on MVTec AD, with 10 %; 99.0, 98.0, 93.1 with 1 %.
+Reported there (WideResNet-50): I-AUROC 99.0, P-AUROC 98.1, PRO 93.5 on MVTec AD, with 10 %; 99.0, 98.0, 93.1 with 1 %
+(Table 5).  Their code, with 10 %: 99.2, 98.1, 94.4.
 """
 import torch
 import torch.nn.functional as F

@@ -66,9 +66,9 @@ class Decoder(nn.Module):
 
 
 def initialise(model: nn.Module) -> nn.Module:
-    """Kaiming's weights for convolutions, as a ResNet starts."""
+    """Kaiming's weights for convolutions, as a ResNet starts; RD4AD leaves the transposed ones as PyTorch has them."""
     for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return model
 

@@ -3,9 +3,12 @@ discriminator.
 
 Kept: skip connections at every level, the losses (adversarial 1, contextual 40, latent 1), batches of 64 at 2e-4, the
 score 0.9 R + 0.1 L of reconstruction and discriminator features.
-Simplified: R and L are scaled by their means over the training images instead of the test set's range; the learning
-rate stays constant; `baseline_width` narrows the networks.  The map, ours, is the smoothed difference.  Trained from
-nothing on any backbone.
+Paper and code: the weight 40 is the paper's, the default in the authors' code (options.py) is 50.  R is the mean
+absolute difference, as in the contextual loss; their code has the squared one.  Their discriminator's loss isn't halved
+and has the latent loss in it, too.
+Simplified: R and L are scaled by their means over the training images, where theirs add up as they are; the learning
+rate stays constant, as it does in their first 15 epochs; `baseline_width` narrows the networks.  The map, ours, is the
+smoothed difference.  The method has networks of its own, and no backbone.
 Images asked: 48,000, our choice (`adversarial.RECIPE`), since the paper's epochs are of far larger datasets.
 Reported there: AUROC up to 0.95 on classes of CIFAR-10, and on X-ray images; MVTec AD isn't in that paper.
 """

@@ -33,7 +33,8 @@ PAPERS_MAPS = "D3AD, maps not standardised"  # where a profile standardises them
 # scripts/baseline_minutes.py measures them
 MINUTES = {"RD4AD": 3, "DRAEM": 280, "AnoDDPM": 2800, "DiffusionAD": 4500, "FastFlow": 12, "CFA": 1, "RD++": 12,
            "SimpleNet": 4, "GANomaly": 30, "SkipGANomaly": 22}
-VERSION = 3  # raised when a baseline computes something else
+VERSION = 3  # raised when all baselines compute something else
+NEWER = {"RD4AD": 4, "RD++": 4, "SimpleNet": 4, "DiffusionAD": 4, "AnoDDPM": 4}  # raised when one of them does
 
 
 @dataclass
@@ -86,7 +87,7 @@ def ahead(frame: pd.DataFrame, metric: str, own: str = "D3AD") -> list[str]:
 
 def _file(run: Run, name: str) -> Path:
     settings = run.workspace.study.hash("baseline_images", "baseline_minutes", "baseline_width")
-    return run.folder / f"baseline-{BASELINES[name][0]}-{VERSION}-{settings}.safetensors"
+    return run.folder / f"baseline-{BASELINES[name][0]}-{NEWER.get(name, VERSION)}-{settings}.safetensors"
 
 
 def _numbers(run: Run, name: str) -> Path:
