@@ -280,8 +280,8 @@ RAY_ADDRESS=auto ./run_all.sh --profile visa --data-root DIR --out OUT --workers
 Multiplications are counted on the networks' shapes. An H100 is taken to reach {share} % of its best rate (989
 TFLOP/s in bfloat16, 495 in TF32), as measured below, and an image in a baseline's training to be as dear as one in the
 UNet's. The first decides all hours alike; the second, the column of the baselines. Loading, metrics and figures come on
-top. Eight GPUs take detectors in turns, each with all that is measured on it. The columns from training to baselines are
-hours of one.
+top. Eight GPUs take detectors in turns, each with all that is measured on it. The columns from training to baselines
+are hours of one.
 
 | profile | detectors | one H100, h | eight, h | training | adaptation | variants | baselines | disk, GB | written, GB |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
