@@ -15,10 +15,12 @@ from d3ad.study.evidence import (
     Effect,
     Evidence,
     draws_of,
+    in_words,
     over_rounds,
     undertrained,
 )
 from d3ad.study.readme import ROOT
+from d3ad.study.workspace import open_workspace
 
 METRICS = ("i_auroc", "p_auroc", "pro", "pro_200", "pro_small", "pro_medium", "pro_large")
 KEYS = [("VisA-like", "board", seed) for seed in (3, 4, 5)] + [("BTAD-like", "washer", 3)]
@@ -226,3 +228,9 @@ NO = "does not hold here"
 def test_a_finding_is_printed_and_stops_nothing(holds, word, capsys):
     provenance.finding("most defects are flagged", holds)
     assert capsys.readouterr().out == f"most defects are flagged: {word}\n"
+
+
+@pytest.mark.parametrize("profile, ending", [
+    ("mvtec", "eta 7"), ("visa-authors", "eta by category, tuned on the test set by the authors")])
+def test_a_setting_says_how_it_was_chosen(profile, ending, tmp_path):
+    assert in_words(open_workspace(profile, str(tmp_path))).endswith(ending)

@@ -207,11 +207,13 @@ def _bins(run: Run, weights: np.ndarray) -> dict[str, np.ndarray]:
 
 def in_words(workspace: Workspace) -> str:
     """What a verdict of this profile rests on besides the data: pixels, features, autoencoder."""
-    config = workspace.config
+    config, study = workspace.config, workspace.study
+    eta = "by category" if any("guidance" in own for own in study.per_category.values()) else f"{config.guidance:g}"
     features, autoencoder = ("trained here" if weights == "none" else "pretrained"
                              for weights in (config.backbone_weights, config.autoencoder_weights))
     return (f"{config.image_size} pixels, features of {config.backbone.split('.')[0]} ({features}), "
-            f"autoencoder {config.autoencoder} ({autoencoder}), eta {config.guidance:g}")
+            f"autoencoder {config.autoencoder} ({autoencoder}), eta {eta}"
+            + (f", {study.label}" if study.label else ""))
 
 
 def memory(workspace: Workspace) -> pd.DataFrame:
