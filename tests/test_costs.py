@@ -2,7 +2,7 @@
 import pytest
 
 from d3ad import Config
-from d3ad.study import costs
+from d3ad.study import costs, gpu_page
 from d3ad.study.settings import Study
 
 SIZES = costs.Sizes(flop=dict(encode=10.0, decode=20.0, eps=1.0, features=2.0),
@@ -48,3 +48,7 @@ def test_the_papers_networks_are_counted_on_shapes():
     gflop = {name: value / 1e9 for name, value in found.flop.items()}
     assert 270 < gflop["encode"] < 275 and 620 < gflop["decode"] < 625 and 35 < gflop["eps"] < 45
     assert found.pooled == 128 * 256 and found.latent == 4 * 32 * 32
+
+
+def test_the_page_is_what_the_formulas_and_the_committed_measurements_give():
+    assert (gpu_page.ROOT / "docs" / "gpu.md").read_text(encoding="utf-8") == gpu_page.page()

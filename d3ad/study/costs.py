@@ -1,7 +1,5 @@
 """What a study with the paper's networks costs: hours, disk and memory, by formula, before anything is computed.
 
-    python -m d3ad.study.costs          # writes docs/gpu.md
-
 Multiplications are counted on shapes alone, weights and tensors likewise.  How large a share of its best rate a GPU
 reaches in these networks (`SHARE`) comes from one detector that was trained on one, and stands beside every number.
 """
@@ -16,7 +14,6 @@ from torch import Tensor
 from d3ad.baselines import baseline_class
 from d3ad.config import Config
 from d3ad.data import btad, mvtec, visa
-from d3ad.infra.files import ROOT, read_json, write_whole
 from d3ad.speed.benchmark.machine import flop_counter
 from d3ad.speed.benchmark.networks import random_networks
 from d3ad.speed.presets import PRESETS
@@ -25,11 +22,10 @@ from d3ad.study.settings import Study, settings_of
 from d3ad.study.workspace import Workspace, adapts_anew
 from d3ad.training import num_training_steps
 
-SHARE = 0.04  # of the best rate, as `measured` says of one training: maps are small, and so are batches
+SHARE = 0.04  # of the best rate, as docs/gpu.md says of one training: maps are small, and so are batches
 SAVED_EVERY = 300  # seconds, see `training.optimise`
 POOLED = 16 * 16  # places of a block that Algorithm 2 keeps
 H100 = {"bfloat16": 989e12, "float32": 495e12}  # multiplications and additions a second, NVIDIA's data sheet; TF32
-PROFILES = ("visa", "visa-authors", "btad", "mvtec")
 PUBLISHED = {"visa": visa.PUBLISHED, "btad": btad.PUBLISHED, "mvtec": mvtec.PUBLISHED}
 
 
@@ -48,9 +44,15 @@ class Sizes:
     pooled: int
 
 
-@lru_cache
 def sizes(config: Config) -> Sizes:
     """Counted on shapes; allocates nothing and computes nothing."""
+    shaping = (name for name in Config.names() if name.startswith(("unet_", "autoencoder", "backbone"))
+               or name in ("image_size", "latent_channels", "dic_block"))
+    return _sizes(Config(**{name: getattr(config, name) for name in shaping}))  # others would count the same again
+
+
+@lru_cache
+def _sizes(config: Config) -> Sizes:
     with torch.device("meta"):
         codec, unet, backbone = (part.eval() for part in random_networks(config))
         side = config.image_size // 8
@@ -201,120 +203,3 @@ def of_workspace(workspace: Workspace) -> str:
     place = next(path for path in (workspace.cache, *workspace.cache.parents) if path.exists())
     free = shutil.disk_usage(place).free / 1e9
     return f"{costs(workspace.config, workspace.study, counts)}\n  free on the cache's disk: {free:.0f} GB"
-
-
-def page() -> str:
-    """docs/gpu.md."""
-    lines = [f"| {name} | {found.detectors} | {found.on(1):.0f} | {found.on(8):.0f} | "
-             + " | ".join(f"{found.hours[part]:.1f}" for part in ("training", "adaptation", "variants", "baselines"))
-             + f" | {sum(found.disk.values()) / 1e9:.0f} | {found.written / 1e9:.0f} |"
-             for name, found in ((name, of_profile(name)) for name in PROFILES)]
-    config = Config.profile("visa")
-    of, memory = sizes(config), of_profile("visa").memory
-    return TEXT.format(
-        table="\n".join(lines), share=f"{100 * SHARE:.0f}", minutes=SAVED_EVERY // 60, batch=config.batch_size,
-        training=memory["training"] / 1e9, prediction=memory["prediction"] / 1e9, predicted=config.predict_batch,
-        state=12 * of.weights["UNet"] / 1e9, detector=4 * sum(of.weights.values()) / 1e9,
-        per_image=of.saved / 2e9, weights=of.weights["UNet"] / 1e6, measured=measured(), rehearsal=_rehearsal())
-
-
-def measured() -> str:
-    """What one detector with the paper's UNet took on a GPU, from docs/h200.json, beside the formula's rate."""
-    found = read_json(ROOT / "docs" / "h200.json")
-    config = Config.profile(found["profile"])
-    flop = 3 * sizes(Config.profile("mvtec")).flop["eps"] * found["steps"] * found["batch_size"]
-    rate = flop / found["training_seconds"]
-    rows = [("steps of Eq. 6 on batches of 30", f"{found['steps']:,}"),
-            ("seconds for them", f"{found['training_seconds']:.0f}"),
-            ("steps a second", f"{found['steps'] / found['training_seconds']:.1f}"),
-            ("rate, TFLOP/s", f"{rate / 1e12:.0f}"),
-            ("share of the best rate in bfloat16, %", f"{100 * rate / H100[config.train_precision]:.1f}"),
-            ("peak memory, GB", f"{found['training_bytes'] / 1e9:.1f}"),
-            ("seconds of the whole fit, adaptation and calibration included", f"{found['fit_seconds']:.0f}"),
-            (f"seconds an image in prediction, {found['predict_batch']} at a time",
-             f"{found['seconds_per_image']:.3f}")]
-    table = "\n".join(f"| {what} | {value} |" for what, value in rows)
-    return f"""The `{found["profile"]}` profile on {found["category"]} ({found["images"]} normal images, \
-{config.train_epochs} epochs, {config.image_size} pixels) on one {found["gpu"]},
-which multiplies as fast as an H100; torch {found["torch"]}, commit {found["commit"]}. The share is low: maps of 32 x 32
-and batches of {found["batch_size"]} are small work, and one of the host's cores is busy all the time starting kernels.
-Its scores are in [results/{found["profile"]}](../results/{found["profile"]}/benchmark.csv).
-
-| | |
-|---|---:|
-{table}"""
-
-
-def _rehearsal() -> str:
-    """What scripts/rehearse_paper.sh measured, from docs/rehearsal.json; a part of it where it was stopped."""
-    file = ROOT / "docs" / "rehearsal.json"
-    if not file.exists():
-        return "Not measured yet: `./scripts/rehearse_paper.sh --docs docs/rehearsal.json`, then the command above."
-    found = json.loads(file.read_text(encoding="utf-8"))
-    kinds = (("step_seconds", "one step of 30 images of 256 pixels, in 10 parts: minutes", 60),
-             ("step_bytes", "its peak memory, GB", 1e9), ("seconds_until_kill", "minutes until it was killed", 60),
-             ("seconds", "minutes of all, both times", 60), ("bytes", "peak memory of all processes, GB", 1e9),
-             ("state_bytes", "training state on disk, GB", 1e9), ("detector_bytes", "saved detector, GB", 1e9),
-             ("cache_bytes", "cache at the end, GB", 1e9))
-    rows = [f"| {what} | {found[key] / unit:.1f} |" for key, what, unit in kinds if key in found]
-    rows += [f"| notebook {name}, minutes | {value} |" for name, value in found.get("minutes", {}).items()]
-    table = "\n".join(rows)
-    return f"On {found['cores']} cores{found.get('note', '')}:\n\n| | |\n|---|---:|\n{table}"
-
-
-TEXT = """# The paper's profiles on a GPU
-
-[Back to the README](../README.md) · [cluster](cluster.md) · [speed](speed.md)
-
-Nobody has run `visa`, `visa-authors`, `btad` and `mvtec` yet. This page says what they would cost, **by formula**, what
-one category took on one GPU, and what the rehearsal without a GPU measured. `python -m d3ad.study.costs` writes it;
-`./run_all.sh` prints the forecast for the images that it finds, before anything begins.
-
-```bash
-./run_all.sh --profile visa --data-root DIR --out OUT                                     # one GPU
-RAY_ADDRESS=auto ./run_all.sh --profile visa --data-root DIR --out OUT --workers ray       # several
-```
-
-## Hours and disk
-
-Multiplications are counted on the networks' shapes. An H100 is taken to reach {share} % of its best rate (989
-TFLOP/s in bfloat16, 495 in TF32), as measured below, and an image in a baseline's training to be as dear as one in the
-UNet's. The first decides all hours alike; the second, the column of the baselines. Loading, metrics and figures come on
-top. Eight GPUs take detectors in turns, each with all that is measured on it. The columns from training to baselines
-are hours of one.
-
-| profile | detectors | one H100, h | eight, h | training | adaptation | variants | baselines | disk, GB | written, GB |
-|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
-{table}
-
-Without the baselines (`D3AD_SET='{{"baselines": []}}'`) their column goes.
-
-## One category, measured
-
-{measured}
-
-## Memory
-
-- The UNet has {weights:.1f} M weights, as the authors' does: their widths, two residual blocks a level, attention with
-  eight heads at 32, 16, 8 and 4 and in the middle, 32 groups, and residual blocks that halve and double. It is built
-  from diffusers' blocks under other names, so the authors' own checkpoints can't be read into it.
-- Training on batches of {batch}: {training:.0f} GB, at most. `accumulate = 3` sees a batch in three parts and frees
-  two thirds of the {per_image:.2f} GB an image; the gradients are the same but for rounding. D3AD_SET passes it on.
-- Prediction, {predicted} images at a time: {prediction:.0f} GB. `predict_batch` changes it.
-- One detector is loaded at a time. A GPU with room for several, 16 GB each, is shared by as many worker processes.
-- A training state has {state:.1f} GB. It is written every {minutes} minutes and at a training's end, and removed when
-  the detector ({detector:.1f} GB of weights) is saved. "Written" in the table is all of these together. One is on the
-  disk at a time, for each worker.
-
-## The rehearsal
-
-`./scripts/rehearse_paper.sh` runs every notebook in the `visa` profile without a GPU: a category drawn in VisA's
-official layout, networks of full size with random weights, batches of 30 in 10 parts, 128 pixels, a few steps. It is
-killed once and goes on. Its scores mean nothing; that it ends does.
-
-{rehearsal}
-"""
-
-
-if __name__ == "__main__":
-    write_whole(ROOT / "docs" / "gpu.md", page())
