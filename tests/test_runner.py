@@ -10,6 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from d3ad.config import Config
 from d3ad.study import kernels, progress, runner
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,6 +90,17 @@ def test_a_real_dataset_must_be_there(capsys, tmp_path, profile):
     assert "--data-root" in refusal(capsys, ["--profile", profile])
     assert str(tmp_path) in refusal(capsys, ["--profile", profile, "--data-root", str(tmp_path)])
     assert "nowhere" in refusal(capsys, ["--profile", profile, "--data-root", str(tmp_path / "nowhere")])
+
+
+def test_weights_on_this_machine_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = Config.profile("mvtec-gpu")
+    with pytest.raises(runner.UsageError, match="autoencoder_weights = ~/.cache/d3ad/taef2.*docs/gpu.md"):
+        runner.check_weights(config)
+    (tmp_path / ".cache/d3ad/taef2").mkdir(parents=True)
+    with pytest.raises(runner.UsageError, match="backbone_weights"):
+        runner.check_weights(config)
+    runner.check_weights(Config.profile("mvtec"))  # from the hub: nothing to look for here
 
 
 def test_notebooks_are_chosen_by_number(folder):
@@ -272,6 +284,6 @@ def test_of_several_runs_the_longest_is_kept(tmp_path):
 def test_weights_that_only_the_last_notebook_takes_are_asked_for_first(tmp_path, monkeypatch):
     monkeypatch.setenv("D3AD_SET", json.dumps(dict(autoencoder="kl", tiny_weights=str(tmp_path / "nothing"))))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    options = runner.parse(["--profile", "smoke"])
+    config, _ = runner.settings_of("smoke")
     with pytest.raises(runner.UsageError, match="notebook 10 takes a tiny autoencoder"):
-        runner.say_costs(options, [Path("09_your_parts.ipynb"), Path("10_speed.ipynb")])
+        runner.say_costs(config, {}, [Path("09_your_parts.ipynb"), Path("10_speed.ipynb")])

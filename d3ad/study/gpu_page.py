@@ -107,6 +107,14 @@ one category took on one GPU, and what the rehearsal without a GPU measured. `py
 RAY_ADDRESS=auto ./run_all.sh --profile visa --data-root DIR --out OUT --workers ray       # several
 ```
 
+Where no hub can be reached, `mvtec-gpu` takes the paper's UNet with two small files in place of its autoencoder and
+ResNet-34. Put [TAEF2](https://github.com/madebyollin/taesd)'s weights into `~/.cache/d3ad/taef2` and ImageNet's
+ResNet-18 (timm's `resnet18.tv_in1k`) into `~/.cache/d3ad/resnet18`, each as `model.safetensors`; then
+
+```bash
+./run_all.sh --profile mvtec-gpu --data-root DIR      # DIR holds whatever categories of MVTec AD there are
+```
+
 ## Hours and disk
 
 Multiplications are counted on the networks' shapes. An H100 is taken to reach {share} % of its best rate (989

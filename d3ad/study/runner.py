@@ -30,8 +30,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from d3ad.infra.files import ROOT, Busy, alone, explain, read_json, tidy, write_whole
 from d3ad.study.kernels import Nursery, ThisInterpreter
+from d3ad.study.preflight import UsageError, check_data, check_parameters, check_weights, say_costs
 from d3ad.study.progress import CACHED_MINUTES, FirstFigure, Forecast, Progress, elapsed
-from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of, study_profiles
+from d3ad.study.settings import cache_folder, settings_hash, settings_of, study_profiles
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
@@ -39,19 +40,8 @@ KEPT_METADATA = ("jupyter", "tags")
 DROPPED_CELLS = {"injected-parameters", "papermill-error-cell-tag"}
 
 
-class UsageError(Exception):
-    """A command that can't be carried out; its text is the one line that the user sees."""
-
-
 class NotebookError(Exception):
     """A notebook that did not run to its end; its text says where and why."""
-
-
-def check_parameters(source: Path, parameters: dict) -> None:
-    """Raise UsageError where the notebook lacks one of the parameters; papermill would only warn."""
-    missing = sorted(set(parameters) - set(papermill.inspect_notebook(str(source))))
-    if missing:
-        raise UsageError(f"{source.name}: its cell tagged 'parameters' has no {', '.join(missing)}")
 
 
 def execute(source: Path, target: Path, parameters: dict, stderr=None, kernels=ThisInterpreter
@@ -188,33 +178,6 @@ def choose(notebooks: Path, only: str | None) -> list[Path]:
     return [path for number, path in numbered.items() if number in wanted]
 
 
-def check_data(profile: str, study: Study, root: Path | None) -> None:
-    """Raise UsageError where the profile needs a real dataset and the folder does not hold it."""
-    if study.source == "synthetic":
-        return  # nothing on disk is needed
-    if root is None and study.source == "disk":
-        raise UsageError(f"the {profile} profile needs the real dataset {', '.join(study.datasets)}: "
-                         "put it into a folder as published, and name that folder with --data-root DIR")
-    from d3ad import data
-    problems = []
-    for name in study.datasets:
-        try:
-            categories = study.categories or data.categories(name, root)
-        except data.DataError as error:
-            problems.append(str(error))
-            continue
-        for category in categories:
-            try:
-                dataset = data.load(name, root, category)  # lists files, opens no image
-                if dataset.labels("test").unique().tolist() != [0, 1]:
-                    problems.append(f"{name}/{category}: both good and anomalous test images are needed; restore them "
-                                    "from the dataset")
-            except data.DataError as error:
-                problems.append(str(error))
-    if problems:
-        raise UsageError("\n".join(problems))
-
-
 def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
     """The notebooks to run; raises UsageError for what can be known before the long work."""
     try:
@@ -231,31 +194,11 @@ def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
     if options.workers == "ray" and importlib.util.find_spec("ray") is None:
         raise UsageError('--workers ray takes Ray, which is not installed: pip install "d3ad[cluster]"')
     check_data(options.profile, study, options.data_root)
+    check_weights(config)
     chosen = choose(notebooks, options.only)
     for source in chosen:
         check_parameters(source, parameters(options))
     return chosen
-
-
-def say_costs(options: argparse.Namespace, notebooks: list[Path]) -> None:
-    """Print what a profile with the paper's networks will cost; nothing for one whose networks are small.
-
-    Raises UsageError where weights can't be had that only the last notebook takes, a night later.
-    """
-    config, _ = settings_of(options.profile)
-    if config.autoencoder == "kl":
-        from d3ad.autoencoders import load_autoencoder  # only there: these imports take seconds
-        from d3ad.study import costs
-        from d3ad.study.workspace import open_workspace
-        if any(source.name.startswith("10_") for source in notebooks):
-            try:
-                load_autoencoder("tiny", config.tiny_weights)
-            except FileNotFoundError:
-                raise UsageError("notebook 10 takes a tiny autoencoder, which can't be had from "
-                                 f"{config.tiny_weights}: put config.json and diffusion_pytorch_model.safetensors of "
-                                 "madebyollin/taesd into a folder and set tiny_weights to it, or leave the notebook "
-                                 "out with --only") from None
-        print(costs.of_workspace(open_workspace(**parameters(options))), flush=True)
 
 
 def parameters(options: argparse.Namespace) -> dict:
@@ -408,7 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
                 write_clean(read_notebook(file), Path(file.name))
         else:
             notebooks = check(options, ROOT / "notebooks")
-            say_costs(options, notebooks)
+            say_costs(settings_of(options.profile)[0], parameters(options), notebooks)
             run(options, notebooks)
     except (UsageError, Busy) as error:
         print(f"run_all.sh: {error}", file=sys.stderr)

@@ -1,0 +1,75 @@
+"""What can be known before the long work of a run: settings, data, weights, and what it will cost."""
+from pathlib import Path
+
+import papermill
+
+from d3ad.config import Config
+from d3ad.study.settings import Study
+
+
+class UsageError(Exception):
+    """A command that can't be carried out; its text is the one line that the user sees."""
+
+
+def check_parameters(source: Path, parameters: dict) -> None:
+    """Raise UsageError where the notebook lacks one of the parameters; papermill would only warn."""
+    missing = sorted(set(parameters) - set(papermill.inspect_notebook(str(source))))
+    if missing:
+        raise UsageError(f"{source.name}: its cell tagged 'parameters' has no {', '.join(missing)}")
+
+
+def check_data(profile: str, study: Study, root: Path | None) -> None:
+    """Raise UsageError where the profile needs a real dataset and the folder does not hold it."""
+    if study.source == "synthetic":
+        return  # nothing on disk is needed
+    if root is None and study.source == "disk":
+        raise UsageError(f"the {profile} profile needs the real dataset {', '.join(study.datasets)}: "
+                         "put it into a folder as published, and name that folder with --data-root DIR")
+    from d3ad import data
+    problems = []
+    for name in study.datasets:
+        try:
+            categories = study.categories or data.categories(name, root)
+        except data.DataError as error:
+            problems.append(str(error))
+            continue
+        for category in categories:
+            try:
+                dataset = data.load(name, root, category)  # lists files, opens no image
+                if dataset.labels("test").unique().tolist() != [0, 1]:
+                    problems.append(f"{name}/{category}: both good and anomalous test images are needed; restore them "
+                                    "from the dataset")
+            except data.DataError as error:
+                problems.append(str(error))
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+def check_weights(config: Config) -> None:
+    """Raise UsageError where weights that the settings look for on this machine are not there."""
+    for name in ("autoencoder_weights", "backbone_weights"):
+        place = Path(getattr(config, name)).expanduser()
+        if place.is_absolute() and not place.exists():
+            raise UsageError(f"{name} = {getattr(config, name)}: nothing is there; docs/gpu.md says which file to put "
+                             "into that folder")
+
+
+def say_costs(config: Config, arguments: dict, notebooks: list[Path]) -> None:
+    """Print what a profile with the paper's networks will cost; nothing for one whose networks are small.
+
+    arguments: of `open_workspace`.  Raises UsageError where weights can't be had that only the last notebook takes, a
+    night later.
+    """
+    if config.autoencoder == "kl":
+        from d3ad.autoencoders import load_autoencoder  # only there: these imports take seconds
+        from d3ad.study import costs
+        from d3ad.study.workspace import open_workspace
+        if any(source.name.startswith("10_") for source in notebooks):
+            try:
+                load_autoencoder("tiny", config.tiny_weights)
+            except FileNotFoundError:
+                raise UsageError("notebook 10 takes a tiny autoencoder, which can't be had from "
+                                 f"{config.tiny_weights}: put config.json and diffusion_pytorch_model.safetensors of "
+                                 "madebyollin/taesd into a folder and set tiny_weights to it, or leave the notebook "
+                                 "out with --only") from None
+        print(costs.of_workspace(open_workspace(**arguments)), flush=True)
