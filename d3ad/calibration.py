@@ -25,7 +25,7 @@ class Calibration:
     """What normal images look like in the maps; it makes one image's score independent of all other images."""
 
     levels: Tensor         # (L,) the steps T-hat that have statistics of their own
-    latent_mean: Tensor    # (L, H, W), or (L, 1, 1) of zeros and ones where maps are not standardised
+    latent_mean: Tensor    # (L, H, W), or (L, 1, 1) of zeros and ones where these maps are not standardised
     latent_std: Tensor
     feature_mean: Tensor
     feature_std: Tensor
@@ -87,24 +87,30 @@ def fuse(latent: Tensor, feature: Tensor, t_hat: Tensor, calibration: Calibratio
     return fused, maps.image_score(fused)
 
 
-def calibrate(maps_at: Callable[[Tensor], tuple[Tensor, Tensor]], t_hat: Tensor, levels: Tensor | None, level: int,
-              score: Callable[..., Tensor], quantile: float) -> Calibration:
+def calibrate(maps_at: Callable[[Tensor], tuple[Tensor, Tensor]], t_hat: Tensor, levels: Tensor, level: int,
+              standardise: tuple[str, ...], score: Callable[..., Tensor], quantile: float) -> Calibration:
     """The calibration that normal images give.
 
     maps_at: latent and feature maps (N, H, W) of the images reconstructed from steps (N,).  t_hat: (N,) their own
     steps.
-    levels: (L,) the steps whose maps get statistics of their own; None: maps are not standardised.  level: T_max.
+    levels: (L,) the steps whose maps get statistics of their own.  level: T_max.  standardise: which maps get them,
+    "latent", "feature", both or none.
     score: (latent, feature, t_hat, calibration) to scores (N,).  quantile: of those scores; it becomes the threshold.
     """
-    unchanged = Calibration.neutral(level)
-    if levels is None:
-        c, (latent, feature) = unchanged, maps_at(t_hat)
-    else:
-        latents, features = zip(*(maps_at(torch.full_like(t_hat, int(step))) for step in levels))
-        c = replace(unchanged, **dict(zip(("latent_mean", "latent_std"), level_statistics(latents))),
-                    **dict(zip(("feature_mean", "feature_std"), level_statistics(features))), levels=levels)
+    unchanged, names = Calibration.neutral(level), ("latent", "feature")
+    c, seen = unchanged, dict(zip(names, maps_at(t_hat))) if set(standardise) != set(names) else {}
+    if standardise:
+        c = replace(c, levels=levels)
         own = (levels - t_hat.unsqueeze(1)).abs().argmin(1)  # the level nearest to each image's step
-        latent, feature = by_the_others(latents, own), by_the_others(features, own)
+        at_levels = zip(*(maps_at(torch.full_like(t_hat, int(step))) for step in levels))
+        for name, level_maps in zip(names, at_levels):
+            if name in standardise:
+                mean, std = level_statistics(level_maps)
+                seen[name] = by_the_others(level_maps, own)
+            else:
+                mean, std = torch.zeros(len(levels), 1, 1), torch.ones(len(levels), 1, 1)
+            c = replace(c, **{f"{name}_mean": mean, f"{name}_std": std})
+    latent, feature = (seen[name] for name in names)
     ranges = dict(latent_range=torch.stack(latent.aminmax()), feature_range=torch.stack(feature.aminmax()))
     scores = score(latent, feature, t_hat, replace(unchanged, **ranges))
     return replace(c, **ranges, threshold=scores.quantile(quantile))

@@ -116,8 +116,8 @@ class Config(Settings):
     weight: float = setting(0.85, PREDICTION, (0.0, 1.0))  # lambda
     # of the Gaussian, in pixels at 256 x 256; scaled with the image
     sigma: float = setting(4.0, PREDICTION, (0.0, 100.0))
-    # not in the paper: maps minus what normal images give there, per T-hat
-    standardise: bool = setting(False, PREDICTION)
+    # not in the paper: maps that are compared with what normal images give there, per T-hat
+    standardise: tuple[str, ...] = setting((), PREDICTION, ("latent", "feature"))
     # in tables; D3AD.predict takes training ranges unless told
     normalisation: str = setting("test", PREDICTION, ("test", "train"))
     # normal images that set ranges and threshold, at most

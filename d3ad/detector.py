@@ -262,7 +262,7 @@ class D3AD:
         images = every_nth(self.calibration_images, config.calibration_images)
         batches = [self._look(batch) for batch in images.split(config.predict_batch)]
         levels = torch.tensor(self.conditioning.levels() if config.dynamic else [config.t_max])
-        levels = every_nth(levels, config.calibration_levels or len(levels)) if config.standardise else None
+        levels = every_nth(levels, config.calibration_levels or len(levels))
 
         def maps_at(t_hat: Tensor) -> tuple[Tensor, Tensor]:
             steps = t_hat.split(config.predict_batch)
@@ -270,7 +270,7 @@ class D3AD:
             return tuple(torch.cat([part[key] for part in parts]) for key in ("latent_map", "feature_map"))
 
         t_hat = torch.cat([seen["t_hat"] for seen in batches]).cpu()
-        return calibration.calibrate(maps_at, t_hat, levels, config.t_max,
+        return calibration.calibrate(maps_at, t_hat, levels, config.t_max, config.standardise,
                                      lambda *maps_and_step: self._fuse(*maps_and_step)[1], config.threshold_quantile)
 
     def _conditioning(self) -> DynamicConditioning:

@@ -60,14 +60,14 @@ def test_an_interrupted_fit_goes_on(tiny, images, fitted, tmp_path, monkeypatch)
 
 
 def test_normalisation_over_the_test_set_spans_zero_to_one(fitted, images):
-    p = fitted.variant(standardise=False, sigma=0.0, weight=1.0).predict(images, normalisation="test")
+    p = fitted.variant(standardise=(), sigma=0.0, weight=1.0).predict(images, normalisation="test")
     assert float(p.anomaly_map.min()) == 0 and float(p.anomaly_map.max()) == 1
     with pytest.raises(ValueError, match="normalisation"):
         fitted.predict(images, normalisation="none")
 
 
 def test_threshold_is_a_quantile_of_the_calibration_images_scores(fitted):
-    plain = fitted.variant(standardise=False)
+    plain = fitted.variant(standardise=())
     prediction = plain.predict(fitted.calibration_images)
     assert prediction.threshold == pytest.approx(float(prediction.score.quantile(0.99)), abs=1e-5)
 
@@ -125,7 +125,8 @@ def test_statistics_between_two_levels_are_interpolated_by_hand():
 
 
 def test_few_calibrated_levels_come_close_to_all(fitted, images):
-    every, few = fitted.variant(standardise=True), fitted.variant(standardise=True, calibration_levels=2)
+    every, few = fitted.variant(calibration_levels=0), fitted.variant(calibration_levels=2)
+    assert set(every.config.standardise) == {"latent", "feature"}
     assert few.calibration.levels.tolist() == [20, 80] and len(every.calibration.levels) == 7
     assert torch.corrcoef(torch.stack([every.predict(images).score, few.predict(images).score]))[0, 1] > 0.9
 

@@ -40,12 +40,29 @@ def test_each_calibration_image_is_standardised_by_the_others():
 def test_an_outlier_among_the_calibration_images_does_not_hide_itself():
     latent = torch.tensor([1.0, 2.0, 3.0, 10.0]).view(4, 1, 1).expand(4, 2, 2)
     calibration = calibrate(lambda t: (latent, latent), torch.full((4,), 20), torch.tensor([20]), 80,
-                            lambda latent, feature, t, c: latent.amax((1, 2)), 1.0)
+                            ("latent", "feature"), lambda latent, feature, t, c: latent.amax((1, 2)), 1.0)
     mean, std = latent[:, 0, 0].mean(), latent[:, 0, 0].std()
     assert calibration.threshold == pytest.approx((10 - 2) / (1 + FLOOR))
     assert calibration.threshold > (10 - mean) / ((1 + FLOOR) * std) == calibration.standardised(
         latent[3:], latent[3:], torch.tensor([20]))[0].max()
     assert calibration.latent_range[1] == calibration.threshold
+
+
+@pytest.mark.parametrize("standardise", [(), ("latent",), ("feature",), ("latent", "feature")])
+def test_only_the_maps_that_are_named_are_standardised(standardise):
+    latent, feature = (torch.tensor([1.0, 2.0, 3.0, 10.0]).view(4, 1, 1).expand(4, 2, 2) + shift for shift in (0, 5))
+    calibration = calibrate(lambda t: (latent * t.view(4, 1, 1), feature * t.view(4, 1, 1)), torch.full((4,), 20),
+                            torch.tensor([20, 80]), 80, standardise, lambda latent, feature, t, c: latent.amax((1, 2)),
+                            1.0)
+    for name, maps in (("latent", latent), ("feature", feature)):
+        lowest, highest = getattr(calibration, f"{name}_range").tolist()
+        if name in standardise:
+            assert highest == pytest.approx((10 - 2) / (1 + FLOOR))
+        else:
+            assert (lowest, highest) == (20 * maps.min(), 20 * maps.max())
+    shown = calibration.standardised(20 * latent, 20 * feature, torch.full((4,), 20))
+    for name, maps, found in zip(("latent", "feature"), (latent, feature), shown):
+        assert torch.equal(found, 20 * maps) == (name not in standardise)
 
 
 @pytest.mark.parametrize("scores, rate, message", [

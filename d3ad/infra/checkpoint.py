@@ -101,6 +101,8 @@ def known_settings(values: dict) -> dict:
     Raises ValueError for a UNet whose attentions differ in their number of heads, as once could be.
     """
     known = {name: value for name, value in values.items() if name not in RETIRED}
+    if isinstance(known.get("standardise"), bool):  # both kinds of maps, or none
+        known["standardise"] = ["latent", "feature"] * known["standardise"]
     if (width := known.pop("unet_head_dim", None)) is None:
         return known
     channels = known["unet_channels"]

@@ -169,7 +169,7 @@ def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.Data
     takes.
     """
     own_split = [run for run in runs if run.split == workspace.study.split]
-    variants = ablations.BENCHMARK | ({PAPERS_MAPS: dict(standardise=False)} if workspace.config.standardise else {})
+    variants = ablations.BENCHMARK | ({PAPERS_MAPS: dict(standardise=())} if workspace.config.standardise else {})
     frame = pd.concat([ablations.summary(workspace, variants, runs), summary(own_split, names)], ignore_index=True)
     return marked(ablations.with_averages(frame)).astype(dict.fromkeys(BUDGET[:2], "Int64"))
 
