@@ -13,7 +13,8 @@ torch.set_num_threads(1)  # the networks here are tiny: threads cost more than t
 # more, what could be spread over processes is computed in the test's own, or in the notebook's.
 os.environ["LOKY_MAX_CPU_COUNT"] = "1"
 TINY = dict(image_size=64, autoencoder_steps=3, train_steps=3, pretrain_steps=1, backbone="resnet18",
-            unet_channels=[16, 32], unet_attention=[1], k=3, calibration_images=4, batch_size=4, standardise=["latent", "feature"])
+            unet_channels=[16, 32], unet_attention=[1], k=3, calibration_images=4, batch_size=4,
+            standardise=["latent", "feature"])
 
 
 @pytest.fixture(scope="session")

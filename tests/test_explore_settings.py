@@ -41,8 +41,7 @@ def test_held_out_images_are_training_images_that_are_not_trained_on(category, m
 
 
 def test_maps_are_fused_as_the_detector_fuses_them(tiny, images):
-    found = D3AD(tiny.replace(calibration_images=10, calibration_levels=3, standardise=["latent", "feature"], num_steps=2,
-                              weight=0.3)).fit(images)
+    found = D3AD(tiny.replace(calibration_images=10, calibration_levels=3, num_steps=2, weight=0.3)).fit(images)
     steps = found.calibration.levels
     with torch.no_grad():
         raw, levels = explore.look(found, images), [explore.look(found, images, int(step)) for step in steps]
