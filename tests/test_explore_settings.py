@@ -108,3 +108,10 @@ def test_a_map_is_standardised_alone_or_with_the_other():
     neither = {weight: found["neither", "", "", weight] for weight in (0.0, 0.5, 1.0)}
     assert unseen["latent"][1.0] == unseen["both"][1.0] != unseen["feature"][1.0] == neither[1.0]
     assert unseen["feature"][0.0] == unseen["both"][0.0] != unseen["latent"][0.0] == neither[0.0]
+
+
+def test_the_page_on_calibration_is_that_of_its_rows(tmp_path):
+    committed = Path(explore.ROOT / "docs" / "calibration.csv")
+    (tmp_path / "calibration.csv").write_bytes(committed.read_bytes())
+    explore_calibration.write_tables(tmp_path / "calibration.csv")
+    assert (tmp_path / "calibration.md").read_bytes() == committed.with_suffix(".md").read_bytes()
