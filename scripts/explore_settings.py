@@ -160,10 +160,10 @@ def _scratch(size: int, cy: int, cx: int, uniform) -> Tensor:
     return torch.from_numpy(np.asarray(small, dtype=np.float32)) / 255
 
 
-def validation(held: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Defective images and masks of each kind, one of each for every held-out image."""
-    return {"patch": from_scratch.corrupt(held, torch.Generator().manual_seed(1)),
-            "drawn": draw_defects(held, torch.Generator().manual_seed(2))}
+def validation(held: Tensor, draw: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
+    """Defective images and masks of each kind, one of each for every held-out image.  draw: others for each number."""
+    return {"patch": from_scratch.corrupt(held, torch.Generator().manual_seed(10 * draw + 1)),
+            "drawn": draw_defects(held, torch.Generator().manual_seed(10 * draw + 2))}
 
 
 def distances(a: dict[int, Tensor], b: dict[int, Tensor], size: int) -> Tensor:

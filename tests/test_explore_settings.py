@@ -70,3 +70,47 @@ def test_a_moved_image_takes_its_mask_with_it():
     assert torch.equal(moved[:, 0], where) and torch.equal(where.sum((1, 2)), masks.sum((1, 2)))
     assert len({tuple(mask.nonzero()[0].tolist()) for mask in where}) > 3  # each its own way
     assert (where.nonzero()[:, 1:] - torch.tensor([61.5, 44.5])).abs().amax(0).le(torch.tensor([4.5, 7.5])).all()
+
+
+def test_defects_can_lie_where_normal_images_vary():
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.zeros(8, 3, 64, 64)
+    normal[:, :, :, 32:] = torch.rand(8, 1, 1, 1, generator=generator)  # the right half differs from image to image
+    held = 0.3 * torch.rand(12, 3, 64, 64, generator=generator)
+    found = explore_calibration.by_place(held, normal)
+    assert {place for place, _ in found} == {"anywhere", "where parts vary"}
+    for kind, (images, masks) in explore.validation(held).items():
+        assert torch.equal(found["anywhere", kind][0], images) and torch.equal(found["anywhere", kind][1], masks)
+        there, where = found["where parts vary", kind]
+        inside, outside = ((there - held).abs().amax(1)[where == inside].mean() for inside in (1, 0))
+        assert inside > 5 * outside  # images and masks were picked together
+        right = (masks[..., 32:].sum() / masks.sum(), where[..., 32:].sum() / where.sum())
+        assert right[1] > 0.9 > right[0]
+
+
+def test_a_map_is_standardised_alone_or_with_the_other():
+    def raw(number, scale=1.0):
+        return dict(latent=scale * torch.rand(number, 16, 16), feature=scale * torch.rand(number, 16, 16),
+                    t_hat=torch.tensor([20, 80] * (number // 2)))
+    torch.manual_seed(0)
+    masks, good, bad = torch.zeros(6, 16, 16), raw(6), raw(6)
+    masks[:, 4:8, 4:8] = 1
+    for part in ("latent", "feature"):
+        bad[part] = bad[part] + masks
+    own, levels = ({name: made() for name in ("trained on", "unseen")} for made in (lambda: raw(6),
+                                                                                  lambda: [raw(6) for _ in range(3)]))
+    found = {(which, name, floor, weight): scores for (which, name, floor), weight, scores in
+             explore_calibration.compared(good, bad, masks, own, levels, 1.0)}
+    assert len(found) == len(explore_calibration.CHOICES) * len(explore_calibration.WEIGHTS)
+    unseen = {which: {weight: found[which, "unseen", 1.0, weight] for weight in (0.0, 0.5, 1.0)}
+              for which in ("both", "latent", "feature")}
+    neither = {weight: found["neither", "", "", weight] for weight in (0.0, 0.5, 1.0)}
+    assert unseen["latent"][1.0] == unseen["both"][1.0] != unseen["feature"][1.0] == neither[1.0]
+    assert unseen["feature"][0.0] == unseen["both"][0.0] != unseen["latent"][0.0] == neither[0.0]
+
+
+def test_the_page_on_calibration_is_that_of_its_rows(tmp_path):
+    committed = Path(explore.ROOT / "docs" / "calibration.csv")
+    (tmp_path / "calibration.csv").write_bytes(committed.read_bytes())
+    explore_calibration.write_tables(tmp_path / "calibration.csv")
+    assert (tmp_path / "calibration.md").read_bytes() == committed.with_suffix(".md").read_bytes()
