@@ -132,7 +132,7 @@ def measure(category: str, copies: int, root: Path, work: Path) -> list[dict]:
     folder, train = work / category, set_apart(images, SHARE)[0]
     codec = detector.fit_codec(train, config, folder / "autoencoder", {})
     found = D3AD(config).fit(images, folder / f"moved-{copies}", codec)
-    at = [found.variant(dynamic=False, t_max=int(level), standardise=False) for level in LEVELS]
+    at = [found.variant(dynamic=False, t_max=int(level), standardise=()) for level in LEVELS]
     normal = {"trained on": every_nth(train, 40), "unseen": every_nth(found.calibration_images, 40)}
     levels = {name: [raw_maps(fixed, few) for fixed in at] for name, few in normal.items()}
     own = {name: raw_maps(found, few) for name, few in normal.items()}
@@ -181,7 +181,8 @@ diffusion model learned from {copies} moved copies of each training image.
 {best}
 
 - The best of all: standardised {chosen}: mean {highest:.1f}.
-- In the profile `mvtec-cpu` now: standardised {used}: mean {mean:.1f}.
+- In the profiles for a CPU now: standardised {used}: mean {mean:.1f}.
+- In them before: standardised {earlier}: mean {before:.1f}.
 
 What this says:
 
@@ -241,6 +242,7 @@ Floor {floor}, lambda {weight}.
 """
 NUMBERS = ["i_auroc", "p_auroc", "pro"]
 SETTING = ["standardised", "floor", "lambda"]
+EARLIER = ("both", "1.0", "0.5")
 
 
 def write_tables(source: Path) -> None:
@@ -256,12 +258,14 @@ def write_tables(source: Path) -> None:
     of_floor = rows[rows["floor"].isin(["", floor]) & (rows["calibrated_on"] != "trained on")]
     now = of_floor[of_floor["train_moved"] == used["train_moved"]]
     twice = of_floor.groupby("category")["train_moved"].transform("nunique") > 1
-    setting = ("both", floor, weight) if used["standardise"] else ("neither", "", weight)
+    which = {(): "neither", ("feature",): "feature", ("latent",): "latent"}.get(tuple(used["standardise"]), "both")
+    setting = (which, floor if used["standardise"] else "", weight)
     one_map = now[now["weight"].isin([0, 1]) & now["standardised"].isin(["neither", "both"])]
     text = PAGE.format(
         candidates=CANDIDATES, copies=used["train_moved"], floor=floor, weight=weight,
         categories=", ".join(trained["category"].unique()),
         best=_table(best, SETTING, "place", mean=True), mean=means[setting], highest=means.max(),
+        earlier=_words(EARLIER), before=means[EARLIER],
         used=_words(setting), chosen=_words(means.idxmax()),
         by_seen=_table(best, ["seen", "place"], "standardised"),
         by_category=_table(best, ["category", "place"], "standardised"),
