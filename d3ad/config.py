@@ -165,6 +165,13 @@ class Config(Settings):
         if not self.map_blocks or not self.adapt_blocks:
             raise ValueError("map_blocks and adapt_blocks must name at least one block")
 
+    def hashed(self) -> dict:
+        """As `to_dict`; `standardise` counts as true or false, which it was, where it names both kinds of maps or none:
+        results of such settings are still of them.
+        """
+        standardise = self.standardise if len(self.standardise) == 1 else bool(self.standardise)
+        return self.to_dict() | dict(standardise=standardise)
+
     @classmethod
     def profile(cls, name: str, /, **changes) -> "Config":
         """The named profile, with `changes` on top.  Raises ValueError for an unknown profile or key."""

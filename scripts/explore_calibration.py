@@ -181,8 +181,9 @@ diffusion model learned from {copies} moved copies of each training image.
 {best}
 
 - The best of all: standardised {chosen}: mean {highest:.1f}.
-- In the profiles for a CPU now: standardised {used}: mean {mean:.1f}.
-- In them before: standardised {earlier}: mean {before:.1f}.
+- In the profiles for real photographs now: standardised {used}: mean {mean:.1f}.
+- In them before, and in `demo` still ([demo-maps.csv](demo-maps.csv), from pictures drawn under another seed):
+  standardised {earlier}: mean {before:.1f}.
 
 What this says:
 

@@ -72,6 +72,13 @@ def test_hash_follows_the_settings_and_not_the_device():
     assert c.hash("k") == c.replace(omega=1.0).hash("k")
 
 
+def test_stamps_of_results_outlive_another_way_to_write_a_setting():
+    for maps, stamped in (((), False), (("latent", "feature"), True), (("feature",), ("feature",))):
+        assert Config(standardise=maps).hashed()["standardise"] == stamped
+    every = ((), ("latent",), ("feature",), ("latent", "feature"))
+    assert len({Config(standardise=maps).hash() for maps in every}) == len(every)
+
+
 @pytest.mark.parametrize("kind", [Config, Study])
 def test_every_number_has_a_range(kind: type[Settings]):
     fields = [field for field in dataclasses.fields(kind) if any(word in str(field.type) for word in ("int", "float"))]
