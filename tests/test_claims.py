@@ -211,7 +211,7 @@ def test_an_empty_run_tests_nothing():
 
 
 # whose committed files were made in several goes; each leaves the list when it is run anew in one
-SEVERAL_COMMITS = {"mtd", "mvtec-cpu"}
+SEVERAL_COMMITS = {"mtd"}
 
 
 @pytest.mark.parametrize("note", sorted((ROOT / "results").glob("*/provenance.json")), ids=str)
