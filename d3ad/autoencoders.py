@@ -59,11 +59,8 @@ class LatentCodec(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) in [-1, 1] to mean and standard deviation of z_0, (B, C, H/8, W/8) each."""
-        if self.kind == "tiny":  # has no posterior
+        if self.kind in ("tiny", "taef2"):  # they have no posterior
             mean = torch.cat([self.model.encode(portion).latents for portion in self._portions(images)])
-            return self.scale * mean, torch.zeros_like(mean)
-        if self.kind == "taef2":  # nor has this, whose images lie in [0, 1]
-            mean = torch.cat([self.model.encoder((portion + 1) / 2) for portion in self._portions(images)])
             return self.scale * mean, torch.zeros_like(mean)
         if self.is_small:
             mean, log_variance = self.model.moments(images)
@@ -82,8 +79,6 @@ class LatentCodec(nn.Module):
         latents = latents / self.scale
         if self.is_small:
             return self.model.to_images(latents).clamp(-1, 1)
-        if self.kind == "taef2":
-            return torch.cat([2 * self.model.decoder(z) - 1 for z in self._portions(latents)]).clamp(-1, 1)
         return torch.cat([self.model.decode(z).sample for z in self._portions(latents)]).clamp(-1, 1)
 
 

@@ -11,6 +11,8 @@ from d3ad.infra.torchvision_shim import make_torchvision_importable
 make_torchvision_importable()
 from diffusers import ConfigMixin, ModelMixin  # noqa: E402
 from diffusers.configuration_utils import register_to_config  # noqa: E402
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput  # noqa: E402
+from diffusers.models.autoencoders.vae import DecoderOutput  # noqa: E402
 
 
 class Block(nn.Module):
@@ -65,3 +67,11 @@ class TAEF2(ModelMixin, ConfigMixin):
         self.decoder = nn.Sequential(SoftClamp(), nn.Conv2d(latent_channels, width, 3, padding=1), nn.ReLU(),
                                      *blocks(pooled=True), *double(), *blocks(), *double(), *blocks(), *double(),
                                      *blocks(1), nn.Conv2d(width, 3, 3, padding=1))
+
+    def encode(self, images: Tensor) -> AutoencoderTinyOutput:
+        """Of images in [-1, 1], as `AutoencoderTiny.encode`."""
+        return AutoencoderTinyOutput(self.encoder((images + 1) / 2))
+
+    def decode(self, latents: Tensor) -> DecoderOutput:
+        """To images in [-1, 1], as `AutoencoderTiny.decode`."""
+        return DecoderOutput(2 * self.decoder(latents) - 1)

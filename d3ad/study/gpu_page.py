@@ -2,15 +2,11 @@
 
     python -m d3ad.study.gpu_page          # writes it, from the formulas of costs.py, docs/*.json and results/
 """
-import json
-
-import pandas as pd
-
 from d3ad.config import Config
 from d3ad.infra.files import ROOT, read_json, write_whole
-from d3ad.study import ablations, paper
+from d3ad.study import readme
 from d3ad.study.costs import H100, SAVED_EVERY, SHARE, of_profile, sizes
-from d3ad.study.readme import markdown_table
+from d3ad.study.readme import markdown_table, metrics_text
 
 PROFILES = ("visa", "visa-authors", "btad", "mvtec")
 
@@ -46,13 +42,12 @@ def measured() -> str:
             (f"seconds an image in prediction, {found['predict_batch']} at a time",
              f"{found['seconds_per_image']:.3f}")]
     table = "\n".join(f"| {what} | {value} |" for what, value in rows)
-    known = paper.reported(6).set_index(["category", "method"]).loc[(found["category"], "D3AD")]
-    reported = {metric: known[f"reported_{metric}"] for metric in ablations.METRICS}
-    frame = pd.read_csv(ROOT / "results" / found["profile"] / "benchmark.csv")
-    scores = [[row["method"], _percent(row, "measured_")]
+    reported = metrics_text(readme.reported().loc[("MVTec AD", found["category"])], "reported")
+    frame = readme.table(found["profile"], "benchmark")
+    scores = [[row["method"], metrics_text(row)]
               for row in frame[frame["category"] == found["category"]].to_dict("records")]
-    baselines = [[row["method"], row["category"], _percent(row), f"{100 * row['images'] / row['images_asked']:.0f} %"]
-                 for row in found["baselines"]]
+    baselines = [[row["method"], row["category"], metrics_text(row),
+                  f"{100 * row['images'] / row['images_asked']:.0f} %"] for row in found["baselines"]]
     return f"""The `{found["profile"]}` profile on {found["category"]} ({found["images"]} normal images, \
 {config.train_epochs} epochs, {config.image_size} pixels) on one {found["gpu"]},
 which multiplies as fast as an H100; torch {found["torch"]}, commit {found["commit"]}. The share is low: maps of 32 x 32
@@ -62,7 +57,7 @@ and batches of {found["batch_size"]} are small work, and one of the host's cores
 |---|---:|
 {table}
 
-What it found, seed 0, beside what the paper reports for D3AD ({_percent(reported)}); the settings are the paper's, and
+What it found, seed 0, beside what the paper reports for D3AD ({reported}); the settings are the paper's, and
 nothing was tuned on these images:
 
 {markdown_table(["method", "I-AUROC / P-AUROC / PRO, %"], scores)}
@@ -73,16 +68,12 @@ paper asks for:
 {markdown_table(["method", "category", "I-AUROC / P-AUROC / PRO, %", "images"], baselines)}"""
 
 
-def _percent(row: dict, prefix: str = "") -> str:
-    return " / ".join(f"{row[prefix + metric]:.1f}" for metric in ablations.METRICS)
-
-
 def _rehearsal() -> str:
     """What scripts/rehearse_paper.sh measured, from docs/rehearsal.json; a part of it where it was stopped."""
     file = ROOT / "docs" / "rehearsal.json"
     if not file.exists():
         return "Not measured yet: `./scripts/rehearse_paper.sh --docs docs/rehearsal.json`, then the command above."
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = read_json(file)
     kinds = (("step_seconds", "one step of 30 images of 256 pixels, in 10 parts: minutes", 60),
              ("step_bytes", "its peak memory, GB", 1e9), ("seconds_until_kill", "minutes until it was killed", 60),
              ("seconds", "minutes of all, both times", 60), ("bytes", "peak memory of all processes, GB", 1e9),
