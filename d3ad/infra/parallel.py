@@ -25,7 +25,7 @@ def in_parallel(title: str, function, jobs: list[tuple], device: torch.device) -
     """Call function(*job) for every job: in worker processes, on a CPU of one thread each, or by Ray.
 
     The first of a job is a run, which can be hashed; a worker keeps what its last one has loaded, so jobs of one run
-    should stand together.  device: what the jobs compute on.
+    stand together (`bundles`).  device: what the jobs compute on.
     """
     if not jobs:
         return
@@ -35,17 +35,32 @@ def in_parallel(title: str, function, jobs: list[tuple], device: torch.device) -
         workers = min(len(jobs), num_workers(device))
         workers_end_with_us = dict(initializer=_end_with, initargs=(os.getpid(),))
         calls = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", **workers_end_with_us)(
-            joblib.delayed(_alone)(function, job, device) for job in jobs)
-    with warnings.catch_warnings():
+            joblib.delayed(_one_by_one)(function, bundle, device) for bundle in bundles(jobs, workers))
+    with warnings.catch_warnings(), tqdm(desc=title, total=len(jobs)) as bar:
         # joblib replaces a process that has grown: here by what it remembers
         warnings.filterwarnings("ignore", "A worker stopped")
-        for _ in tqdm(calls, title, total=len(jobs)):
-            pass
+        for done in calls:
+            bar.update(done)
+
+
+def bundles(jobs: list[tuple], workers: int) -> list[list[tuple]]:
+    """Jobs of one run in one bundle, as far as that keeps all workers busy: what a run has loaded is loaded once.
+
+    The runs that are left where the others are spread evenly, fewer than there are workers, are cut into `workers`
+    parts each.
+    """
+    of_run: dict = {}
+    for job in jobs:
+        of_run.setdefault(job[0], []).append(job)
+    runs = list(of_run.values())
+    whole = len(runs) - len(runs) % workers
+    parts = [run[i * len(run) // workers:(i + 1) * len(run) // workers] for run in runs[whole:] for i in range(workers)]
+    return runs[:whole] + [part for part in parts if part]
 
 
 def _by_ray(function, jobs: list[tuple], device: torch.device):
-    """What function(*job) returns, in the order in which jobs are done; a job whose worker died is done again, up to
-    three times.
+    """How many jobs were done, 1, in the order in which they are; a job whose worker died is done again, up to three
+    times.
 
     joblib's own Ray backend keeps workers that are not replaced when they die.
     Raises ImportError where Ray isn't installed.
@@ -58,15 +73,15 @@ def _by_ray(function, jobs: list[tuple], device: torch.device):
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level="warning", include_dashboard=False)
     gpus = 1 if ray.cluster_resources().get("GPU") else 0
-    task = ray.remote(num_cpus=1, num_gpus=gpus, memory=WORKER_MEMORY, max_retries=3)(_alone)
-    pending = [task.remote(function, job, device) for job in jobs]
+    task = ray.remote(num_cpus=1, num_gpus=gpus, memory=WORKER_MEMORY, max_retries=3)(_one_by_one)
+    pending = [task.remote(function, [job], device) for job in jobs]
     while pending:
         done, pending = ray.wait(pending)
         yield ray.get(done[0])
 
 
-def _alone(function, job: tuple, device: torch.device):
-    """One job, in a worker process or, where there is one worker only, in this."""
+def _one_by_one(function, jobs: list[tuple], device: torch.device) -> int:
+    """Do some jobs, in a worker process or, where there is one worker only, in this; returns how many."""
     if device.type == "cpu":
         torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
@@ -74,7 +89,9 @@ def _alone(function, job: tuple, device: torch.device):
             # several processes' bars would be drawn over each other
             nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stderr(nowhere))
-        return function(_loaded(job[0]), *job[1:])
+        for run, *others in jobs:
+            function(_loaded(run), *others)
+    return len(jobs)
 
 
 def _end_with(parent: int) -> None:
