@@ -215,7 +215,7 @@ def test_k_center_takes_the_farthest_each_time(monkeypatch):
 def test_nearest_is_cdists(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     points, among = torch.randn(30, 4, generator=generator), torch.randn(50, 4, generator=generator)
-    monkeypatch.setattr(nearest_module, "CHUNK", 7)
+    monkeypatch.setattr(nearest_module, "TABLE", 7 * 30)
     expected = torch.cdist(points, among).min(1)
     found = nearest_module.nearest(points, among)
     torch.testing.assert_close(found[0], expected.values, atol=1e-4, rtol=1e-4)
