@@ -8,16 +8,20 @@ CACHED_MINUTES = 0.1  # of a notebook that only reads the cache and draws
 
 
 class Progress:
-    """Passes the notebooks' progress bars on: to a terminal as they move, to a log as finished lines only."""
+    """Passes a notebook's progress bars on: to a terminal as they move, to a log as finished lines only.
 
-    def __init__(self, stream):
+    moving: False for finished lines only, on a terminal as well.
+    """
+
+    def __init__(self, stream, moving: bool = True):
         self.stream, self.used, self.line = stream, False, ""
+        self.moving = moving and stream.isatty()
 
     def write(self, text: str) -> None:
         """Take a piece of a notebook's stderr."""
         if not self.used:
             text, self.used = "\n" + text, True  # below the line that names the notebook
-        if not self.stream.isatty():
+        if not self.moving:
             *finished, self.line = (self.line + text).split("\n")
             text = "".join(line.rpartition("\r")[2] + "\n" for line in finished)
         self.stream.write(text)

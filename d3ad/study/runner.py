@@ -37,6 +37,7 @@ from d3ad.study.settings import cache_folder, settings_hash, settings_of, study_
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 KEPT_METADATA = ("jupyter", "tags")
+BESIDE = ("01", "09")  # each trains an autoencoder, then a UNet, in one process
 DROPPED_CELLS = {"injected-parameters", "papermill-error-cell-tag"}
 
 
@@ -189,6 +190,7 @@ def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
         raise UsageError(error) from None
     # the name is another where D3AD_SET changes it
     options.results, options.settings = config.name, settings_hash(config, study)
+    options.networks_are_small = study.source == "synthetic"
     if options.update_notebooks and (options.results != "demo" or options.out):
         raise UsageError("--update-notebooks goes with the demo profile, and not with --out")
     if options.workers == "ray" and importlib.util.find_spec("ray") is None:
@@ -235,15 +237,19 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
     forecast = Forecast(expected_minutes(options, notebooks, done))
     numbers = {source: number for number, source in enumerate(notebooks, start=1)}
 
-    def run_this(source: Path, together: bool, kernels: type) -> nbformat.NotebookNode:
+    def run_this(source: Path, group: list[Path], kernels: type) -> nbformat.NotebookNode:
         line = f"[{numbers[source]}/{len(notebooks)}] {source.stem}"
-        return run_one(source, copies / source.name, parameters(options), line, forecast, kernels, together)
+        # bars of one notebook move at a time
+        progress = Progress(sys.stderr, moving=source == group[0])
+        return run_one(source, copies / source.name, parameters(options), line, forecast, kernels, progress,
+                       together=len(group) > 1)
 
     with FirstFigure(figures, started), Nursery() as nursery:
-        for known, group in groupby(notebooks, done.knows):
-            run_next = partial(run_this, together=known, kernels=nursery.manager)
-            # one after the other where they compute, with all cores; two at a time where they only read the cache
-            for source, executed, seconds in (two_at_a_time if known else one_by_one)(run_next, list(group)):
+        for group in groups(notebooks, done.knows, options.networks_are_small):
+            run_next = partial(run_this, group=group, kernels=nursery.manager)
+            if len(group) > 1:
+                print(f"two at a time{forecast}: {', '.join(source.stem for source in group)}", flush=True)
+            for source, executed, seconds in two_at_a_time(run_next, group):
                 keep_minutes(results / "minutes.json", options.settings, source.stem, seconds / 60)
                 done.note(source)
                 if options.update_notebooks:
@@ -291,20 +297,40 @@ def expected_minutes(options: argparse.Namespace, notebooks: list[Path], done: D
     return {source.stem: CACHED_MINUTES if done.knows(source) else known.get(source.stem) for source in notebooks}
 
 
-def one_by_one(run_next, notebooks: list[Path]):
-    """(notebook, its executed copy, seconds) of each in turn."""
-    for source in notebooks:
-        began = time.monotonic()
-        executed = run_next(source)
-        yield source, executed, time.monotonic() - began
+def groups(notebooks: list[Path], knows, networks_are_small: bool) -> list[list[Path]]:
+    """Which notebooks run at the same time, two of a group at once.
+
+    One that computes has all cores to itself; those that only read the cache, which stand side by side, go together.
+    BESIDE the first goes another that like it trains one network after the other, where these are small: each has a
+    core.
+
+    knows: whether a notebook only reads the cache.
+    """
+    found: list[list[Path]] = []
+    by_number = {source.stem[:2]: source for source in notebooks}
+    pair = [by_number[number] for number in BESIDE if number in by_number]
+    if len(pair) == 2 and networks_are_small and not any(map(knows, pair)):
+        found, notebooks = [pair], [source for source in notebooks if source not in pair]
+    for known, group in groupby(notebooks, knows):
+        found += [list(group)] if known else [[source] for source in group]
+    return found
 
 
 def two_at_a_time(run_next, notebooks: list[Path]):
-    """As `one_by_one`, in the order in which they end.  Where one fails, or at Ctrl-C, the others are stopped."""
+    """(notebook, its executed copy, seconds) of each, in the order in which they end.  Where one fails, or at Ctrl-C,
+    the others are stopped.
+    """
+    def run_timed(source: Path) -> tuple[Path, nbformat.NotebookNode, float]:
+        began = time.monotonic()
+        executed = run_next(source)
+        return source, executed, time.monotonic() - began
+
+    if len(notebooks) == 1:
+        yield run_timed(notebooks[0])
+        return
     pool = ThreadPoolExecutor(2)
     try:
-        for future in as_completed([pool.submit(lambda source: next(one_by_one(run_next, [source])), source)
-                                    for source in notebooks]):
+        for future in as_completed([pool.submit(run_timed, source) for source in notebooks]):
             yield future.result()
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -323,12 +349,12 @@ def keep_minutes(file: Path, settings: str, notebook: str, took: float) -> None:
     write_whole(file, json.dumps({"minutes": minutes, "settings": settings}, indent=1, sort_keys=True) + "\n")
 
 
-def run_one(source: Path, target: Path, values: dict, line: str, forecast: Forecast, kernels: type, together: bool
-            ) -> nbformat.NotebookNode:
+def run_one(source: Path, target: Path, values: dict, line: str, forecast: Forecast, kernels: type,
+            progress: Progress, together: bool) -> nbformat.NotebookNode:
     """Run one notebook under a line that names it and ends with its time.  together: another one runs beside it, so
     the line comes at its end.
     """
-    started, progress = time.monotonic(), Progress(sys.stderr)
+    started = time.monotonic()
     if not together:
         print(f"{line}{forecast} ...", end="", flush=True)
     try:
