@@ -31,7 +31,7 @@ from torch import Tensor
 from d3ad import D3AD, Config, detector, maps
 from d3ad.calibration import FLOOR, at_step, level_statistics
 from d3ad.images import every_nth, set_apart, window
-from d3ad.study.readme import markdown_table
+from d3ad.study.readme.cells import markdown_table
 
 SHARE = 0.2
 CANDIDATES = 8
