@@ -17,7 +17,7 @@ from d3ad.from_scratch import corrupt
 from d3ad.images import every_nth, set_apart
 from d3ad.infra.checkpoint import load_network
 from d3ad.infra.files import write_whole
-from d3ad.study.figures import GOOD, TRAIN, WIDTH
+from d3ad.study.figures.look import GOOD, TRAIN, WIDTH
 from d3ad.study.workspace import Remembering, Run, Workspace, on_trained
 
 SHARE = 0.2   # of the normal images, where the profile trains on all of them
