@@ -29,7 +29,7 @@ from d3ad.images import (
     set_apart,
 )
 from d3ad.infra import checkpoint
-from d3ad.training import ALONE, Alone
+from d3ad.infra.processes import ALONE, Alone
 
 
 @dataclass

@@ -20,6 +20,7 @@ from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_levels, adaptation_loss
 from d3ad.infra.checkpoint import keep_training, restore_training
 from d3ad.infra.files import save_tensors
+from d3ad.infra.processes import ALONE, Alone
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()
@@ -30,34 +31,6 @@ if TYPE_CHECKING:
     from d3ad.autoencoders import LatentCodec
 
 CHECKPOINT = "checkpoint"  # weights on the way of a training, by their step
-
-
-class Alone:
-    """One process that trains alone; `d3ad.infra.processes.Launched` has the same methods, for several."""
-
-    count, is_first = 1, True
-
-    def share(self, rows: Tensor) -> Tensor:
-        """This process's part of rows (N, ...)."""
-        return rows
-
-    def gather(self, parts: list) -> list:
-        """The lists of all processes, one after the other."""
-        return parts
-
-    def check_same(self, step: int, folder: Path | None) -> None:
-        """Raise ValueError where processes would go on from different steps."""
-
-    def weighted(self, loss: Tensor, of: int) -> Tensor:
-        """The mean loss of this process's share of `of` images, scaled so that the processes average to its mean."""
-        return loss
-
-    def average(self, model: nn.Module, loss: Tensor) -> Tensor:
-        """Average the gradients over all processes, in place; returns the average loss."""
-        return loss
-
-
-ALONE = Alone()
 
 
 def make_unet(config: Config) -> UNet2DModel:

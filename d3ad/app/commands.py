@@ -30,13 +30,6 @@ def _dataset(options):
     return data.load(options.dataset, options.data_root, options.category, **more)
 
 
-def _team():
-    """The processes that were launched together, or this one alone."""
-    from d3ad.infra.processes import launched
-    from d3ad.training import ALONE
-    return launched() or ALONE
-
-
 def run_check(options) -> None:
     """Print what is unusual, and raise DataError with every problem of every category."""
     from tqdm import tqdm
@@ -73,6 +66,7 @@ def run_fit(options) -> int:
     from d3ad.detector import pick_device
     from d3ad.images import as_images
     from d3ad.infra.checkpoint import check_replaceable
+    from d3ad.infra.processes import launched
     from d3ad.speed.presets import preset
     check_replaceable(options.out)  # before any training
     changes = {}
@@ -96,7 +90,7 @@ def run_fit(options) -> int:
         print(f"16-bit images hold {dataset.white.bit_length()} bits: {dataset.white} is read as white")
     part.check_number(len(dataset.train), config, options.held_out, str(options.folder or dataset.root))
     images = as_images(dataset, config.image_size, "train")
-    training, is_first = options.out.with_name(options.out.name + ".training"), _team().is_first
+    training, is_first = options.out.with_name(options.out.name + ".training"), launched().is_first
     with alone(training / "lock", f"trains {options.out}") if is_first else contextlib.nullcontext():
         if is_first:
             tidy(training)
@@ -129,9 +123,10 @@ def model_card(detector, dataset, num_trained: int) -> str:
 
 def _load(options):
     """The saved detector, with device, batch and processes as asked for."""
+    from d3ad.infra.processes import launched
     from d3ad.speed import presets
     detector = presets.load(options.model, options.device or "auto")
-    detector.team = _team()
+    detector.team = launched()
     if options.batch:
         detector.config = detector.config.replace(predict_batch=options.batch)
     return detector
