@@ -20,6 +20,7 @@ from d3ad.data.pixels import check_white
 from d3ad.features import FeatureExtractor
 from d3ad.images import as_images, every_nth, image_seed, in_batches
 from d3ad.infra import checkpoint
+from d3ad.infra.devices import pick_device
 from d3ad.infra.processes import ALONE, Alone
 
 
@@ -357,14 +358,3 @@ def fit_backbone(images: Tensor | None, config: Config, folder: Path | None, los
         from d3ad import from_scratch
         losses["features"] = from_scratch.pretrain(backbone, images, config, folder)
     return backbone.eval().requires_grad_(False)
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto": cuda, then mps, then cpu.  Raises ValueError for a device that this machine or this PyTorch hasn't."""
-    has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(name, lambda: True)
-    if not has():
-        raise ValueError(f"device = {name}, but this PyTorch sees no {name.upper()} on this machine: device = auto or "
-                         "cpu")
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
