@@ -8,7 +8,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from d3ad.infra.checkpoint import check_network, load_network, weights_file
+from d3ad.infra import pretrained
+from d3ad.infra.checkpoint import load_network, weights_file
 from d3ad.infra.taef2 import TAEF2
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 
@@ -102,26 +103,6 @@ def load_autoencoder(kind: str, weights: str, latent_channels: int = 4) -> Laten
         raise ValueError(f'autoencoder "{kind}" is not trained here: set autoencoder_weights to {hub}a folder, or use '
                          'autoencoder = "small"')
     weights = str(Path(weights).expanduser()) if weights.startswith("~") else weights
-    is_local = Path(weights).is_dir()
     if kind == "taef2" and not (Path(weights) / "config.json").exists():
         return LatentCodec(load_network(weights_file(weights), TAEF2), kind)
-    try:  # safetensors only: a pickle would run what its maker likes
-        if is_local:
-            check_network(Path(weights), classes[kind])
-        model, report = classes[kind].from_pretrained(weights, low_cpu_mem_usage=False, use_safetensors=True,
-                                                      local_files_only=is_local, output_loading_info=True)
-        if report["missing_keys"] or report["mismatched_keys"]:  # diffusers only warns, and leaves them at random
-            raise ValueError("its weights lack "
-                             f"{', '.join(sorted(map(str, report['missing_keys'] or report['mismatched_keys']))[:3])}")
-        if not all(value.isfinite().all() for value in model.state_dict().values()):
-            raise ValueError("its weights are NaN or infinite")
-        return LatentCodec(model, kind)
-    except (OSError, RuntimeError, ValueError) as error:
-        if is_local and not isinstance(error, OSError):
-            raise ValueError(f"{weights} holds no autoencoder of kind {kind!r}: "
-                             f"{' '.join(str(error).split())[:300]}") from None
-        where = Path(weights) if is_local else "a folder"
-        raise FileNotFoundError(
-            f'the weights of autoencoder "{kind}" can\'t be had from {weights} ({type(error).__name__}). Without a '
-            f"network, put config.json and diffusion_pytorch_model.safetensors of {HUB.get(kind, 'a saved model')} "
-            f"into {where} and set autoencoder_weights to it") from error
+    return LatentCodec(pretrained.load(classes[kind], kind, weights, HUB.get(kind, "a saved model")), kind)

@@ -11,25 +11,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from d3ad import calibration, conditioning, diffusion, maps, training
+from d3ad import calibration, conditioning, data, diffusion, maps, training
 from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration, Threshold, threshold_for
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import PREDICTION, Config
+from d3ad.data.pixels import check_white
 from d3ad.features import FeatureExtractor
-from d3ad.images import (
-    as_images,
-    check_training_images,
-    check_white,
-    every_nth,
-    image_seed,
-    in_batches,
-    moved,
-    open_folder,
-    set_apart,
-)
+from d3ad.images import as_images, every_nth, image_seed, in_batches
 from d3ad.infra import checkpoint
-from d3ad.training import ALONE, Alone
+from d3ad.infra.devices import pick_device
+from d3ad.infra.processes import ALONE, Alone
 
 
 @dataclass
@@ -118,16 +110,16 @@ class D3AD:
         """
         config = self.config
         if isinstance(images, (str, Path)):
-            images = open_folder(images, "train")
+            images = data.open_folder(images, "train")
         self.white = getattr(images, "white", None)  # of a dataset
         images = as_images(images, config.image_size, "train", self.white, value_range)
-        check_training_images(images, config)  # before any training
-        images, held = set_apart(images, config.calibration_share)
+        training.check_training_images(images, config)  # before any training
+        images, held = training.set_apart(images, config.calibration_share)
         at = (lambda name: Path(folder) / name) if folder else (lambda name: None)
         self.codec = codec or fit_codec(images, config, at("autoencoder"), self.losses, self.team)
         mean, std = self.codec.encode_all(images)
-        others = (self.codec.encode_all(moved(images, config.seed + copy)) for copy in range(config.train_moved))
-        learnt_from = [torch.cat(parts) for parts in zip((mean, std), *others)]
+        copies = (training.moved(images, config.seed + copy) for copy in range(config.train_moved))
+        learnt_from = [torch.cat(parts) for parts in zip((mean, std), *map(self.codec.encode_all, copies))]
 
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -159,7 +151,7 @@ class D3AD:
         """
         other = copy.copy(self)
         other.config, other.losses = self.config.replace(**changes), dict(self.losses)
-        images, held = set_apart(images, self.config.calibration_share)
+        images, held = training.set_apart(images, self.config.calibration_share)
         other._fit_features(images, held, self.codec.encode_all(images)[0], backbone, None)
         return other
 
@@ -366,14 +358,3 @@ def fit_backbone(images: Tensor | None, config: Config, folder: Path | None, los
         from d3ad import from_scratch
         losses["features"] = from_scratch.pretrain(backbone, images, config, folder)
     return backbone.eval().requires_grad_(False)
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto": cuda, then mps, then cpu.  Raises ValueError for a device that this machine or this PyTorch hasn't."""
-    has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(name, lambda: True)
-    if not has():
-        raise ValueError(f"device = {name}, but this PyTorch sees no {name.upper()} on this machine: device = auto or "
-                         "cpu")
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,9 +1,8 @@
-"""Images as D3AD takes them: whatever a caller has becomes one Tensor; which few of many; the seed that an image
-carries."""
+"""Images as D3AD takes them: whatever a caller has becomes one Tensor; some of them, or a batch at a time; the seed
+that an image carries."""
 import warnings
 import zlib
 from collections.abc import Callable, Hashable, Iterable
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from d3ad.config import Config
+from d3ad import data
 
 
 class RangeWarning(UserWarning):
@@ -33,7 +32,7 @@ def as_images(images, size: int, split: str, white: int | None = None,
     Raises ValueError for another shape, values that aren't finite or lie outside the range, or no image.
     """
     if isinstance(images, (str, Path)):
-        images, split = open_folder(images, split), "train" if split == "train" else "test"
+        images, split = data.open_folder(images, split), "train" if split == "train" else "test"
     # a Dataset, known without its import
     if not isinstance(images, (Tensor, np.ndarray)) and hasattr(images, "fingerprint"):
         images, split = (images.good(), "test") if split == "good" else (images, split)
@@ -55,20 +54,6 @@ def as_images(images, size: int, split: str, white: int | None = None,
     if images.shape[-2:] != (size, size):
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(-1, 1)
     return images
-
-
-def open_folder(folder: Path | str, split: str):
-    """The `d3ad.data.Dataset` of a folder: its good images for "train", else every image in it and below ("good": those
-    known to be).
-
-    Warns of files that may be photographs and are left out.  Raises `d3ad.data.DataError` where it holds no image.
-    """
-    from d3ad import data  # the loaders, which a Tensor does not need
-    dataset = data.load("folder", folder) if split == "train" else data.photographs(folder, split == "good")
-    lost = [str(left) for left in dataset.left_out if left.lost]
-    if lost:
-        warnings.warn(f"{len(lost)} files are left out: {'; '.join(lost[:5])}", stacklevel=4)
-    return dataset
 
 
 def _in_range(images: Tensor, value_range: tuple[float, float] | None) -> Tensor:
@@ -97,63 +82,10 @@ def _describe(images) -> str:
     return f"a Tensor {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
 
 
-def check_training_images(images: Tensor, config: Config) -> None:
-    """Raise ValueError where there are too few images for Algorithm 2."""
-    needed = config.k + (not config.include_self)
-    count = num_trained_on(len(images), config.calibration_share)
-    if count < needed:
-        raise ValueError(f"{count} training images are too few for k = {config.k} neighbours: give at least "
-                         f"{ceil(needed / (1 - config.calibration_share))}, or lower k")
-
-
-def check_white(white: int | None) -> None:
-    """Raise ValueError where `white`, of 16-bit images, is none that a camera has."""
-    from d3ad.data.pixels import DEPTHS
-    if white is not None and (type(white) is not int or white not in DEPTHS):
-        raise ValueError(f"white must be one of {', '.join(map(str, DEPTHS))}; got {white!r}")
-
-
 def every_nth(images: Tensor, count: int) -> Tensor:
     """`count` images spread evenly over all, all where there are fewer."""
     index = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
     return images[index]
-
-
-def num_trained_on(number: int, share: float) -> int:
-    """How many of so many normal images are trained on, where `set_apart` takes a share of them."""
-    return number - round(share * number)
-
-
-def set_apart(images: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Normal images (N, ...) to train on, and a share of them, spread evenly over all, that calibrates instead.
-
-    share: `calibration_share`.  At 0 all are trained on, and the same images calibrate.
-    """
-    count = len(images) - num_trained_on(len(images), share)
-    if not count:
-        return images, images
-    held = torch.zeros(len(images), dtype=torch.bool)
-    held[torch.linspace(0, len(images) - 1, count + 2).round().long()[1:-1]] = True
-    return images[~held], images[held]
-
-
-def moved(images: Tensor, seed: int, reach: float = 3 / 128) -> Tensor:
-    """Images (N, C, H, W), each moved by up to `reach` of its side in both directions, its border repeated.
-
-    How far is drawn for each image from its content and the seed.
-    """
-    pixels, parts = max(round(reach * images.shape[-1]), 1), []
-    for image in images:
-        generator = torch.Generator().manual_seed(image_seed(image, seed))
-        top, left = torch.randint(0, 2 * pixels + 1, (2,), generator=generator).tolist()
-        parts.append(window(image, top, left, pixels))
-    return torch.stack(parts)
-
-
-def window(image: Tensor, top: int, left: int, reach: int) -> Tensor:
-    """An image (C, H, W), its border repeated `reach` pixels wide, from row `top` and column `left`, 0..2 reach, on."""
-    wide = F.pad(image[None], (reach,) * 4, mode="replicate")[0]
-    return wide[:, top:top + image.shape[1], left:left + image.shape[2]]
 
 
 @torch.no_grad()

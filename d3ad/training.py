@@ -1,4 +1,5 @@
-"""Training loops: the latent diffusion model (Eq. 6) and the adaptation of the features (Eq. 10).
+"""Training: which images it takes, and the loops of the latent diffusion model (Eq. 6) and of the adaptation of the
+features (Eq. 10).
 
 Every random draw of a step comes from a generator seeded by (seed, step), so a run that was stopped and resumed ends
 with the same weights as one that never stopped.  A team of several processes (d3ad/infra/processes.py) can be handed to
@@ -6,11 +7,13 @@ the trainings; features are trained by all alike, since a batch's normalisation 
 """
 import time
 from collections.abc import Callable, Iterable
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -18,8 +21,10 @@ from tqdm import tqdm
 from d3ad import diffusion
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_levels, adaptation_loss
+from d3ad.images import image_seed
 from d3ad.infra.checkpoint import keep_training, restore_training
 from d3ad.infra.files import save_tensors
+from d3ad.infra.processes import ALONE, Alone
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()
@@ -30,34 +35,6 @@ if TYPE_CHECKING:
     from d3ad.autoencoders import LatentCodec
 
 CHECKPOINT = "checkpoint"  # weights on the way of a training, by their step
-
-
-class Alone:
-    """One process that trains alone; `d3ad.infra.processes.Launched` has the same methods, for several."""
-
-    count, is_first = 1, True
-
-    def share(self, rows: Tensor) -> Tensor:
-        """This process's part of rows (N, ...)."""
-        return rows
-
-    def gather(self, parts: list) -> list:
-        """The lists of all processes, one after the other."""
-        return parts
-
-    def check_same(self, step: int, folder: Path | None) -> None:
-        """Raise ValueError where processes would go on from different steps."""
-
-    def weighted(self, loss: Tensor, of: int) -> Tensor:
-        """The mean loss of this process's share of `of` images, scaled so that the processes average to its mean."""
-        return loss
-
-    def average(self, model: nn.Module, loss: Tensor) -> Tensor:
-        """Average the gradients over all processes, in place; returns the average loss."""
-        return loss
-
-
-ALONE = Alone()
 
 
 def make_unet(config: Config) -> UNet2DModel:
@@ -85,6 +62,52 @@ def make_unet(config: Config) -> UNet2DModel:
 def eps_model(unet: UNet2DModel) -> diffusion.EpsModel:
     """The network as Algorithm 1 calls it: eps_model(z, t), t the 0-based training index."""
     return lambda z, t: unet(z, t).sample
+
+
+def check_training_images(images: Tensor, config: Config) -> None:
+    """Raise ValueError where there are too few images for Algorithm 2."""
+    needed = config.k + (not config.include_self)
+    count = num_trained_on(len(images), config.calibration_share)
+    if count < needed:
+        raise ValueError(f"{count} training images are too few for k = {config.k} neighbours: give at least "
+                         f"{ceil(needed / (1 - config.calibration_share))}, or lower k")
+
+
+def num_trained_on(number: int, share: float) -> int:
+    """How many of so many normal images are trained on, where `set_apart` takes a share of them."""
+    return number - round(share * number)
+
+
+def set_apart(images: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Normal images (N, ...) to train on, and a share of them, spread evenly over all, that calibrates instead.
+
+    share: `calibration_share`.  At 0 all are trained on, and the same images calibrate.
+    """
+    count = len(images) - num_trained_on(len(images), share)
+    if not count:
+        return images, images
+    held = torch.zeros(len(images), dtype=torch.bool)
+    held[torch.linspace(0, len(images) - 1, count + 2).round().long()[1:-1]] = True
+    return images[~held], images[held]
+
+
+def moved(images: Tensor, seed: int, reach: float = 3 / 128) -> Tensor:
+    """Images (N, C, H, W), each moved by up to `reach` of its side in both directions, its border repeated.
+
+    How far is drawn for each image from its content and the seed.
+    """
+    pixels, parts = max(round(reach * images.shape[-1]), 1), []
+    for image in images:
+        generator = torch.Generator().manual_seed(image_seed(image, seed))
+        top, left = torch.randint(0, 2 * pixels + 1, (2,), generator=generator).tolist()
+        parts.append(window(image, top, left, pixels))
+    return torch.stack(parts)
+
+
+def window(image: Tensor, top: int, left: int, reach: int) -> Tensor:
+    """An image (C, H, W), its border repeated `reach` pixels wide, from row `top` and column `left`, 0..2 reach, on."""
+    wide = F.pad(image[None], (reach,) * 4, mode="replicate")[0]
+    return wide[:, top:top + image.shape[1], left:left + image.shape[2]]
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

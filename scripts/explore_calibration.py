@@ -30,8 +30,9 @@ from torch import Tensor
 
 from d3ad import D3AD, Config, detector, maps
 from d3ad.calibration import FLOOR, at_step, level_statistics
-from d3ad.images import every_nth, set_apart, window
-from d3ad.study.readme import markdown_table
+from d3ad.images import every_nth
+from d3ad.study.readme.cells import markdown_table
+from d3ad.training import set_apart, window
 
 SHARE = 0.2
 CANDIDATES = 8

@@ -14,9 +14,9 @@ import torch
 
 from d3ad import data
 from d3ad.data import synthetic
+from d3ad.infra.files import ROOT
 from d3ad.study.ablations import METRICS
 from d3ad.study.outcome import evaluate
-from d3ad.study.readme import ROOT
 from d3ad.study.workspace import open_workspace
 
 SEED, GOOD, BAD = 100, 20, 40

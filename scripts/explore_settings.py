@@ -39,7 +39,7 @@ from d3ad.calibration import at_step, by_the_others, level_statistics
 from d3ad.data import mtd
 from d3ad.features import FeatureExtractor
 from d3ad.images import every_nth
-from d3ad.study.readme import markdown_table
+from d3ad.study.readme.cells import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = dict(name="explored", image_size=128, autoencoder="small", autoencoder_weights="none", autoencoder_steps=1000,

@@ -16,9 +16,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from d3ad.infra.files import ROOT
 from d3ad.speed.benchmark.machine import describe
 from d3ad.study.ablations import METRICS
-from d3ad.study.readme import ROOT, markdown_table
+from d3ad.study.readme.cells import markdown_table
 
 KINDS = {"as it is": {}, "narrow": dict(ATEN_CPU_CAPABILITY="default", ONEDNN_MAX_CPU_ISA="SSE41")}
 MEASURE = """

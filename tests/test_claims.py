@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from d3ad.infra.files import ROOT
 from d3ad.study import claims, provenance, resampling, verdicts
 from d3ad.study.evidence import (
     BINS,
@@ -19,7 +20,6 @@ from d3ad.study.evidence import (
     over_rounds,
     undertrained,
 )
-from d3ad.study.readme import ROOT
 from d3ad.study.workspace import open_workspace
 
 METRICS = ("i_auroc", "p_auroc", "pro", "pro_200", "pro_small", "pro_medium", "pro_large")

@@ -17,8 +17,8 @@ from d3ad.app.cli import main
 from d3ad.data import synthetic
 from d3ad.infra import parallel, processes
 from d3ad.infra.files import write_whole
+from d3ad.infra.processes import ALONE, Alone
 from d3ad.study import runner
-from d3ad.training import ALONE, Alone
 
 FIT = ["--profile", "smoke", "--held-out", "0.4",
        *(word for setting in ("train_steps=4", "autoencoder_steps=4", "batch_size=5", "k=3")
@@ -40,7 +40,7 @@ def test_the_average_of_the_shares_losses_is_the_whole_batchs(size, count):
 
 def test_alone_nothing_is_shared():
     loss, rows = torch.tensor(2.0), torch.rand(3)
-    assert processes.launched() is None and ALONE.count == 1 and ALONE.is_first
+    assert processes.launched() is ALONE and ALONE.count == 1 and ALONE.is_first
     assert ALONE.share(rows) is rows and ALONE.gather([1, 2]) == [1, 2]
     assert ALONE.weighted(loss, of=1) is loss and ALONE.average(torch.nn.Linear(1, 1), loss) is loss
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from d3ad import D3AD, Config
-from d3ad.images import set_apart
+from d3ad.training import set_apart
 
 
 def same(a, b, atol=1e-5):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from d3ad.app import evaluating
 from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200, pro_by_area
 
 
@@ -101,3 +102,16 @@ def test_scores_of_any_type_and_scale_rank_alike():
     for same in (maps.astype(np.float32), (maps * 7).astype(np.int64), maps * 1e-300, maps * 1e300, -1 / (1 + maps)):
         assert pro(same, masks) == pytest.approx(pro(maps, masks))
         assert pixel_auroc(same, masks) == pytest.approx(pixel_auroc(maps, masks))
+
+
+def test_metrics_by_portions_are_those_of_all_at_once():
+    generator = np.random.default_rng(0)
+    for levels in (3, 40, 10_000):
+        maps = generator.integers(0, levels, (9, 12, 12)).astype(np.float32) / 7
+        masks = generator.random((9, 12, 12)) < 0.1
+        areas = {"small": (0.0, 0.01), "none": (0.9, 1.0)}
+        found = evaluating.pixel_metrics(lambda: zip(np.split(maps, 3), np.split(masks, 3)), areas)
+        expected = dict(p_auroc=pixel_auroc(maps, masks),
+                        **pro_by_area(maps, masks, {"pro": (0.0, 1.0)} | areas),
+                        pro_200=pro_200(maps, masks))
+        assert found == pytest.approx(expected, abs=1e-12)

@@ -9,11 +9,12 @@ import timm
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
+from tiny_datasets import photograph
 
-from d3ad import Config
+from d3ad import Config, data
 from d3ad.app import forecast, part
 from d3ad.app.cli import main
-from d3ad.data import synthetic
+from d3ad.data import base, synthetic
 from d3ad.study import runner
 from d3ad.study.workspace import open_workspace
 
@@ -150,3 +151,22 @@ def test_the_notebooks_cells_take_folders_of_ones_own(folder, tmp_path, capsys):
     assert "12 good parts to learn from, 1 parts to inspect" in capsys.readouterr().out
     assert (tmp_path / "figures" / "own" / "own_parts.png").exists() and not (tmp_path / "figures" / "smoke").exists()
     assert (tmp_path / "cache" / "own" / "inspection" / "report.html").exists()
+
+
+def test_large_tensors_of_images_lie_in_a_file(monkeypatch, tmp_path):
+    for i in range(12):
+        photograph(tmp_path / f"{i}.png", value=20 * i)
+    small = data.load("folder", tmp_path).images("train", 16)
+    monkeypatch.setattr(base, "ROOM", 1)
+    large = data.load("folder", tmp_path).images("train", 16)
+    assert torch.equal(small, large)
+    assert all(map(torch.equal, part.split_off(large, 0.2, 0), part.split_off(small, 0.2, 0)))
+
+
+def test_a_notebook_inspects_every_photograph_of_a_labelled_folder(tmp_path):
+    for i in range(10):
+        photograph(tmp_path / f"good/{i}.png", value=20 * i)
+        photograph(tmp_path / f"new/OK/{i}.png", value=20 * i)
+    photograph(tmp_path / "new/NG/1.png")
+    parts = part.read(open_workspace("smoke", out=str(tmp_path / "out")), str(tmp_path / "good"), str(tmp_path / "new"))
+    assert len(parts.new) == 11 and int(parts.labels.sum()) == 1

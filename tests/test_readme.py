@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from d3ad.study import claims, readme
-from d3ad.study.readme import ROOT
+from d3ad.study.readme import ROOT, comparisons, ledger, measured, overview
+from d3ad.study.readme.cells import mean_and_spread
 from d3ad.study.settings import study_profiles
 
 PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in readme.pages()}
@@ -93,13 +94,13 @@ def test_no_placeholder_is_left():
 
 
 def test_its_table_of_claims_is_short_and_names_claims_that_exist():
-    assert len(set(readme.HEADLINES)) <= 12 and set(readme.HEADLINES) <= {claim.claim for claim in claims.CLAIMS}
+    assert len(set(ledger.HEADLINES)) <= 12 and set(ledger.HEADLINES) <= {claim.claim for claim in claims.CLAIMS}
 
 
 def test_mean_and_spread():
-    assert readme.mean_and_spread(93.42, 0.85) == "93.4 ± 0.8" and readme.mean_and_spread(1.0) == "1.0"
-    assert readme.mean_and_spread(float("nan")) == "—" and readme.mean_and_spread(-0.001, 0.2, 2, "+") == "0.00 ± 0.20"
-    assert readme.mean_and_spread(10.0) == "10.0" and readme.mean_and_spread(-0.5, sign="+") == "-0.5"
+    assert mean_and_spread(93.42, 0.85) == "93.4 ± 0.8" and mean_and_spread(1.0) == "1.0"
+    assert mean_and_spread(float("nan")) == "—" and mean_and_spread(-0.001, 0.2, 2, "+") == "0.00 ± 0.20"
+    assert mean_and_spread(10.0) == "10.0" and mean_and_spread(-0.5, sign="+") == "-0.5"
 
 
 def _benchmark(dataset: str, categories: list[str], masks: bool = True) -> pd.DataFrame:
@@ -111,8 +112,8 @@ def _benchmark(dataset: str, categories: list[str], masks: bool = True) -> pd.Da
 
 def test_results_of_some_categories_stand_beside_the_papers(monkeypatch):
     some = _benchmark("MVTec AD", ["bottle", "pill"])
-    monkeypatch.setattr(readme, "measured_profiles", lambda name: {"mvtec": some} if name == "benchmark" else {})
-    text = readme.results("")
+    monkeypatch.setattr(measured, "frames", lambda name: {"mvtec": some} if name == "benchmark" else {})
+    text = overview.results("")
     assert re.search(r"MVTec AD, all 15 categories \| [^|]*97\.2[^|]* \| pending", text)
     assert re.search(r"MVTec AD, mean of 2: bottle, pill \| [^|]+ \| 91\.0\s±\s1\.0 / 95\.0\s±\s0\.0", text)
     assert re.search(r"MVTec AD, bottle \| 100\.0 / ", text) and "3 seeds" in text
@@ -120,13 +121,13 @@ def test_results_of_some_categories_stand_beside_the_papers(monkeypatch):
 
 def test_a_dataset_without_masks_and_profiles_without_results(monkeypatch):
     solar = _benchmark("Solar cells", ["mono", "poly"], masks=False)
-    monkeypatch.setattr(readme, "measured_profiles", lambda name: {"elpv": solar} if name == "benchmark" else {})
-    assert "91.0\u00a0±\u00a01.0 / — / —" in readme.results("")
-    assert "P-AUROC" not in readme.baselines("")
+    monkeypatch.setattr(measured, "frames", lambda name: {"elpv": solar} if name == "benchmark" else {})
+    assert "91.0\u00a0±\u00a01.0 / — / —" in overview.results("")
+    assert "P-AUROC" not in comparisons.baselines("")
 
 
 def test_nothing_measured_at_all(monkeypatch, tmp_path):
-    (tmp_path / "d3ad").symlink_to(ROOT / "d3ad")
-    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    monkeypatch.setattr(measured, "ROOT", tmp_path)
+    monkeypatch.setattr(overview, "ROOT", tmp_path)
     texts = {name: block("") for name, block in readme.BLOCKS.items()}
     assert texts["results"].count("pending") == 3 and "not measured" in texts["profiles"]

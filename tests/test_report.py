@@ -1,9 +1,11 @@
 """What an inspector gets: files, pictures, and the HTML report in a real browser, where there is one."""
+import base64
 import html
 import json
 import re
 import shutil
 import subprocess
+import time
 
 import numpy as np
 import pandas as pd
@@ -111,3 +113,30 @@ def test_in_a_browser(predicted, tmp_path):
     assert before == "2 of 4 images above the threshold" and after == "1 of 4 images above the threshold"
     assert title == "D3AD inspection report" and pictures == 12 and bars == 40  # nothing in a name was run
     assert len(rows) == 4 and any(row.startswith(HOSTILE[0]) and row.endswith("good") for row in rows)
+
+
+def test_a_flagged_photograph_has_a_marked_pixel_whatever_its_size():
+    anomaly_map = torch.zeros(16, 16)
+    anomaly_map[5, 9] = 1.0
+    for size in ((3, 2), (16, 16), (17, 31), (500, 40), (4, 300)):
+        above = report.above_threshold(anomaly_map, 0.999, size)
+        assert above.shape == size[::-1] and above.any()
+        assert report.boxes(above, anomaly_map)[0][5] == 1.0
+
+
+def test_a_page_of_twenty_thousand_rows_is_written_in_seconds(tmp_path):
+    rows = (dict(path=f"{i}.png", score=i / 2e4, t_hat=20, files=[f"overlays/{i}.png"]) for i in range(20_000))
+    started = time.monotonic()
+    report.compose_page(tmp_path / "report.html", rows, [i / 2e4 for i in range(20_000)], 0.5, "", 0)
+    assert time.monotonic() - started < 10 and (tmp_path / "report.html").stat().st_size < 4e6
+
+
+def test_values_on_the_page_are_on_the_right_side_of_the_threshold():
+    generator = torch.Generator().manual_seed(0)
+    anomaly_map = torch.rand(64, 64, generator=generator)
+    anomaly_map[0, 0] = 5000.0
+    threshold = float(anomaly_map[3, 3])
+    item = report.item_of(Image.new("RGB", (64, 64)), anomaly_map, torch.zeros(3, 64, 64), threshold)
+    steps = np.frombuffer(base64.b64decode(item["values"]), "<u2").reshape(item["values_shape"])
+    low, high = item["values_range"]
+    assert ((steps / 65535 * (high - low) + low > threshold) == (anomaly_map > threshold).numpy()).all()

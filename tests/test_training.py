@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from d3ad import Config, features, from_scratch, training
 from d3ad.features import adaptation_levels, adaptation_loss
 from d3ad.infra.checkpoint import known_settings
-from d3ad.training import Attention
+from d3ad.training import Attention, moved
 
 
 def test_a_stopped_run_ends_with_the_weights_of_one_never_stopped(tiny, tmp_path):
@@ -166,7 +166,6 @@ def test_settings_of_older_detectors_keep_their_meaning():
 
 
 def test_moved_copies_are_the_images_moved(tiny):
-    from d3ad.images import moved
     dots = torch.zeros(12, 3, 128, 128)
     for i in range(12):
         dots[i, :, 64, 60 + i] = 1.0

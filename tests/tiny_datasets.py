@@ -1,4 +1,6 @@
-"""Tiny datasets drawn in the real layouts, and what their loaders' tests ask of every dataset."""
+"""Photographs and tiny datasets drawn in the real layouts, and what their loaders' tests ask of every dataset."""
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
@@ -13,6 +15,14 @@ def draw(path, mode="RGB", seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
     Image.fromarray(noise).convert(mode).save(path)
+    return path
+
+
+def photograph(path: Path, size=(20, 10), value=None, **options) -> Path:
+    """A file of noise, or of one grey value."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(len(str(path))).integers(0, 128, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(noise if value is None else np.full_like(noise, value)).save(path, **options)
     return path
 
 

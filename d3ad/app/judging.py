@@ -26,7 +26,7 @@ from d3ad.data.pixels import DataError, load_with_size, picture, white_of
 from d3ad.data.tree import RECORD, Entry, results_in
 from d3ad.images import RangeWarning
 from d3ad.infra.files import alone, tidy, write_whole
-from d3ad.training import ALONE, Alone
+from d3ad.infra.processes import ALONE, Alone
 
 COLUMNS = ("path", "score", "t_hat", "is_anomalous", "threshold", "state", "width", "height", "boxes", "picture")
 JUDGED = "judged"

@@ -16,14 +16,14 @@ from d3ad.app import forecast
 from d3ad.config import Config
 from d3ad.data import Dataset, Sample, synthetic
 from d3ad.data.base import roomy
-from d3ad.detector import D3AD, Prediction, fit_backbone, fit_codec, pick_device
+from d3ad.detector import D3AD, Prediction, fit_backbone, fit_codec
 from d3ad.features import FeatureExtractor
-from d3ad.images import num_trained_on, set_apart
-from d3ad.infra import processes
+from d3ad.infra.devices import pick_device
 from d3ad.infra.parallel import num_workers
+from d3ad.infra.processes import launched
 from d3ad.speed import presets
 from d3ad.study.workspace import VERSION, Workspace
-from d3ad.training import ALONE
+from d3ad.training import num_trained_on, set_apart
 
 EXAMPLE = ("mvtec", "button", 120, 30, 60)  # layout, drawing; training, good and anomalous test images
 LONG = 100  # training steps from which on it is worth knowing how long they will take
@@ -41,7 +41,7 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
     Raises ValueError for too few images, FileNotFoundError for missing weights, both before the long work.
     """
     train, rest = split_off(good, held_out, config.seed)
-    team = processes.launched() or ALONE
+    team = launched()
     if team.count > 1:
         print(f"{team.count} processes share every batch of {min(config.batch_size, len(train))}", flush=True)
     # a state goes on only with the images that it began with

@@ -10,6 +10,7 @@ torch.Size([904, 3, 256, 256])
 Nothing is downloaded. ``load`` opens no image: it lists the files, pairs images with masks, and reports all
 that is wrong in one `DataError`; `Dataset.check` then decodes every file.
 """
+import warnings
 from importlib import import_module
 
 from .base import Dataset, LeftOut, Sample
@@ -19,7 +20,7 @@ from .tree import photographs
 NAMES = ("visa", "btad", "mvtec", "mtd", "elpv", "folder")  # a module each, with READER or the same functions
 
 __all__ = ["NAMES", "DataError", "Dataset", "LeftOut", "Sample", "categories", "load", "load_image", "load_mask",
-           "photographs"]
+           "open_folder", "photographs"]
 
 
 def categories(name, root) -> tuple[str, ...]:
@@ -58,6 +59,19 @@ def load(name, root, category=None, **options) -> Dataset:
         problems.append(f"{root}: no training image of {category!r}; add normal images")
     if problems:
         raise DataError("\n".join([f"{name}/{category} cannot be used, {len(problems)} to mend:", *problems]))
+    return dataset
+
+
+def open_folder(folder, split) -> Dataset:
+    """The `Dataset` of any folder: its good images for "train", else every image in it and below ("good": those
+    known to be).
+
+    Warns of files that may be photographs and are left out.  Raises `DataError` where it holds no image.
+    """
+    dataset = load("folder", folder) if split == "train" else photographs(folder, split == "good")
+    lost = [str(left) for left in dataset.left_out if left.lost]
+    if lost:
+        warnings.warn(f"{len(lost)} files are left out: {'; '.join(lost[:5])}", stacklevel=4)
     return dataset
 
 

@@ -24,6 +24,12 @@ class DataError(ValueError):
     """Files that cannot be used: every problem on a line of its own, with the file and what to do."""
 
 
+def check_white(white: int | None) -> None:
+    """Raise ValueError where `white`, of 16-bit images, is none that a camera has."""
+    if white is not None and (type(white) is not int or white not in DEPTHS):
+        raise ValueError(f"white must be one of {', '.join(map(str, DEPTHS))}; got {white!r}")
+
+
 def load_image(path, size, white: int | None = None, strict: bool = False) -> Tensor:
     """Read any image file as RGB, (3, size, size) float32 in [-1, 1].
 

@@ -15,8 +15,36 @@ import torch.nn as nn
 from torch import Tensor
 
 
+class Alone:
+    """One process that works alone; `Launched` has the same methods, for several."""
+
+    count, is_first = 1, True
+
+    def share(self, rows: Tensor) -> Tensor:
+        """This process's part of rows (N, ...)."""
+        return rows
+
+    def gather(self, parts: list) -> list:
+        """The lists of all processes, one after the other."""
+        return parts
+
+    def check_same(self, step: int, folder: Path | None) -> None:
+        """Raise ValueError where processes would go on from different steps."""
+
+    def weighted(self, loss: Tensor, of: int) -> Tensor:
+        """The mean loss of this process's share of `of` images, scaled so that the processes average to its mean."""
+        return loss
+
+    def average(self, model: nn.Module, loss: Tensor) -> Tensor:
+        """Average the gradients over all processes, in place; returns the average loss."""
+        return loss
+
+
+ALONE = Alone()
+
+
 class Launched:
-    """The processes that accelerate launched together, seen from one of them; the face of `d3ad.training.Alone`.
+    """The processes that accelerate launched together, seen from one of them; the face of `Alone`.
 
     Making it also makes this process's own GPU the current one.  Raises ImportError where accelerate isn't installed.
     """
@@ -79,8 +107,8 @@ class Launched:
 
 
 @lru_cache
-def launched() -> Launched | None:
-    """The processes that were launched together; None where there is only this one, and then accelerate need not be
+def launched() -> Alone | Launched:
+    """The processes that were launched together; `ALONE` where there is only this one, and then accelerate need not be
     installed.
     """
-    return Launched() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+    return Launched() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ALONE

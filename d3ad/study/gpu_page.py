@@ -4,9 +4,10 @@
 """
 from d3ad.config import Config
 from d3ad.infra.files import ROOT, read_json, write_whole
-from d3ad.study import readme
 from d3ad.study.costs import H100, SAVED_EVERY, SHARE, of_profile, sizes
-from d3ad.study.readme import markdown_table, metrics_text
+from d3ad.study.readme import overview
+from d3ad.study.readme.cells import markdown_table, metrics_text
+from d3ad.study.readme.measured import frames
 
 PROFILES = ("visa", "visa-authors", "btad", "mvtec")
 
@@ -42,8 +43,8 @@ def measured() -> str:
             (f"seconds an image in prediction, {found['predict_batch']} at a time",
              f"{found['seconds_per_image']:.3f}")]
     table = "\n".join(f"| {what} | {value} |" for what, value in rows)
-    reported = metrics_text(readme.reported().loc[("MVTec AD", found["category"])], "reported")
-    frame = readme.table(found["profile"], "benchmark")
+    reported = metrics_text(overview.reported().loc[("MVTec AD", found["category"])], "reported")
+    frame = frames("benchmark")[found["profile"]]
     scores = [[row["method"], metrics_text(row)]
               for row in frame[frame["category"] == found["category"]].to_dict("records")]
     baselines = [[row["method"], row["category"], metrics_text(row),

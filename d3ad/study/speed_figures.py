@@ -2,7 +2,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from d3ad.study.figures import BAD, GOOD, TEST, TRAIN, WIDTH
+from d3ad.study.figures.look import BAD, GOOD, TEST, TRAIN, WIDTH
 
 COLOURS = {"reference": "#888888", "faithful": TRAIN, "fast": BAD}
 MARKERS = {"features": "o", "encode": "s", "eps": "^", "decode": "D"}

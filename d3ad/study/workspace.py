@@ -22,7 +22,7 @@ from d3ad.config import ADAPTATION, AUTOENCODER, DATA, FEATURES, Config
 from d3ad.data import mtd, synthetic
 from d3ad.detector import D3AD, Networks
 from d3ad.features import FeatureExtractor
-from d3ad.images import every_nth, image_seed, set_apart
+from d3ad.images import every_nth, image_seed
 from d3ad.infra.checkpoint import read_settings
 from d3ad.infra.files import ROOT, appearing, load_tensors, read_json, save_tensors, write_whole
 from d3ad.infra.parallel import in_parallel
@@ -31,7 +31,7 @@ from d3ad.speed import presets
 from d3ad.study import resampling
 from d3ad.study.outcome import Outcome, evaluate, mean_bins
 from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of
-from d3ad.training import CHECKPOINT
+from d3ad.training import CHECKPOINT, set_apart
 
 VERSION = 5  # raised when the model code computes something else, so that older caches are not used
 SAMPLING = ("omega", "guidance", "second_sampler")  # settings of prediction that the adaptation sees as well

@@ -1,0 +1,104 @@
+"""D3AD beside other methods, the paper's text beside the authors' code, one split of the tiles beside the other."""
+import ast
+
+import pandas as pd
+
+from d3ad.baselines import BASELINES
+from d3ad.infra.files import ROOT
+from d3ad.study.comparison import over_seeds, trained_fully
+from d3ad.study.readme import measured
+from d3ad.study.readme.cells import METRICS, markdown_table, mean_and_spread, seeds_text
+
+
+def baseline_files(up: str) -> str:
+    """The fourteen baselines: file, paper, whose networks."""
+    rows = []
+    for name, (module, _, needs_anomalib) in BASELINES.items():
+        file = f"d3ad/baselines/{module}.py"
+        docstring = ast.get_docstring(ast.parse((ROOT / file).read_text(encoding="utf-8"))) or ""
+        first = " ".join(docstring.partition("\n\n")[0].split()).removesuffix(".").partition("; anomalib's")[0]
+        rows.append([f"[{name}]({up}{file})", first, "anomalib's networks" if needs_anomalib else "written here"])
+    return markdown_table(["", "what it is", "code"], rows)
+
+
+def baselines(up: str) -> str:
+    """D3AD and its baselines, a table per profile: best PRO (without masks: I-AUROC) first, the best numbers bold."""
+    parts = []
+    for profile, frame in measured.frames("benchmark").items():
+        frame = measured.of_split(profile, frame)
+        single = frame[frame["category"] != "Average"]
+        means = over_seeds(frame).set_index("method")
+        shown = {metric: title for metric, title in METRICS.items() if means[f"measured_{metric}"].notna().any()}
+        ranked = set(trained_fully(frame)["method"])
+        columns = {title: _bold_best(means, metric, ranked) for metric, title in shown.items()}
+        metric = list(shown)[-1]
+        means = means.sort_values(f"measured_{metric}", ascending=False, kind="stable")
+        seeds = measured.table(profile, "benchmark_seeds")
+        if single["seed"].nunique() == 1 and seeds is not None:
+            names = ", ".join(dict.fromkeys(seeds.loc[seeds["category"] != "Average", "category"]))
+            title = f"{shown[metric]}, {names}, {seeds_text(seeds)}"
+            columns[title] = _bold_best(over_seeds(seeds).set_index("method"), metric, ranked)
+        columns["training images, of those asked for"] = {method: _budget(rows)
+                                                          for method, rows in single.groupby("method")}
+        rows = [[method, *(column.get(method, "—") for column in columns.values())] for method in means.index]
+        title = f"### `{profile}`: {', '.join(dict.fromkeys(single['dataset']))}"
+        categories = single["category"].nunique()
+        about = f"In percent, {seeds_text(single)}" + f", mean of {categories} categories" * (categories > 1) + "."
+        places = _places(means[means.index.isin(ranked)], shown)
+        parts += [title, f"{about} {places}".strip(), markdown_table(["", *columns], rows)]
+    return "\n\n".join(parts)
+
+
+def _bold_best(means: pd.DataFrame, metric: str, ranked: set[str]) -> dict[str, str]:
+    """A mean and its spread per method; the best of `ranked` bold."""
+    values, spreads = means[f"measured_{metric}"], means[f"spread_{metric}"]
+    best = values.round(1) == values[values.index.isin(ranked)].round(1).max()
+    return {method: ("**{}**" if best[method] else "{}").format(mean_and_spread(values[method], spreads[method]))
+            for method in means.index}
+
+
+def _budget(rows: pd.DataFrame) -> str:
+    if rows["images_asked"].isna().all():
+        return "—"
+    done, asked = rows["images"].mean(), rows["images_asked"].mean()
+    word = "short, " * bool(done < asked)
+    return f"{word}{done:,.0f} of {asked:,.0f}" if asked else "none needed"
+
+
+def _places(means: pd.DataFrame, shown: dict[str, str]) -> str:
+    """Where D3AD stands among the methods, its own variants left out."""
+    methods = means[[name == "D3AD" or not name.startswith("D3AD") for name in means.index]]
+    if len(methods) < 2 or "D3AD" not in methods.index:
+        return ""
+    places = []
+    for metric, title in shown.items():
+        values = methods[f"measured_{metric}"]
+        first = values.idxmax()
+        place = f"{values.rank(ascending=False)['D3AD']:.0f} in {title}"
+        places.append(place if first == "D3AD" else f"{place} (first: {first})")
+    return f"D3AD's place among {len(methods)} methods: {', '.join(places)}."
+
+
+def text_against_code(up: str) -> str:
+    """Where the paper's text and the authors' code differ, and what each choice changes in PRO and I-AUROC."""
+    frames = measured.frames("text_against_code")
+    keys = ["difference", "paper", "authors_code", "here", "changed_to"]
+    effects: dict[tuple, dict[str, str]] = {}
+    for profile, frame in frames.items():
+        for _, row in frame.iterrows():
+            key = tuple("" if pd.isna(row[name]) else str(row[name]) for name in keys)
+            changes = [mean_and_spread(row.get(f"effect_{metric}"), sign="+") for metric in METRICS]
+            effects.setdefault(key, {})[profile] = " / ".join(changes)
+    rows = [[*key, *(by_profile.get(profile, "—") for profile in frames)] for key, by_profile in effects.items()]
+    header = ["where they differ", "text", "authors' code", "here", "changed to"]
+    return markdown_table([*header, *(f"`{profile}`" for profile in frames)], rows)
+
+
+def memory(up: str) -> str:
+    """What the random split of the magnetic tiles adds to the split by tile."""
+    frame = measured.table("mtd", "memory")
+    if frame is None:
+        return "Not measured."
+    rows = [[METRICS[row.metric], f"{row.measured_random:.1f}", f"{row.measured_by_tile:.1f}",
+             f"{row.effect:+.1f} [{row.low:+.1f}, {row.high:+.1f}]", row.units] for row in frame.itertuples()]
+    return markdown_table(["", "random split", "by tile", "memory, in points", "units"], rows)

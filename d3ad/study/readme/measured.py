@@ -1,0 +1,37 @@
+"""What results/ holds of each profile."""
+import json
+
+import pandas as pd
+
+from d3ad.config import Config
+from d3ad.infra.files import ROOT
+from d3ad.study.settings import Study, settings_hash, study_profiles
+
+
+def table(profile: str, name: str) -> pd.DataFrame | None:
+    """results/<profile>/<name>.csv, or None where it wasn't measured."""
+    file = ROOT / "results" / profile / f"{name}.csv"
+    return pd.read_csv(file) if file.exists() else None
+
+
+def notes(profile: str, name: str) -> dict:
+    """results/<profile>/<name>.json; empty where there is none."""
+    file = ROOT / "results" / profile / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def frames(name: str) -> dict[str, pd.DataFrame]:
+    """The profiles whose results hold that table, in the order of `study_profiles`, smoke left out."""
+    frames = {profile: table(profile, name) for profile in study_profiles() if profile != "smoke"}
+    return {profile: frame for profile, frame in frames.items() if frame is not None}
+
+
+def of_split(profile: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the split that counts first in this profile."""
+    return frame[frame["split"] == Study.profile(profile).split]
+
+
+def is_current(profile: str) -> bool:
+    """Whether the results were computed with the settings that the profile has today."""
+    used = {entry["config"] for path, entry in notes(profile, "provenance").items() if path.endswith("/benchmark.csv")}
+    return used == {settings_hash(Config.profile(profile), Study.profile(profile))}

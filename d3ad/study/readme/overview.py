@@ -1,0 +1,148 @@
+"""The profiles, what was measured with each, and every figure and table."""
+import pandas as pd
+
+from d3ad.config import PROFILE_FOLDER, Config
+from d3ad.infra.files import ROOT
+from d3ad.study import paper
+from d3ad.study.comparison import over_seeds
+from d3ad.study.provenance import ARTIFACTS
+from d3ad.study.readme import measured
+from d3ad.study.readme.cells import METRICS, markdown_table, metrics_text, seeds_text
+from d3ad.study.settings import Study, study_profiles
+
+THUMBNAIL, PER_ROW = 200, 4  # pixels; pictures in a row of the gallery
+MAX_CATEGORIES = 6  # of one of the paper's datasets with a row of their own
+DATA = {
+    "smoke": "a handful of drawn images; for the tests, its numbers mean nothing",
+    "demo": "drawn on the spot, in the layouts of VisA, BTAD and MVTec AD",
+    "mtd": "magnetic tiles, real photographs, under `--data-root`",
+    "elpv": "solar cells, real photographs without masks, from `pip install elpv-dataset`",
+    "mvtec-cpu": "whatever categories of MVTec AD lie under `--data-root`",
+    "mvtec-gpu": "whatever categories of MVTec AD lie under `--data-root`; for a GPU, without a hub",
+    "visa": "VisA under `--data-root`; for a GPU", "btad": "BTAD under `--data-root`; for a GPU",
+    "mvtec": "MVTec AD under `--data-root`; for a GPU",
+    "visa-authors": "VisA with the authors' settings for each category, tuned on the test set; for a GPU",
+}
+FEATURES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18", "resnet34": "ResNet-34"}
+AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoencoder", "taef2": "TAEF2",
+                "small": "autoencoder trained here", "smooth": "autoencoder trained here"}
+
+
+def profiles(up: str) -> str:
+    """Every profile: data, model, minutes."""
+    rows = []
+    for profile in study_profiles():
+        minutes = measured.notes(profile, "minutes").get("minutes")
+        took = f"{sum(minutes.values()):.0f}" if minutes else "not measured"
+        model = model_of(profile)
+        if profile == "smoke":
+            model, took = "tiny", "few"
+        rows.append([f"`{profile}`" + " (default)" * (profile == "demo"), data_of(profile), model, took])
+    return markdown_table(["profile", "data", "model", "minutes"], rows)
+
+
+def model_of(profile: str) -> str:
+    """The model of a profile in a few words."""
+    config = Config.profile(profile)
+    trained = f"{config.train_steps} steps" if config.train_steps else f"{config.train_epochs} epochs"
+    return f"{config.image_size} pixels; {features_of(profile)}; {AUTOENCODERS[config.autoencoder]}; UNet, {trained}"
+
+
+def features_of(profile: str) -> str:
+    config = Config.profile(profile)
+    name = FEATURES.get(config.backbone.split(".")[0], config.backbone)
+    return f"{name}, {'trained here' if config.backbone_weights == 'none' else 'ImageNet'}"
+
+
+def data_of(profile: str) -> str:
+    """What a profile's data are; for one that DATA doesn't know, the first comment of its file."""
+    first = (PROFILE_FOLDER / f"{profile}.toml").read_text(encoding="utf-8").partition("\n")[0]
+    return DATA.get(profile, first.lstrip("# "))
+
+
+def results(up: str) -> str:
+    """The paper's datasets, reported and measured; then what else was measured."""
+    of_paper, rows = reported(), []
+    known = list(dict.fromkeys(of_paper.index.get_level_values("dataset")))
+    frames = {profile: frame[(frame["method"] == "D3AD") & (frame["category"] != "Average")]
+              for profile, frame in measured.frames("benchmark").items()}
+
+    def cells(profile: str, rows: pd.DataFrame) -> list[str]:
+        features = features_of(profile) if measured.is_current(profile) else "settings changed since"
+        source = f"[`{profile}`]({up}results/{profile}/benchmark.csv), {seeds_text(rows)}"
+        return [metrics_text(over_seeds(rows).iloc[0]), source, features]
+
+    for dataset in known:
+        numbers = of_paper.loc[dataset]
+        single = numbers.drop("Average")
+        parts = {profile: frame[(frame["dataset"] == dataset) & frame["category"].isin(single.index)]
+                 for profile, frame in frames.items()}
+        parts = {profile: part for profile, part in parts.items() if len(part)}
+        whole = [profile for profile, part in parts.items() if set(part["category"]) == set(single.index)]
+        first = [f"{dataset}, all {len(single)} categories", metrics_text(numbers.loc["Average"], "reported")]
+        rows += [[*first, *cells(profile, parts.pop(profile))] for profile in whole] or [[*first, "pending", "", ""]]
+        for profile, part in parts.items():
+            names = list(dict.fromkeys(part["category"]))
+            if len(names) > 1:
+                rows.append([f"{dataset}, mean of {len(names)}: {', '.join(names)}",
+                             metrics_text(single.loc[names].mean(), "reported"), *cells(profile, part)])
+            if len(names) <= MAX_CATEGORIES:
+                rows += [[f"{dataset}, {name}", metrics_text(single.loc[name], "reported"),
+                          *cells(profile, part[part["category"] == name])] for name in names]
+    for profile, frame in frames.items():
+        others = frame[~frame["dataset"].isin(known)]
+        for split, part in others.groupby("split", sort=False):
+            names = list(dict.fromkeys(part["category"]))
+            title = ", ".join(dict.fromkeys(part["dataset"]))
+            if Study.profile(profile).source == "synthetic":
+                title = "Synthetic datasets"
+            title += f", mean of {len(names)} categories" if len(names) > 1 else ""
+            title += f", split {split.replace('_', ' ')}" if others["split"].nunique() > 1 else ""
+            rows.append([title, "not in the paper", *cells(profile, part)])
+    return markdown_table(["I-AUROC / P-AUROC / PRO, in percent", "reported", "measured", "profile", "features"], rows)
+
+
+def reported() -> pd.DataFrame:
+    """The paper's numbers of D3AD: a row per (dataset, category), Average included."""
+    frames = [paper.reported(number) for number in (1, 3, 6, 7)]
+    rows = pd.concat([frame[frame["method"] == "D3AD"] for frame in frames])
+    return rows.groupby(["dataset", "category"], sort=False)[[f"reported_{metric}" for metric in METRICS]].first()
+
+
+def own_part(up: str) -> str:
+    """The drawn part of notebook 09 that no profile trains on: what the detector flags."""
+    frame = measured.table("demo", "own_parts")
+    if frame is None:
+        return "Not measured."
+    rows = [[row.kind, row.parts, f"{row.flagged:.0f}",
+             "" if pd.isna(row.measured_i_auroc) else f"{row.measured_i_auroc:.1f}"] for row in frame.itertuples()]
+    return markdown_table(["parts", "number", "flagged, in percent", "I-AUROC, in percent"], rows)
+
+
+def state(up: str) -> str:
+    """From which commit the measured numbers are, a line per profile."""
+    lines = []
+    for profile in measured.frames("benchmark"):
+        entries = measured.notes(profile, "provenance")
+        commits = sorted({entry["commit"] for path, entry in entries.items() if path.startswith("results/")})
+        changed = "" if measured.is_current(profile) else "; the profile's settings have changed since"
+        lines.append(f"- `{profile}`: commit {', '.join(commits) or 'unknown'}{changed}.")
+    return "\n".join(lines)
+
+
+def gallery(up: str) -> str:
+    """Every figure as a thumbnail, every table as a cell below: with its notebook and minutes."""
+    minutes = measured.notes("demo", "minutes").get("minutes", {})
+    cells = []
+    for name, (notebook, shows) in ARTIFACTS.items():
+        number, path = name.lstrip("figtable").lstrip("0"), f"figures/demo/{name}.png"
+        took = f", {minutes[notebook]:.1f} min" if notebook in minutes else ""
+        kind = "Figure" if name.startswith("fig") else "Table"
+        lines = [f"**{kind} {number}**, [{notebook[:2]}]({up}notebooks/{notebook}.ipynb){took}", shows]
+        if kind == "Figure" and (ROOT / path).exists():
+            lines.insert(0, f'<a href="{up}{path}"><img src="{up}{path}" width="{THUMBNAIL}"></a>')
+        lines += [" ".join(f"[`{profile}`]({up}results/{profile}/{name}.md)" for profile in study_profiles()
+                           if (ROOT / f"results/{profile}/{name}.md").exists())]
+        cells.append("<br>".join(filter(None, lines)))
+    cells += [""] * (-len(cells) % PER_ROW)
+    return markdown_table([""] * PER_ROW, [cells[i:i + PER_ROW] for i in range(0, len(cells), PER_ROW)])

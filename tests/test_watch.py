@@ -1,0 +1,39 @@
+"""Photographs are judged as they arrive in a folder."""
+import json
+
+import pandas as pd
+from brightness import Brightness
+from tiny_datasets import photograph
+
+from d3ad.app import watch
+
+
+def test_photographs_are_judged_as_they_arrive(tmp_path):
+    photograph(tmp_path / "in/a.png", value=200)
+    said = []
+
+    def say(line):
+        said.append(json.loads(line))
+        if len(said) == 1:
+            photograph(tmp_path / "in/later/b.png")
+            (tmp_path / "in/c.png").write_bytes(b"half of a")
+
+    lost = watch.watch(Brightness(), str(tmp_path / "in"), tmp_path / "out", 0.6, interval=0.01, say=say, rounds=5)
+    assert [(line["path"], line["state"] == "judged") for line in said] == [("a.png", True), ("c.png", False),
+                                                                            ("later/b.png", True)]
+    assert lost == 1 and said[0]["is_anomalous"] is True and said[0]["boxes"][0][:4] == [0, 0, 20, 10]
+    again = []
+    photograph(tmp_path / "in/d.png")
+    watch.watch(Brightness(), str(tmp_path / "in"), tmp_path / "out", 0.6, interval=0.01, say=again.append, rounds=3)
+    assert [json.loads(line)["path"] for line in again] == ["d.png"]  # the others are known
+    assert pd.read_csv(tmp_path / "out/scores.csv")["path"].tolist() == ["a.png", "c.png", "later/b.png", "d.png"]
+
+
+def test_a_file_that_still_grows_is_waited_for(tmp_path):
+    file, known, seen = photograph(tmp_path / "a.png"), set(), {}
+    whole = file.read_bytes()
+    file.write_bytes(whole[:50])
+    assert not list(watch.arrivals(tmp_path, known, seen))
+    file.write_bytes(whole)
+    assert not list(watch.arrivals(tmp_path, known, seen))
+    assert [entry.name for entry in watch.arrivals(tmp_path, known, seen)] == ["a.png"]
