@@ -311,8 +311,9 @@ def groups(notebooks: list[Path], knows, networks_are_small: bool) -> list[list[
     pair = [by_number[number] for number in BESIDE if number in by_number]
     if len(pair) == 2 and networks_are_small and not any(map(knows, pair)):
         found, notebooks = [pair], [source for source in notebooks if source not in pair]
-    for known, group in groupby(notebooks, knows):
-        found += [list(group)] if known else [[source] for source in group]
+    for known, neighbours in groupby(notebooks, knows):
+        sources = list(neighbours)
+        found += [sources] if known else [[source] for source in sources]
     return found
 
 
