@@ -99,13 +99,15 @@ class D3AD:
         self.white: int | None = None  # of 16-bit images; None: as each set of images says of itself
 
     def fit(self, images, folder: Path | str | None = None, codec: LatentCodec | None = None,
-            backbone: FeatureExtractor | None = None, value_range: tuple[float, float] | None = None) -> "D3AD":
+            backbone: FeatureExtractor | None = None, value_range: tuple[float, float] | None = None,
+            start: torch.nn.Module | None = None) -> "D3AD":
         """Train on normal images.
 
         images: a folder, a `d3ad.data.Dataset` (its training images), or a Tensor (N, 3, H, W) in [-1, 1].
         value_range: of a Tensor's values where it is another, such as (0, 1).
         folder: training states are kept there; a fit that was interrupted goes on from them.
         codec, backbone: parts trained or loaded elsewhere; the backbone is copied before it is adapted.
+        start: a UNet from whose weights the training of the diffusion model sets out; None: from random ones.
         Raises ValueError for images that don't fit the config, FileNotFoundError for missing weights.
         """
         config = self.config
@@ -117,17 +119,10 @@ class D3AD:
         images, held = training.set_apart(images, config.calibration_share)
         at = (lambda name: Path(folder) / name) if folder else (lambda name: None)
         self.codec = codec or fit_codec(images, config, at("autoencoder"), self.losses, self.team)
-        mean, std = self.codec.encode_all(images)
-        copies = (training.moved(images, config.seed + copy) for copy in range(config.train_moved))
-        learnt_from = [torch.cat(parts) for parts in zip((mean, std), *map(self.codec.encode_all, copies))]
-
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            self.unet = training.make_unet(config).to(self.device)
-        self.losses["diffusion"] = training.train_diffusion(self.unet, *learnt_from, config, at("diffusion"), self.team)
-
+        mean, std = training.latents(self.codec, images, config)
+        self.unet = fit_unet(mean, std, config, at("diffusion"), self.losses, self.team, start)
         backbone = backbone or fit_backbone(images, config, at("features"), self.losses)
-        self._fit_features(images, held, mean, backbone, at("adaptation"))
+        self._fit_features(images, held, mean[:len(images)], backbone, at("adaptation"))
         return self
 
     def _fit_features(self, images: Tensor, held: Tensor, mean: Tensor, backbone: FeatureExtractor,
@@ -347,6 +342,20 @@ def fit_codec(images: Tensor | None, config: Config, folder: Path | None, losses
         from d3ad import from_scratch
         losses["autoencoder"] = from_scratch.train_autoencoder(codec, images, config, folder, team)
     return codec.eval().requires_grad_(False)
+
+
+def fit_unet(mean: Tensor, std: Tensor, config: Config, folder: Path | None, losses: dict, team: Alone = ALONE,
+             start: torch.nn.Module | None = None) -> torch.nn.Module:
+    """The noise predictor, trained on latents by their mean and standard deviation (N, C, h, w); from the weights of
+    `start`, a UNet of the same settings, or from random ones.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        unet = training.make_unet(config).to(pick_device(config.device))
+    if start is not None:
+        unet.load_state_dict(start.state_dict())
+    losses["diffusion"] = training.train_diffusion(unet, mean, std, config, folder, team)
+    return unet
 
 
 def fit_backbone(images: Tensor | None, config: Config, folder: Path | None, losses: dict) -> FeatureExtractor:

@@ -209,6 +209,15 @@ def _rate(step: int, num_steps: int, schedule: str) -> float:
     return min((step + 1) / warm_up, 0.5 * float(1 + torch.cos(torch.tensor(torch.pi * step / num_steps))))
 
 
+def latents(codec: "LatentCodec", images: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of what the diffusion model learns from, (N (1 + train_moved), C, h, w) each: the
+    latents of images (N, 3, H, W), then those of moved copies of each.
+    """
+    copies = (moved(images, config.seed + copy) for copy in range(config.train_moved))
+    mean, std = zip(*map(codec.encode_all, (images, *copies)))
+    return torch.cat(mean), torch.cat(std)
+
+
 def train_diffusion(unet: UNet2DModel, mean: Tensor, std: Tensor, config: Config, folder: Path | None = None,
                     team: Alone = ALONE) -> list[float]:
     """Train eps_theta by Eq. 6 on latents given by their posterior's mean and std, (N, C, h, w) each.

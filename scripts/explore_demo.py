@@ -11,17 +11,29 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from d3ad import data
 from d3ad.data import synthetic
 from d3ad.infra.files import ROOT
 from d3ad.study.ablations import METRICS
 from d3ad.study.outcome import evaluate
-from d3ad.study.workspace import open_workspace
+from d3ad.study.workspace import Run, open_workspace
 
 SEED, GOOD, BAD = 100, 20, 40
 MAPS = {"neither": (), "feature": ("feature",), "both": ("latent", "feature")}
 WEIGHTS = (0.5, 0.7)
+
+
+def validation(run: Run) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, labels and masks of a category drawn under `SEED`; drawn where they are not."""
+    root, size = run.workspace.cache / "validation", run.config.image_size
+    done = root / f"{run.name}-{run.category}.drawn"
+    if not done.exists():
+        synthetic.write(root, run.name, run.category, 1, GOOD, BAD, seed=SEED)
+        done.touch()
+    drawn = data.load(run.name, root, run.category)
+    return drawn.images("test", size), drawn.labels("test"), drawn.masks("test", size)
 
 
 def main() -> None:
@@ -31,13 +43,11 @@ def main() -> None:
     torch.set_num_threads(1)
     workspace, rows = open_workspace("demo"), []
     for run in workspace.runs():
-        root, size = workspace.cache / "validation", run.config.image_size
-        synthetic.write(root, run.name, run.category, 1, GOOD, BAD, seed=SEED)
-        drawn = data.load(run.name, root, run.category)
-        prediction = run.detector.predict(drawn.images("test", size))
+        images, labels, masks = validation(run)
+        prediction = run.detector.predict(images)
         for (kind, standardise), weight in itertools.product(MAPS.items(), WEIGHTS):
             found = run.detector.variant(standardise=standardise, weight=weight).renormalised(prediction, "train")
-            numbers = evaluate(found, drawn.labels("test"), drawn.masks("test", size))
+            numbers = evaluate(found, labels, masks)
             rows.append(dict(category=run.category, standardised=kind, weight=weight)
                         | {metric: round(100 * numbers[metric], 1) for metric in METRICS})
     frame = pd.DataFrame(rows)

@@ -10,8 +10,11 @@ import pytest
 import torch
 from tiny_datasets import draw_tiles
 
+from d3ad.infra.files import load_tensors
 from d3ad.study import ablations, checkpoints, paper, provenance, tables
-from d3ad.study.workspace import D3AD, Config, open_workspace
+from d3ad.study.settings import Study
+from d3ad.study.workspace import D3AD, Config, open_workspace, train
+from d3ad.training import make_unet
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,32 @@ def test_the_key_follows_settings_and_data(workspace):
     assert run.key != workspace.run("mvtec", "weave", seed=1).key
     changed = open_workspace("smoke", out=str(workspace.out), categories=["weave"], datasets=["mvtec"], train_steps=7)
     assert run.key != changed.runs()[0].key
+
+
+def test_each_training_sets_out_from_a_unet_of_all_categories_where_the_profile_says_so(tmp_path):
+    settings = dict(datasets=["mvtec", "btad"], categories=["weave", "washer"], autoencoder_steps=1, adapt_epochs=0,
+                    train_steps=1, weight_decay=0.0, out=str(tmp_path))
+    started, alone = (open_workspace("smoke", start_steps=steps, **settings) for steps in (20, 0))
+    assert started.settings_hash != alone.settings_hash
+    assert not {run.key for run in started.runs()} & {run.key for run in alone.runs()}
+    train(started.runs())
+    file, = started.cache.glob("shared-*/start-*.safetensors")
+    start = load_tensors(file)[0]
+    rate = started.config.learning_rate
+
+    def furthest(weights):
+        return max(float((weights[name] - tensor).abs().max()) for name, tensor in start.items())
+
+    for run in started.runs():  # Adam's first step moves no weight by more than the rate
+        assert furthest(run.detector.unet.state_dict()) < 1.01 * rate
+        assert len(run.losses["diffusion, all categories"]) == 20 and len(run.losses["diffusion"]) == 1
+    torch.manual_seed(started.config.seed)
+    assert furthest(make_unet(started.config).state_dict()) > 5 * rate
+
+
+def test_results_from_before_there_was_a_start_keep_their_stamp():
+    """The stamps of profiles without one were written when the setting didn't exist."""
+    assert "start_steps" not in Study().hashed() and "start_steps" in Study(start_steps=3).hashed()
 
 
 def test_one_detector_stays_loaded_and_no_state_of_its_training(workspace):

@@ -40,6 +40,9 @@ class Study(Settings):
     baseline_spread_categories: tuple[str, ...] = setting((), MACHINE)
     # how many weights on the way of its training the first run keeps, to be compared on validation images
     compared_checkpoints: int = setting(0, MACHINE, (0, 100))
+    # of a UNet trained on the normal images of all categories, from which each category's own sets out; 0: each from
+    # random weights, as in the paper
+    start_steps: int = setting(0, "", (0, 1_000_000))
     # what a reader has to know of every number; stands below the notebooks' header and in each figure's stamp
     label: str = setting("", MACHINE)
     # category -> settings of the method that differ there
@@ -58,6 +61,11 @@ class Study(Settings):
         if len(self.counts) != 3:
             raise ValueError("counts must have three numbers: training normal, test normal, test anomalous")
 
+    def hashed(self) -> dict:
+        """As `to_dict`, without `start_steps` where it is 0: results from before there was such a start are of it."""
+        values = self.to_dict()
+        return values if self.start_steps else {name: value for name, value in values.items() if name != "start_steps"}
+
     @classmethod
     def profile(cls, name: str, /, **changes) -> "Study":
         """The named profile's table [study], with `changes` on top.  ValueError for an unknown profile or key."""
@@ -72,7 +80,7 @@ def study_profiles() -> tuple[str, ...]:
 
 def settings_hash(config: Config, study: Study) -> str:
     """12 hex digits of all that a study's numbers depend on, of the method and of the study."""
-    return hashlib.sha256((config.hash() + study.hash(*Study.names())).encode()).hexdigest()[:12]
+    return hashlib.sha256((config.hash() + study.hash(*study.hashed())).encode()).hexdigest()[:12]
 
 
 def cache_folder(out: Path | None, name: str) -> Path:

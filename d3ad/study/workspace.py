@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from d3ad import data, detector
+from d3ad import data, detector, training
 from d3ad.autoencoders import LatentCodec, load_autoencoder
-from d3ad.config import ADAPTATION, AUTOENCODER, DATA, FEATURES, Config
+from d3ad.config import ADAPTATION, AUTOENCODER, DATA, DIFFUSION, FEATURES, Config
 from d3ad.data import mtd, synthetic
 from d3ad.detector import D3AD, Networks
 from d3ad.features import FeatureExtractor
@@ -212,7 +212,7 @@ class Run:
         """Of everything that the trained detector depends on."""
         names = set(Config.names()) - set(Config.names(MACHINE)) - {"normalisation"}
         parts = [str(VERSION), self.config.hash(*sorted(names)), self.dataset.fingerprint(),
-                 *map(str, self.workspace.targets())]
+                 *map(str, self.workspace.targets()), *_start(self.workspace)]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 
     @cached_property
@@ -240,7 +240,8 @@ class Run:
         if not saved.exists():
             loaded.cache_clear()  # its memory is needed
             codec, backbone, losses = shared_parts(self)
-            fitted = D3AD(self.config).fit(self.normal_images, states, codec, backbone)
+            start = shared_unet(self, losses)
+            fitted = D3AD(self.config).fit(self.normal_images, states, codec, backbone, start=start)
             fitted.losses = losses | fitted.losses
             fitted.save(saved)
         if states.exists():
@@ -408,12 +409,43 @@ def shared_backbone(run: Run, losses: dict) -> FeatureExtractor:
     return backbone.eval().requires_grad_(False)
 
 
+def shared_unet(run: Run, losses: dict) -> torch.nn.Module | None:
+    """A UNet trained on all categories' normal images, from which each category's training sets out; None where the
+    profile's `start_steps` is 0.  Its training losses go into `losses`.
+
+    Not in the paper, whose 300 epochs a category need no such start; in `demo` it takes the place of most of them.
+    """
+    workspace, of_training = run.workspace, {}
+    if not workspace.study.start_steps:
+        return None
+    config, folder, siblings = _shared(run)
+    config = config.replace(train_steps=workspace.study.start_steps, checkpoints=0)
+    name = f"start-{config.hash(*Config.names(DIFFUSION))}"
+    file = folder / f"{name}.safetensors"
+    if not file.exists():
+        mean, std = training.latents(shared_codec(run, {}), _training_images(siblings), config)
+        unet = detector.fit_unet(mean, std, config, folder / name, of_training)
+        save_tensors(file, unet.state_dict(), {"diffusion, all categories": of_training["diffusion"]})
+    shutil.rmtree(folder / name, ignore_errors=True)
+    tensors, of_training = load_tensors(file)
+    unet = training.make_unet(config)
+    unet.load_state_dict(tensors)
+    losses |= of_training
+    return unet
+
+
+def _start(workspace: Workspace) -> tuple[str, ...]:
+    """What a key has of a start of all categories, where there is one."""
+    return (f"start {workspace.study.start_steps}",) if workspace.study.start_steps else ()
+
+
 def _shared(run: Run) -> tuple[Config, Path, tuple[Run, ...]]:
     """Settings and cache folder of the shared parts, and the runs whose normal images they are trained on."""
     workspace = run.workspace
     config = run.config.replace(seed=workspace.config.seed) if workspace.study.source == "synthetic" else run.config
     siblings = tuple(workspace.run(*target, config.seed, run.split) for target in workspace.targets())
-    fingerprints = _fingerprints(siblings) if "none" in (config.autoencoder_weights, config.backbone_weights) else ()
+    learns = "none" in (config.autoencoder_weights, config.backbone_weights) or workspace.study.start_steps
+    fingerprints = _fingerprints(siblings) if learns else ()
     key = "|".join([str(VERSION), config.hash(*Config.names(DATA, AUTOENCODER, FEATURES)), *fingerprints])
     return config, workspace.cache / f"shared-{hashlib.sha256(key.encode()).hexdigest()[:12]}", siblings
 
@@ -459,6 +491,8 @@ def train(runs: list[Run]) -> None:
     folders = {_shared(run)[1]: run for run in missing}  # by the way, everything that will be read is drawn
     parts = [(run, part, {}) for run in folders.values() for part in (shared_codec, shared_backbone)]
     _in_parallel("train autoencoder and features", _call, parts)  # finished ones are only read again
+    started = [(run, shared_unet, {}) for run in folders.values() if run.workspace.study.start_steps]
+    _in_parallel("train the UNet that all set out from", _call, started)
     _in_parallel("train detectors", _train, [(run,) for run in missing])
 
 
