@@ -20,14 +20,14 @@ from d3ad.study.readme.cells import markdown_table
 from d3ad.study.settings import settings_of
 from d3ad.study.workspace import open_workspace, train
 
-BUDGET = ("autoencoder_steps", "start_steps", "train_steps")
+BUDGET = ("autoencoder_steps", "start_steps", "own_steps")
 PAGE = """# How long the networks of `demo` are trained
 
 [Back to the README](../README.md)
 
 The paper trains each category's network alone, for 300 epochs. That takes hours, and `demo` should take minutes. So its
 network is first trained on the good parts of all seven categories at once (`start_steps`), and each category's own sets
-out from there (`train_steps`). Is that as good as training each from random weights? `scripts/explore_budget.py` asks
+out from there (`own_steps`). Is that as good as training each from random weights? `scripts/explore_budget.py` asks
 on pictures drawn under another seed, which no result uses: {good} good and {bad} defective ones of each category.
 
 {table}
@@ -39,16 +39,18 @@ random weights.
 """
 
 
-def measure(autoencoder_steps: int, start_steps: int, train_steps: int) -> list[dict]:
+def measure(budget: tuple[int, int, int]) -> list[dict]:
     """A row for each category, in percent."""
-    budget = dict(zip(BUDGET, (autoencoder_steps, start_steps, train_steps)))
-    runs = open_workspace("demo", **budget).runs()
+    autoencoder_steps, start_steps, own_steps = budget
+    own = dict(start_steps=start_steps, own_steps=own_steps) if start_steps else dict(
+        start_steps=0, own_steps=0, train_steps=own_steps)
+    runs = open_workspace("demo", autoencoder_steps=autoencoder_steps, **own).runs()
     train(runs)
     rows = []
     for run in runs:
         images, labels, masks = validation(run)
         numbers = evaluate(run.detector.predict(images), labels, masks)
-        rows.append(budget | dict(category=run.category)
+        rows.append(dict(zip(BUDGET, budget)) | dict(category=run.category)
                     | {metric: round(100 * numbers[metric], 1) for metric in METRICS})
     return rows
 
@@ -56,7 +58,7 @@ def measure(autoencoder_steps: int, start_steps: int, train_steps: int) -> list[
 def page(frame: pd.DataFrame) -> str:
     """docs/demo-budget.md."""
     config, study = settings_of("demo")
-    chosen, lines = (config.autoencoder_steps, study.start_steps, config.train_steps), []
+    chosen, lines = (config.autoencoder_steps, study.start_steps, study.own_steps), []
     for budget, rows in frame.groupby(list(BUDGET), sort=False):
         steps = budget[0] + budget[1] + len(rows) * budget[2]
         mean = " / ".join(f"{rows[metric].mean():.1f}" for metric in METRICS)
@@ -75,7 +77,7 @@ def main() -> None:
     for text in filter(None, options.budgets.split(",")):
         budget = tuple(int(steps) for steps in text.split("/"))
         if not any(tuple(int(row[name]) for name in BUDGET) == budget for row in rows_in(file)):
-            append_rows(file, [*BUDGET, "category", *METRICS], measure(*budget))
+            append_rows(file, [*BUDGET, "category", *METRICS], measure(budget))
     write_whole(options.out / "demo-budget.md", page(pd.read_csv(file)))
 
 

@@ -289,7 +289,7 @@ def test_weights_that_only_the_last_notebook_takes_are_asked_for_first(tmp_path,
         runner.say_costs(config, {}, [Path("09_your_parts.ipynb"), Path("10_speed.ipynb")])
 
 
-def test_notebooks_that_only_read_go_together_and_two_that_train_one_network_at_a_time():
+def test_notebooks_that_only_read_go_together_and_small_ones_that_need_different_things():
     notebooks = [Path(f"{number}_x.ipynb") for number in ("01", "02", "08", "09")]
     first, second, eighth, ninth = notebooks
     assert runner.groups(notebooks, lambda source: False, True) == [[first, ninth], [second], [eighth]]
@@ -298,3 +298,4 @@ def test_notebooks_that_only_read_go_together_and_two_that_train_one_network_at_
     known = {second, eighth}.__contains__
     assert runner.groups(notebooks, known, True) == [[first, ninth], [second, eighth]]
     assert runner.groups(notebooks, {ninth}.__contains__, True) == [[first], [second], [eighth], [ninth]]
+    assert runner.groups([ninth], lambda source: False, True) == [[ninth]]

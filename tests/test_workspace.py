@@ -43,8 +43,9 @@ def test_the_key_follows_settings_and_data(workspace):
 
 def test_each_training_sets_out_from_a_unet_of_all_categories_where_the_profile_says_so(tmp_path):
     settings = dict(datasets=["mvtec", "btad"], categories=["weave", "washer"], autoencoder_steps=1, adapt_epochs=0,
-                    train_steps=1, weight_decay=0.0, out=str(tmp_path))
-    started, alone = (open_workspace("smoke", start_steps=steps, **settings) for steps in (20, 0))
+                    weight_decay=0.0, out=str(tmp_path))
+    started, alone = (open_workspace("smoke", start_steps=start, own_steps=own, **settings)
+                      for start, own in ((20, 1), (0, 0)))
     assert started.settings_hash != alone.settings_hash
     assert not {run.key for run in started.runs()} & {run.key for run in alone.runs()}
     train(started.runs())
@@ -64,7 +65,12 @@ def test_each_training_sets_out_from_a_unet_of_all_categories_where_the_profile_
 
 def test_results_from_before_there_was_a_start_keep_their_stamp():
     """The stamps of profiles without one were written when the setting didn't exist."""
-    assert "start_steps" not in Study().hashed() and "start_steps" in Study(start_steps=3).hashed()
+    new = {"start_steps", "own_steps"}
+    assert not new & set(Study().hashed()) and new < set(Study(start_steps=3, own_steps=1).hashed())
+    with pytest.raises(ValueError, match="go together"):
+        Study(start_steps=3)
+    with pytest.raises(ValueError, match="train_steps changes nothing in smoke"):
+        open_workspace("smoke", start_steps=3, own_steps=1, train_steps=9)
 
 
 def test_one_detector_stays_loaded_and_no_state_of_its_training(workspace):

@@ -46,7 +46,7 @@ def preset(name: str) -> Preset:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}")
     return PRESETS[name]
 
-FAST_CODECS = {"kl": with_fast_blocks, "tiny": with_nnpack}
+FAST_CODECS = {"kl": with_fast_blocks, "small": with_fast_blocks, "tiny": with_nnpack}
 
 
 def low_precision_pays(device: torch.device) -> bool:
@@ -60,8 +60,8 @@ class FastNetworks(Networks):
     """A detector's three networks: float32 in and out, `dtype` inside.
 
     In float32 their parameters are the detector's own, else copies; those that are saved stay as they were trained.  In
-    float32 on a CPU, the paper's autoencoder and the UNet have faster blocks (d3ad/speed/blocks.py), the tiny
-    autoencoder NNPACK (d3ad/speed/nnpack.py).
+    float32 on a CPU, the paper's autoencoder, the small one and the UNet have faster blocks (d3ad/speed/blocks.py), the
+    tiny autoencoder NNPACK (d3ad/speed/nnpack.py).
     compiled: the UNet goes through torch.compile instead, with its weights laid out once for the machine.
     """
 

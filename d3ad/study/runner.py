@@ -37,7 +37,8 @@ from d3ad.study.settings import cache_folder, settings_hash, settings_of, study_
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 KEPT_METADATA = ("jupyter", "tags")
-BESIDE = ("01", "09")  # each trains an autoencoder, then a UNet, in one process
+# 01 and 09 each train one network after the other, in one process; of the others, one draws while the other computes
+BESIDE = (("01", "09"), ("03", "05"), ("04", "06"))
 DROPPED_CELLS = {"injected-parameters", "papermill-error-cell-tag"}
 
 
@@ -300,20 +301,18 @@ def expected_minutes(options: argparse.Namespace, notebooks: list[Path], done: D
 def groups(notebooks: list[Path], knows, networks_are_small: bool) -> list[list[Path]]:
     """Which notebooks run at the same time, two of a group at once.
 
-    One that computes has all cores to itself; those that only read the cache, which stand side by side, go together.
-    BESIDE the first goes another that like it trains one network after the other, where these are small: each has a
-    core.
+    Those that only read the cache, which stand side by side, go together.  One that computes has all cores to itself,
+    or where networks are small a second one BESIDE it that needs other things of the cache.
 
     knows: whether a notebook only reads the cache.
     """
     found: list[list[Path]] = []
-    by_number = {source.stem[:2]: source for source in notebooks}
-    pair = [by_number[number] for number in BESIDE if number in by_number]
-    if len(pair) == 2 and networks_are_small and not any(map(knows, pair)):
-        found, notebooks = [pair], [source for source in notebooks if source not in pair]
-    for known, neighbours in groupby(notebooks, knows):
+    by_number = {source.stem[:2]: source for source in notebooks if not knows(source)}
+    second = {by_number[a]: by_number[b] for a, b in BESIDE if a in by_number and b in by_number and networks_are_small}
+    for known, neighbours in groupby([source for source in notebooks if source not in second.values()], knows):
         sources = list(neighbours)
-        found += [sources] if known else [[source] for source in sources]
+        found += [sources] if known else [[source, second[source]] if source in second else [source]
+                                          for source in sources]
     return found
 
 

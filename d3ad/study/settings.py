@@ -43,6 +43,7 @@ class Study(Settings):
     # of a UNet trained on the normal images of all categories, from which each category's own sets out; 0: each from
     # random weights, as in the paper
     start_steps: int = setting(0, "", (0, 1_000_000))
+    own_steps: int = setting(0, "", (0, 1_000_000))  # of each category's own training then, in place of `train_steps`
     # what a reader has to know of every number; stands below the notebooks' header and in each figure's stamp
     label: str = setting("", MACHINE)
     # category -> settings of the method that differ there
@@ -58,13 +59,18 @@ class Study(Settings):
                 Config(**changes)
             except ValueError as error:
                 raise ValueError(f"per_category: {category}: {error}") from None
+        if bool(self.start_steps) != bool(self.own_steps):
+            raise ValueError(f"start_steps ({self.start_steps}) and own_steps ({self.own_steps}) go together: set "
+                             "both, or neither")
         if len(self.counts) != 3:
             raise ValueError("counts must have three numbers: training normal, test normal, test anomalous")
 
     def hashed(self) -> dict:
-        """As `to_dict`, without `start_steps` where it is 0: results from before there was such a start are of it."""
-        values = self.to_dict()
-        return values if self.start_steps else {name: value for name, value in values.items() if name != "start_steps"}
+        """As `to_dict`, without the two settings of a start where there is none: results from before they existed are
+        still of these settings.
+        """
+        new = () if self.start_steps else ("start_steps", "own_steps")
+        return {name: value for name, value in self.to_dict().items() if name not in new}
 
     @classmethod
     def profile(cls, name: str, /, **changes) -> "Study":
@@ -112,6 +118,9 @@ def settings_of(profile: str, **changes) -> tuple[Config, Study]:
     changes = {**tried, **changes}
     for_study = {name: changes.pop(name) for name in Study.names() if name in changes}
     config, study = Config.profile(profile, **changes), Study.profile(profile, **for_study)
+    if study.start_steps and (set_in_vain := {"train_steps", "train_epochs"} & set(changes)):
+        raise ValueError(f"{set_in_vain.pop()} changes nothing in {profile}, where each category's training sets out "
+                         "from one for all: set start_steps and own_steps, both 0 for none")
     if study.per_category:
         left = {category: {name: value for name, value in own.items() if name not in changes}
                 for category, own in study.per_category.items()}

@@ -115,6 +115,8 @@ class Workspace:
         """One category under one seed, with the settings that the profile has for it."""
         config = self.config.replace(seed=self.config.seed if seed is None else seed,
                                      **self.study.per_category.get(category, {}))
+        if self.study.start_steps:
+            config = config.replace(train_steps=self.study.own_steps)
         if self.study.compared_checkpoints and config.calibration_share and config.seed == self.config.seed \
                 and (name, category) == self.targets()[0]:
             config = config.replace(checkpoints=self.study.compared_checkpoints)  # for d3ad/study/checkpoints.py

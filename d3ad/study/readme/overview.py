@@ -45,8 +45,9 @@ def model_of(profile: str) -> str:
     """The model of a profile in a few words."""
     config = Config.profile(profile)
     trained = f"{config.train_steps} steps" if config.train_steps else f"{config.train_epochs} epochs"
-    if start := Study.profile(profile).start_steps:
-        trained = f"{start} steps for all categories, then {trained} for each"
+    study = Study.profile(profile)
+    if study.start_steps:
+        trained = f"{study.start_steps} steps for all categories, then {study.own_steps} for each"
     return f"{config.image_size} pixels; {features_of(profile)}; {AUTOENCODERS[config.autoencoder]}; UNet, {trained}"
 
 
