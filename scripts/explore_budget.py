@@ -68,14 +68,21 @@ def page(frame: pd.DataFrame) -> str:
     return PAGE.format(good=GOOD, bad=BAD, table=markdown_table(header, lines))
 
 
+def budgets(text: str) -> list[tuple[int, ...]]:
+    """Budgets as they are typed, "1000/1200/200,1000/0/600"."""
+    found = [tuple(int(steps) for steps in part.split("/")) for part in text.split(",")]
+    if any(len(budget) != len(BUDGET) for budget in found):
+        raise ValueError
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--budgets", default="", help="AUTOENCODER/ALL/EACH, with commas between")
+    parser.add_argument("--budgets", default=[], type=budgets, help="AUTOENCODER/ALL/EACH, with commas between")
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     options = parser.parse_args()
     file = options.out / "demo-budget.csv"
-    for text in filter(None, options.budgets.split(",")):
-        budget = tuple(int(steps) for steps in text.split("/"))
+    for budget in options.budgets:
         if not any(tuple(int(row[name]) for name in BUDGET) == budget for row in rows_in(file)):
             append_rows(file, [*BUDGET, "category", *METRICS], measure(budget))
     write_whole(options.out / "demo-budget.md", page(pd.read_csv(file)))

@@ -257,6 +257,7 @@ def test_what_is_left_is_foretold_at_the_pace_of_what_is_done():
     assert forecast.minutes() == 12.0 and "1 of 3 done in 0 s, about 12.0 min still" in str(forecast)
     forecast.done("02", 58.0)
     assert forecast.minutes() == 8.0  # at most four times as long
+    assert progress.Forecast({"01": 4.0, "02": 2.0}, share=0.5).minutes() == 3.0  # side by side
     unknown = progress.Forecast({"01": 1.0, "02": None})
     assert str(unknown) == ""
     unknown.done("02", 1.0)
@@ -274,10 +275,13 @@ def test_a_log_gets_finished_lines_only():
 def test_of_several_runs_the_longest_is_kept(tmp_path):
     file = tmp_path / "results" / "minutes.json"
     for minutes in (3.04, 0.2, 1.0):
-        runner.keep_minutes(file, "smoke", "01_background", minutes)
+        progress.keep_minutes(file, "smoke", "01_background", minutes)
     assert json.loads(file.read_text())["minutes"] == {"01_background": 3.0}
-    runner.keep_minutes(file, "demo", "01_background", 0.5)  # other settings: the old times say nothing
-    assert json.loads(file.read_text())["minutes"] == {"01_background": 0.5}
+    for minutes in (2.0, 0.3):
+        progress.keep_minutes(file, "smoke", None, minutes)  # of a whole run
+    assert json.loads(file.read_text()) == {"minutes": {"01_background": 3.0}, "settings": "smoke", "total": 2.0}
+    progress.keep_minutes(file, "demo", "01_background", 0.5)  # other settings: the old times say nothing
+    assert json.loads(file.read_text()) == {"minutes": {"01_background": 0.5}, "settings": "demo"}
     assert not list(tmp_path.rglob("*.part"))
 
 

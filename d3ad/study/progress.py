@@ -1,8 +1,11 @@
 """What the command says while notebooks run: which one, how many are done, and about how long still."""
+import json
 import os
 import threading
 import time
 from pathlib import Path
+
+from d3ad.infra.files import read_json, write_whole
 
 CACHED_MINUTES = 0.1  # of a notebook that only reads the cache and draws
 
@@ -44,11 +47,12 @@ def duration(seconds: float) -> str:
 class Forecast:
     """How long the notebooks of a run will take, from what they took before.
 
-    expected: minutes of each notebook; where one is missing, nothing is said.
+    expected: minutes of each notebook; where one is missing, nothing is said.  share: of their sum that all take, as
+    some go side by side.
     """
 
-    def __init__(self, expected: dict[str, float | None]):
-        self.expected, self.took, self.started = expected, {}, time.monotonic()
+    def __init__(self, expected: dict[str, float | None], share: float = 1.0):
+        self.expected, self.share, self.took, self.started = expected, share, {}, time.monotonic()
 
     def done(self, notebook: str, minutes: float) -> None:
         """Take note of what a notebook took."""
@@ -61,7 +65,7 @@ class Forecast:
             return None
         before = sum(self.expected[name] or 0 for name in self.took)
         pace = sum(self.took.values()) / before if before else 1.0
-        return sum(left) * min(max(pace, 0.25), 4.0)  # a few short ones don't say more
+        return self.share * sum(left) * min(max(pace, 0.25), 4.0)  # a few short ones don't say more
 
     def __str__(self) -> str:
         minutes, count = self.minutes(), len(self.took)
@@ -69,6 +73,22 @@ class Forecast:
         if minutes is not None:
             words.append(f"about {duration(60 * minutes)} still")
         return f" ({', '.join(words)})" if words else ""
+
+
+def kept_minutes(file: Path, settings: str) -> dict:
+    """What `keep_minutes` has noted of these settings: "minutes" of each notebook, and "total" of all in one run."""
+    kept = read_json(file) if file.exists() else {}
+    return kept if kept.get("settings") == settings else {"minutes": {}, "settings": settings}
+
+
+def keep_minutes(file: Path, settings: str, notebook: str | None, took: float) -> None:
+    """Note a notebook's minutes, or with None those of a run of all; of several runs with the same settings the longest
+    counts: it computed the most.
+    """
+    kept = kept_minutes(file, settings)
+    place, name = (kept["minutes"], notebook) if notebook else (kept, "total")
+    place[name] = max(place.get(name, 0.0), round(took, 1))
+    write_whole(file, json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 
 class FirstFigure(threading.Thread):

@@ -31,7 +31,7 @@ from papermill.exceptions import PapermillExecutionError
 from d3ad.infra.files import ROOT, Busy, alone, explain, read_json, tidy, write_whole
 from d3ad.study.kernels import Nursery, ThisInterpreter
 from d3ad.study.preflight import UsageError, check_data, check_parameters, check_weights, say_costs
-from d3ad.study.progress import CACHED_MINUTES, FirstFigure, Forecast, Progress, elapsed
+from d3ad.study.progress import CACHED_MINUTES, FirstFigure, Forecast, Progress, elapsed, keep_minutes, kept_minutes
 from d3ad.study.settings import cache_folder, settings_hash, settings_of, study_profiles
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -235,7 +235,7 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
         os.environ["TQDM_DISABLE"] = "1"
     print(f"profile {options.results}; the executed notebooks go to {os.path.relpath(copies)}")
     done = Done(cache / "notebooks.json", options.settings)
-    forecast = Forecast(expected_minutes(options, notebooks, done))
+    forecast = Forecast(*expected_minutes(options, notebooks, done))
     numbers = {source: number for number, source in enumerate(notebooks, start=1)}
 
     def run_this(source: Path, group: list[Path], kernels: type) -> nbformat.NotebookNode:
@@ -255,6 +255,8 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
                 done.note(source)
                 if options.update_notebooks:
                     write_clean(executed, source)
+    if options.only is None:
+        keep_minutes(results / "minutes.json", options.settings, None, (time.monotonic() - started) / 60)
     files = [path for folder in (figures, results) for path in sorted(folder.rglob("*")) if path.is_file()]
     written = [path for path in files if path.stat().st_mtime >= since]
     print(f"figures and tables written: {len(written)}", *map(os.path.relpath, written), sep="\n  ")
@@ -288,14 +290,18 @@ class Done:
         write_whole(self.file, json.dumps(self.kept() | {source.stem: self.key(source)}, indent=1))
 
 
-def expected_minutes(options: argparse.Namespace, notebooks: list[Path], done: Done) -> dict[str, float | None]:
-    """Each notebook's minutes: those of an earlier run, or the committed ones, where the settings are the same."""
-    known: dict[str, float] = {}
+def expected_minutes(options: argparse.Namespace, notebooks: list[Path], done: Done
+                     ) -> tuple[dict[str, float | None], float]:
+    """Each notebook's minutes: those of an earlier run, or the committed ones, where the settings are the same; and
+    what share of their sum the whole run took, since some go side by side.
+    """
+    known, share = {}, 1.0
     for home in {ROOT, options.out or ROOT}:
-        file = home / "results" / options.results / "minutes.json"
-        kept = read_json(file) if file.exists() else {}
-        known |= kept["minutes"] if kept.get("settings") == options.settings else {}
-    return {source.stem: CACHED_MINUTES if done.knows(source) else known.get(source.stem) for source in notebooks}
+        kept = kept_minutes(home / "results" / options.results / "minutes.json", options.settings)
+        known |= kept["minutes"]
+        share = kept["total"] / sum(kept["minutes"].values()) if kept.get("total") else share
+    expected = {source.stem: CACHED_MINUTES if done.knows(source) else known.get(source.stem) for source in notebooks}
+    return expected, share
 
 
 def groups(notebooks: list[Path], knows, networks_are_small: bool) -> list[list[Path]]:
@@ -339,14 +345,6 @@ def two_at_a_time(run_next, notebooks: list[Path]):
                 process.kill()
         raise
     pool.shutdown()
-
-
-def keep_minutes(file: Path, settings: str, notebook: str, took: float) -> None:
-    """Note a notebook's minutes; of several runs with the same settings the longest counts: it computed the most."""
-    kept = read_json(file) if file.exists() else {}
-    minutes = kept["minutes"] if kept.get("settings") == settings else {}
-    minutes[notebook] = max(minutes.get(notebook, 0.0), round(took, 1))
-    write_whole(file, json.dumps({"minutes": minutes, "settings": settings}, indent=1, sort_keys=True) + "\n")
 
 
 def run_one(source: Path, target: Path, values: dict, line: str, forecast: Forecast, kernels: type,

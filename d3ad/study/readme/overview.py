@@ -32,8 +32,9 @@ def profiles(up: str) -> str:
     """Every profile: data, model, minutes."""
     rows = []
     for profile in study_profiles():
-        minutes = measured.notes(profile, "minutes").get("minutes")
-        took = f"{sum(minutes.values()):.0f}" if minutes else "not measured"
+        notes = measured.notes(profile, "minutes")
+        minutes = notes.get("total") or sum(notes.get("minutes", {}).values())
+        took = f"{minutes:.0f}" if minutes else "not measured"
         model = model_of(profile)
         if profile == "smoke":
             model, took = "tiny", "few"
