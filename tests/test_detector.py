@@ -132,7 +132,7 @@ def test_few_calibrated_levels_come_close_to_all(fitted, images):
 
 
 def test_what_is_remembered_changes_nothing(fitted, images):
-    from d3ad.study.workspace import Remembering
+    from d3ad.study.remembering import Remembering
     remembering = fitted.variant(Remembering(fitted.networks))
     first, second = remembering.predict(images), remembering.predict(images)
     assert remembering.networks.seen and same(first, second, 0) and same(first, fitted.predict(images), 1e-6)

@@ -18,7 +18,8 @@ from d3ad.images import every_nth
 from d3ad.infra.checkpoint import load_network
 from d3ad.infra.files import write_whole
 from d3ad.study.figures.look import GOOD, TRAIN, WIDTH
-from d3ad.study.workspace import Remembering, Run, Workspace, on_trained
+from d3ad.study.remembering import Remembering
+from d3ad.study.workspace import Run, Workspace, on_trained
 
 SHARE = 0.2   # of the normal images, where the profile trains on all of them
 MOST = 64     # validation images without a defect

@@ -10,30 +10,27 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from d3ad import data, detector, training
-from d3ad.autoencoders import LatentCodec, load_autoencoder
-from d3ad.config import ADAPTATION, AUTOENCODER, DATA, DIFFUSION, FEATURES, Config
+from d3ad import data, detector
+from d3ad.config import ADAPTATION, Config
 from d3ad.data import mtd, synthetic
-from d3ad.detector import D3AD, Networks
-from d3ad.features import FeatureExtractor
-from d3ad.images import every_nth, image_seed
+from d3ad.detector import D3AD
 from d3ad.infra.checkpoint import read_settings
-from d3ad.infra.files import ROOT, appearing, load_tensors, read_json, save_tensors, write_whole
+from d3ad.infra.files import ROOT, load_tensors, read_json, save_tensors, write_whole
 from d3ad.infra.parallel import in_parallel
 from d3ad.infra.settings import MACHINE
-from d3ad.speed import presets
 from d3ad.study import resampling
 from d3ad.study.outcome import Outcome, evaluate, mean_bins
+from d3ad.study.remembering import loaded
 from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of
+from d3ad.study.shared import VERSION, place, shared_backbone, shared_codec, shared_parts, shared_unet, start_key
 from d3ad.training import CHECKPOINT, set_apart
 
-VERSION = 5  # raised when the model code computes something else, so that older caches are not used
 SAMPLING = ("omega", "guidance", "second_sampler")  # settings of prediction that the adaptation sees as well
 SYNTHETIC = {"visa": "VisA-like", "btad": "BTAD-like", "mvtec": "MVTec-like"}
 PUBLISHED = {"visa": "VisA", "btad": "BTAD", "mvtec": "MVTec AD", "mtd": "Magnetic tiles", "elpv": "ELPV"}
@@ -214,7 +211,7 @@ class Run:
         """Of everything that the trained detector depends on."""
         names = set(Config.names()) - set(Config.names(MACHINE)) - {"normalisation"}
         parts = [str(VERSION), self.config.hash(*sorted(names)), self.dataset.fingerprint(),
-                 *map(str, self.workspace.targets()), *_start(self.workspace)]
+                 *map(str, self.workspace.targets()), *start_key(self.workspace)]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 
     @cached_property
@@ -334,134 +331,9 @@ def adapts_anew(config: Config, changes: dict) -> bool:
     return bool({*Config.names(ADAPTATION), *(SAMPLING if adapts else ())} & set(changes))
 
 
-@lru_cache(maxsize=1)
-def loaded(folder: Path, device: str) -> D3AD:
-    """The detector saved in a folder, whose networks remember what they saw."""
-    detector = presets.load(folder, device)
-    detector.networks = Remembering(detector.networks)
-    return detector
-
-
-class Remembering(Networks):
-    """Networks that remember features and latents of each batch, for variants that see the same images again."""
-
-    def __init__(self, networks: Networks):
-        super().__init__(networks.codec, networks.unet, networks.backbone)
-        self.networks, self.seen = networks, {}
-        self.features, self.eps = networks.features, networks.eps
-        self.encode, self.decode = networks.encode, networks.decode
-
-    def see(self, images: Tensor, config: Config) -> tuple[dict[int, Tensor], Tensor, tuple[Tensor, Tensor]]:
-        """As `Networks.see`, from memory where these images were seen before."""
-        key = tuple(image_seed(image, 0) for image in images.cpu())
-        if key not in self.seen:
-            self.seen[key] = self.networks.see(images, config)
-        return self.seen[key]
-
-
 def synthetic_root(workspace: Workspace, config: Config) -> Path:
     """Where the synthetic datasets of one seed lie."""
     return workspace.cache / f"synthetic-{config.seed}"
-
-
-def shared_parts(run: Run) -> tuple[LatentCodec, FeatureExtractor, dict]:
-    """Autoencoder and feature extractor, trained once on all categories' normal images where they have no weights.
-
-    They take the place of networks that the paper takes pretrained on other data; each detector adapts its own copy of
-    the feature extractor.  All seeds of synthetic data share those of the profile's own seed, as they would share
-    pretrained ones; on real data each split has its own, which must not see what that split tests with.
-    Returns (codec, backbone, losses).
-    """
-    losses: dict = {}
-    return shared_codec(run, losses), shared_backbone(run, losses), losses
-
-
-def shared_codec(run: Run, losses: dict) -> LatentCodec:
-    """The first of `shared_parts`; its training losses go into `losses`."""
-    config, folder, siblings = _shared(run)
-    if config.autoencoder_weights != "none":
-        return detector.fit_codec(None, config, None, losses)
-    if not (folder / "codec").exists():
-        of_training: dict = {}
-        codec = detector.fit_codec(_training_images(siblings), config, folder / "autoencoder", of_training)
-        with appearing(folder / "codec") as part:
-            codec.model.save_pretrained(part / "autoencoder")
-            write_whole(part / "losses.json", json.dumps(of_training))
-    shutil.rmtree(folder / "autoencoder", ignore_errors=True)
-    losses |= read_json(folder / "codec" / "losses.json")
-    codec = load_autoencoder(config.autoencoder, str(folder / "codec" / "autoencoder"))
-    return codec.to(detector.pick_device(config.device)).eval().requires_grad_(False)
-
-
-def shared_backbone(run: Run, losses: dict) -> FeatureExtractor:
-    """The second of `shared_parts`; its training losses go into `losses`."""
-    config, folder, siblings = _shared(run)
-    if config.backbone_weights != "none":
-        return detector.fit_backbone(None, config, None, losses)
-    file = folder / "backbone.safetensors"
-    if not file.exists():
-        of_training: dict = {}
-        backbone = detector.fit_backbone(_training_images(siblings), config, folder / "features", of_training)
-        save_tensors(file, backbone.state_dict(), of_training)
-    shutil.rmtree(folder / "features", ignore_errors=True)
-    backbone = FeatureExtractor(config.backbone, "none").to(detector.pick_device(config.device))
-    tensors, of_training = load_tensors(file)
-    backbone.load_state_dict(tensors)
-    losses |= of_training
-    return backbone.eval().requires_grad_(False)
-
-
-def shared_unet(run: Run, losses: dict) -> torch.nn.Module | None:
-    """A UNet trained on all categories' normal images, from which each category's training sets out; None where the
-    profile's `start_steps` is 0.  Its training losses go into `losses`.
-
-    Not in the paper, whose 300 epochs a category need no such start; in `demo` it takes the place of most of them.
-    """
-    workspace, of_training = run.workspace, {}
-    if not workspace.study.start_steps:
-        return None
-    config, folder, siblings = _shared(run)
-    config = config.replace(train_steps=workspace.study.start_steps, checkpoints=0)
-    name = f"start-{config.hash(*Config.names(DIFFUSION))}"
-    file = folder / f"{name}.safetensors"
-    if not file.exists():
-        mean, std = training.latents(shared_codec(run, {}), _training_images(siblings), config)
-        unet = detector.fit_unet(mean, std, config, folder / name, of_training)
-        save_tensors(file, unet.state_dict(), {"diffusion, all categories": of_training["diffusion"]})
-    shutil.rmtree(folder / name, ignore_errors=True)
-    tensors, of_training = load_tensors(file)
-    unet = training.make_unet(config)
-    unet.load_state_dict(tensors)
-    losses |= of_training
-    return unet
-
-
-def _start(workspace: Workspace) -> tuple[str, ...]:
-    """What a key has of a start of all categories, where there is one."""
-    return (f"start {workspace.study.start_steps}",) if workspace.study.start_steps else ()
-
-
-def _shared(run: Run) -> tuple[Config, Path, tuple[Run, ...]]:
-    """Settings and cache folder of the shared parts, and the runs whose normal images they are trained on."""
-    workspace = run.workspace
-    config = run.config.replace(seed=workspace.config.seed) if workspace.study.source == "synthetic" else run.config
-    siblings = tuple(workspace.run(*target, config.seed, run.split) for target in workspace.targets())
-    learns = "none" in (config.autoencoder_weights, config.backbone_weights) or workspace.study.start_steps
-    fingerprints = _fingerprints(siblings) if learns else ()
-    key = "|".join([str(VERSION), config.hash(*Config.names(DATA, AUTOENCODER, FEATURES)), *fingerprints])
-    return config, workspace.cache / f"shared-{hashlib.sha256(key.encode()).hexdigest()[:12]}", siblings
-
-
-@lru_cache(maxsize=1)
-def _fingerprints(runs: tuple[Run, ...]) -> tuple[str, ...]:
-    return tuple(run.dataset.fingerprint() for run in runs)
-
-
-@lru_cache(maxsize=1)
-def _training_images(runs: tuple[Run, ...]) -> Tensor:
-    """Normal images of all runs, as many of each."""
-    images = [run.training_images for run in runs]
-    return torch.cat([every_nth(part, min(map(len, images))) for part in images])
 
 
 def prepare(runs: list[Run], variants: list[dict], maps: bool = False) -> None:
@@ -490,7 +362,7 @@ def train(runs: list[Run]) -> None:
     """Train the detectors that the cache lacks, in parallel."""
     missing = [bare(run) for run in runs if not (run.folder / "detector").exists()]
     check_readable([run for run in missing if run.workspace.study.source != "synthetic"])
-    folders = {_shared(run)[1]: run for run in missing}  # by the way, everything that will be read is drawn
+    folders = {place(run)[1]: run for run in missing}  # by the way, everything that will be read is drawn
     parts = [(run, part, {}) for run in folders.values() for part in (shared_codec, shared_backbone)]
     _in_parallel("train autoencoder and features", _call, parts)  # finished ones are only read again
     started = [(run, shared_unet, {}) for run in folders.values() if run.workspace.study.start_steps]

@@ -1,0 +1,124 @@
+"""What the runs of a profile share: autoencoder and feature extractor where they have no weights, and a UNet from which
+each category's training sets out.  Each is trained once, and kept in the cache under a key of what it depends on.
+"""
+import hashlib
+import json
+import shutil
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from d3ad import detector, training
+from d3ad.autoencoders import LatentCodec, load_autoencoder
+from d3ad.config import AUTOENCODER, DATA, DIFFUSION, FEATURES, Config
+from d3ad.features import FeatureExtractor
+from d3ad.images import every_nth
+from d3ad.infra.files import appearing, load_tensors, read_json, save_tensors, write_whole
+
+if TYPE_CHECKING:
+    from d3ad.study.workspace import Run, Workspace
+
+VERSION = 5  # raised when the model code computes something else, so that older caches are not used
+
+
+def shared_parts(run: "Run") -> tuple[LatentCodec, FeatureExtractor, dict]:
+    """Autoencoder and feature extractor, trained once on all categories' normal images where they have no weights.
+
+    They take the place of networks that the paper takes pretrained on other data; each detector adapts its own copy of
+    the feature extractor.  All seeds of synthetic data share those of the profile's own seed, as they would share
+    pretrained ones; on real data each split has its own, which must not see what that split tests with.
+    Returns (codec, backbone, losses).
+    """
+    losses: dict = {}
+    return shared_codec(run, losses), shared_backbone(run, losses), losses
+
+
+def shared_codec(run: "Run", losses: dict) -> LatentCodec:
+    """The first of `shared_parts`; its training losses go into `losses`."""
+    config, folder, siblings = place(run)
+    if config.autoencoder_weights != "none":
+        return detector.fit_codec(None, config, None, losses)
+    if not (folder / "codec").exists():
+        of_training: dict = {}
+        codec = detector.fit_codec(_training_images(siblings), config, folder / "autoencoder", of_training)
+        with appearing(folder / "codec") as part:
+            codec.model.save_pretrained(part / "autoencoder")
+            write_whole(part / "losses.json", json.dumps(of_training))
+    shutil.rmtree(folder / "autoencoder", ignore_errors=True)
+    losses |= read_json(folder / "codec" / "losses.json")
+    codec = load_autoencoder(config.autoencoder, str(folder / "codec" / "autoencoder"))
+    return codec.to(detector.pick_device(config.device)).eval().requires_grad_(False)
+
+
+def shared_backbone(run: "Run", losses: dict) -> FeatureExtractor:
+    """The second of `shared_parts`; its training losses go into `losses`."""
+    config, folder, siblings = place(run)
+    if config.backbone_weights != "none":
+        return detector.fit_backbone(None, config, None, losses)
+    file = folder / "backbone.safetensors"
+    if not file.exists():
+        of_training: dict = {}
+        backbone = detector.fit_backbone(_training_images(siblings), config, folder / "features", of_training)
+        save_tensors(file, backbone.state_dict(), of_training)
+    shutil.rmtree(folder / "features", ignore_errors=True)
+    backbone = FeatureExtractor(config.backbone, "none").to(detector.pick_device(config.device))
+    tensors, of_training = load_tensors(file)
+    backbone.load_state_dict(tensors)
+    losses |= of_training
+    return backbone.eval().requires_grad_(False)
+
+
+def shared_unet(run: "Run", losses: dict) -> torch.nn.Module | None:
+    """A UNet trained on all categories' normal images, from which each category's training sets out; None where the
+    profile's `start_steps` is 0.  Its training losses go into `losses`.
+
+    Not in the paper, whose 300 epochs a category need no such start; in `demo` it takes the place of most of them.
+    """
+    workspace, of_training = run.workspace, {}
+    if not workspace.study.start_steps:
+        return None
+    config, folder, siblings = place(run)
+    config = config.replace(train_steps=workspace.study.start_steps, checkpoints=0)
+    name = f"start-{config.hash(*Config.names(DIFFUSION))}"
+    file = folder / f"{name}.safetensors"
+    if not file.exists():
+        mean, std = training.latents(shared_codec(run, {}), _training_images(siblings), config)
+        unet = detector.fit_unet(mean, std, config, folder / name, of_training)
+        save_tensors(file, unet.state_dict(), {"diffusion, all categories": of_training["diffusion"]})
+    shutil.rmtree(folder / name, ignore_errors=True)
+    tensors, of_training = load_tensors(file)
+    unet = training.make_unet(config)
+    unet.load_state_dict(tensors)
+    losses |= of_training
+    return unet
+
+
+def start_key(workspace: "Workspace") -> tuple[str, ...]:
+    """What a key has of a start of all categories, where there is one."""
+    return (f"start {workspace.study.start_steps}",) if workspace.study.start_steps else ()
+
+
+def place(run: "Run") -> tuple[Config, Path, tuple["Run", ...]]:
+    """Settings and cache folder of the shared parts, and the runs whose normal images they are trained on."""
+    workspace = run.workspace
+    config = run.config.replace(seed=workspace.config.seed) if workspace.study.source == "synthetic" else run.config
+    siblings = tuple(workspace.run(*target, config.seed, run.split) for target in workspace.targets())
+    learns = "none" in (config.autoencoder_weights, config.backbone_weights) or workspace.study.start_steps
+    fingerprints = _fingerprints(siblings) if learns else ()
+    key = "|".join([str(VERSION), config.hash(*Config.names(DATA, AUTOENCODER, FEATURES)), *fingerprints])
+    return config, workspace.cache / f"shared-{hashlib.sha256(key.encode()).hexdigest()[:12]}", siblings
+
+
+@lru_cache(maxsize=1)
+def _fingerprints(runs: tuple["Run", ...]) -> tuple[str, ...]:
+    return tuple(run.dataset.fingerprint() for run in runs)
+
+
+@lru_cache(maxsize=1)
+def _training_images(runs: tuple["Run", ...]) -> Tensor:
+    """Normal images of all runs, as many of each."""
+    images = [run.training_images for run in runs]
+    return torch.cat([every_nth(part, min(map(len, images))) for part in images])
