@@ -1,11 +1,13 @@
-"""How far the numbers of one run on two kinds of processor lie apart, tried on one machine.
+"""How far the numbers of one run on two kinds of processor lie apart.
 
+    python scripts/two_processors.py --tables FIRST.csv SECOND.csv --names "AMD EPYC, AVX2" "AMD EPYC, AVX512"
     python scripts/two_processors.py --work DIR [--profile demo] [--data-root DIR] [--categories board,washer]
 
-D3AD and the profile's baselines are trained and measured twice: once as this processor can, once with PyTorch and
-oneDNN kept from its wider registers (`ATEN_CPU_CAPABILITY`, `ONEDNN_MAX_CPU_ISA`), which round in another order, as
-another processor does.  Writes docs/processors.csv, a row for each method and category, and docs/processors.md.  Both
-runs keep what they have done in `--work`, and go on from there.
+The first compares two results/<profile>/benchmark.csv of the same settings, from two machines.  The second tries it on
+one: D3AD and the profile's baselines are trained and measured twice, once as this processor can, once with PyTorch and
+oneDNN kept from its widest registers (`ATEN_CPU_CAPABILITY`, `ONEDNN_MAX_CPU_ISA`), which round in another order, as
+another processor does.  Both runs keep what they have done in `--work`, and go on from there.
+Writes docs/processors.csv, a row for each method and category, and docs/processors.md.
 """
 import argparse
 import os
@@ -14,14 +16,13 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from d3ad.infra.files import ROOT
-from d3ad.speed.benchmark.machine import describe
 from d3ad.study.ablations import METRICS
 from d3ad.study.readme.cells import markdown_table
 
-KINDS = {"as it is": {}, "narrow": dict(ATEN_CPU_CAPABILITY="default", ONEDNN_MAX_CPU_ISA="SSE41")}
+NARROWER = {"AVX512": dict(ATEN_CPU_CAPABILITY="avx2", ONEDNN_MAX_CPU_ISA="AVX2")}  # of other processors: NARROWEST
+NARROWEST = dict(ATEN_CPU_CAPABILITY="default", ONEDNN_MAX_CPU_ISA="SSE41")
 MEASURE = """
 import sys
 from d3ad.study import ablations, comparison
@@ -34,16 +35,19 @@ comparison.compared(workspace, ablations.benchmark_runs(workspace), names).to_cs
 KEYS = ["dataset", "category", "split", "seed", "method"]
 
 
-def compared(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row for each method and category: the metrics under each of KINDS, in percent, and the largest difference."""
+def compared(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """A row for each method and category that both tables have: the metrics of both, in percent, and the largest
+    difference.
+    """
     first, second = (frame[frame["category"] != "Average"].set_index(KEYS)[[f"measured_{metric}" for metric in METRICS]]
-                     for frame in frames.values())
+                     for frame in (first, second))
     difference = (second - first).abs().max(axis=1).rename("largest_difference")
-    return first.join(second, rsuffix="_narrow").join(difference).round(2).reset_index()
+    found = first.join(second, rsuffix="_second", how="inner").join(difference)
+    return found.round(2).reset_index()
 
 
-def page(frame: pd.DataFrame, processor: str) -> str:
-    """docs/processors.md."""
+def page(frame: pd.DataFrame, names: tuple[str, str]) -> str:
+    """docs/processors.md.  names: of the two processors."""
     largest = frame.groupby("method", sort=False)["largest_difference"].agg(["max", "mean", "size"])
     rows = [[method, int(row["size"]), f"{row['mean']:.2f}", f"{row['max']:.2f}"] for method, row in largest.iterrows()]
     table = markdown_table(["method", "categories", "mean", "largest"], rows)
@@ -51,32 +55,43 @@ def page(frame: pd.DataFrame, processor: str) -> str:
 
 [Back to the README](../README.md)
 
-Processors round in different orders, and training enlarges the difference. `scripts/two_processors.py` trains and
-measures the `demo` profile twice on one machine ({processor}): as it is, and with PyTorch and oneDNN kept from wide
-registers. The largest of the differences in I-AUROC, P-AUROC and PRO, in points, over the categories of
-[processors.csv](processors.csv):
+Processors round in different orders, and training enlarges the difference. Here is `demo` on two of them, under the same
+settings: {names[0]}, and {names[1]}. Of each method and category, the largest of the differences in I-AUROC, P-AUROC and
+PRO is taken, in points; the table has their mean and the largest of all. [Each one](processors.csv) stands in a table
+that `scripts/two_processors.py` wrote.
 
 {table}
 """
 
 
+def tried_here(options: argparse.Namespace) -> tuple[list[pd.DataFrame], tuple[str, str]]:
+    """The tables of two runs on this machine, and what the two processors are called."""
+    options.work.mkdir(parents=True, exist_ok=True)
+    name = processor_name()
+    narrow = NARROWER.get(name.rsplit(", ", 1)[1], NARROWEST)
+    frames = []
+    for kind, settings in (("as-it-is", {}), ("narrow", narrow)):
+        file = options.work / f"{kind}.csv"
+        subprocess.run([sys.executable, "-c", MEASURE, options.profile, options.data_root, str(file.with_suffix("")),
+                        options.categories, str(file)], env=os.environ | settings, cwd=ROOT, check=True)
+        frames.append(pd.read_csv(file))
+    return frames, (name, f"the same one kept to {narrow['ONEDNN_MAX_CPU_ISA']}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True)
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--tables", type=Path, nargs=2, help="two results/<profile>/benchmark.csv")
+    way.add_argument("--work", type=Path, help="where the two runs on this machine keep what they have done")
+    parser.add_argument("--names", nargs=2, default=("the first", "the second"), help="the processors of --tables")
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--data-root", default="")
     parser.add_argument("--categories", default="", help="names with commas between; by default all")
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    frames = {}
-    for kind, settings in KINDS.items():
-        file = options.work / f"{kind.replace(' ', '-')}.csv"
-        subprocess.run([sys.executable, "-c", MEASURE, options.profile, options.data_root, str(file.with_suffix("")),
-                        options.categories, str(file)], env=os.environ | settings, cwd=ROOT, check=True)
-        frames[kind] = pd.read_csv(file)
-    frame = compared(frames)
+    frames, names = (map(pd.read_csv, options.tables), options.names) if options.tables else tried_here(options)
+    frame = compared(*frames)
     frame.to_csv(ROOT / "docs" / "processors.csv", index=False, lineterminator="\n")
-    (ROOT / "docs" / "processors.md").write_text(page(frame, describe(torch.device("cpu"))["device"]), encoding="utf-8")
+    write_whole(ROOT / "docs" / "processors.md", page(frame, names))
     print(frame.to_string(index=False))
 
 

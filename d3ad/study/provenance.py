@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from d3ad.detector import D3AD
+from d3ad.infra.devices import processor_name
 from d3ad.infra.files import ROOT, in_turn, read_json, write_whole
 from d3ad.infra.versions import PACKAGES, commit, version
 from d3ad.study import paper
@@ -67,7 +68,7 @@ def light_pictures() -> None:
 def machine() -> dict:
     """The machine, without its name: processor, cores, GPU."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return dict(system=platform.system(), processor=platform.machine(), threads=torch.get_num_threads(), gpu=gpu)
+    return dict(system=platform.system(), processor=processor_name(), threads=torch.get_num_threads(), gpu=gpu)
 
 
 def save_figure(workspace: Workspace, fig, name: str, fingerprint: str = "") -> None:

@@ -1,12 +1,11 @@
 """What this machine can do at most: the rate of its matrix multiplications and of its memory."""
-import platform
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from d3ad.infra.devices import processor_name
 from d3ad.infra.versions import commit, version
 from d3ad.speed.nnpack import multiplied
 from d3ad.speed.presets import low_precision_pays
@@ -17,18 +16,11 @@ PATIENCE = 3.0  # seconds of one product, at most
 
 def describe(device: torch.device) -> dict:
     """The machine in words and numbers, without its name."""
-    name = torch.cuda.get_device_name() if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else processor_name()
+    if device.type == "cpu" and low_precision_pays(device):
+        name += " with AMX"
     return dict(device=name, threads=torch.get_num_threads(), memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
                 torch=version("torch"), commit=commit())
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines()
-             if line.startswith("model name")] if info.exists() else []
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name} with AMX" if low_precision_pays(torch.device("cpu")) else name
 
 
 def best_seconds(work: Callable[[], object], rounds: int = 5) -> float:
