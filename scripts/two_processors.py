@@ -55,10 +55,10 @@ def page(frame: pd.DataFrame, names: tuple[str, str]) -> str:
 
 [Back to the README](../README.md)
 
-Processors round in different orders, and training enlarges the difference. Here is `demo` on two of them, under the same
-settings: {names[0]}, and {names[1]}. Of each method and category, the largest of the differences in I-AUROC, P-AUROC and
-PRO is taken, in points; the table has their mean and the largest of all. [Each one](processors.csv) stands in a table
-that `scripts/two_processors.py` wrote.
+Processors round in different orders, and training enlarges the difference. Here is `demo` on two of them, under the
+same settings: {names[0]}, and {names[1]}. Of each method and category, the largest of the differences in I-AUROC,
+P-AUROC and PRO is taken, in points; the table has their mean and the largest of all.
+[Each one](processors.csv) stands in a table that `scripts/two_processors.py` wrote.
 
 {table}
 """
