@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from d3ad.infra.files import ROOT
+from d3ad.infra.devices import processor_name
+from d3ad.infra.files import ROOT, write_whole
 from d3ad.study.ablations import METRICS
 from d3ad.study.readme.cells import markdown_table
 
