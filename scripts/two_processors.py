@@ -43,7 +43,7 @@ def compared(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     first, second = (frame[frame["category"] != "Average"].set_index(KEYS)[[f"measured_{metric}" for metric in METRICS]]
                      for frame in (first, second))
     difference = (second - first).abs().max(axis=1).rename("largest_difference")
-    found = first.join(second, rsuffix="_second", how="inner").join(difference)
+    found = first.join(second.add_suffix("_second"), how="inner").join(difference)
     return found.round(2).reset_index()
 
 
@@ -57,9 +57,11 @@ def page(frame: pd.DataFrame, names: tuple[str, str]) -> str:
 [Back to the README](../README.md)
 
 Processors round in different orders, and training enlarges the difference. Here is `demo` on two of them, under the
-same settings: {names[0]}, and {names[1]}. Of each method and category, the largest of the differences in I-AUROC,
-P-AUROC and PRO is taken, in points; the table has their mean and the largest of all.
-[Each one](processors.csv) stands in a table that `scripts/two_processors.py` wrote.
+same settings: {names[0]},
+and {names[1]}.
+Of each method and category, the largest of the differences in I-AUROC, P-AUROC and PRO is taken, in points; the table
+has their mean and the largest of all. [Each one](processors.csv) stands in a table that `scripts/two_processors.py`
+wrote.
 
 {table}
 """
