@@ -258,6 +258,9 @@ def test_what_is_left_is_foretold_at_the_pace_of_what_is_done():
     forecast.done("02", 58.0)
     assert forecast.minutes() == 8.0  # at most four times as long
     assert progress.Forecast({"01": 4.0, "02": 2.0}, share=0.5).minutes() == 3.0  # side by side
+    drawn = progress.Forecast({"01": progress.CACHED_MINUTES, "02": 2.0})
+    drawn.done("01", 0.5)
+    assert drawn.minutes() == 2.0  # reading the cache says nothing of computing
     unknown = progress.Forecast({"01": 1.0, "02": None})
     assert str(unknown) == ""
     unknown.done("02", 1.0)

@@ -63,8 +63,9 @@ class Forecast:
         left = [minutes for name, minutes in self.expected.items() if name not in self.took]
         if None in left:
             return None
-        before = sum(self.expected[name] or 0 for name in self.took)
-        pace = sum(self.took.values()) / before if before else 1.0
+        computed = [name for name in self.took if (self.expected[name] or 0) > CACHED_MINUTES]
+        before = sum(self.expected[name] for name in computed)
+        pace = sum(self.took[name] for name in computed) / before if before else 1.0
         return self.share * sum(left) * min(max(pace, 0.25), 4.0)  # a few short ones don't say more
 
     def __str__(self) -> str:
