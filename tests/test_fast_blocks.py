@@ -55,12 +55,24 @@ def test_whole_networks_are_the_same_and_share_their_parameters():
     assert torch.equal(mean, before)  # nothing of the caller's is written over
 
 
-def test_small_autoencoders_and_low_precision_stay_with_the_usual_way():
+@torch.no_grad()
+def test_the_small_autoencoder_computes_the_same():
     _, unet, backbone = networks()
     codec = load_autoencoder("small", "none")
-    detector = of_networks(codec, unet, backbone)
-    assert FastNetworks(detector).codec is codec
-    low = FastNetworks(detector, torch.bfloat16)
+    for layer in (codec.model.encoder[-1], codec.model.decoder[-2]):  # they start at zero
+        nn.init.normal_(layer.weight, std=0.05)
+    fast = FastNetworks(of_networks(codec, unet, backbone))
+    assert count(fast.codec, WinogradConv2d) and {id(p) for p in fast.codec.parameters()} == {
+        id(p) for p in codec.parameters()}
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    mean, std = codec.encode(images)
+    torch.testing.assert_close(fast.encode(images), (mean, std), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fast.decode(mean), codec.decode(mean), atol=1e-4, rtol=1e-4)
+
+
+def test_low_precision_stays_with_the_usual_way():
+    _, unet, backbone = networks()
+    low = FastNetworks(of_networks(load_autoencoder("small", "none"), unet, backbone), torch.bfloat16)
     assert not any(isinstance(layer, WinogradConv2d) for part in (low.codec, low.unet) for layer in part.modules())
 
 
