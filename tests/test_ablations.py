@@ -5,7 +5,7 @@ import torch
 
 from d3ad import metrics
 from d3ad.config import Config
-from d3ad.study import ablations, paper
+from d3ad.study import ablations, paper, switches
 from d3ad.study.workspace import open_workspace
 
 
@@ -24,9 +24,9 @@ def test_table5s_four_combinations_are_the_papers():
 
 
 def test_every_switch_names_settings_that_exist():
-    for switch in ablations.SWITCHES:
+    for switch in switches.SWITCHES:
         Config().replace(**switch.changes)
-    assert len({(s.name, s.setting) for s in ablations.SWITCHES}) == len(ablations.SWITCHES)
+    assert len({(s.name, s.setting) for s in switches.SWITCHES}) == len(switches.SWITCHES)
     assert ablations.OMEGAS == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 

@@ -17,7 +17,7 @@ from d3ad.data import btad, mvtec, visa
 from d3ad.speed.benchmark.machine import flop_counter
 from d3ad.speed.benchmark.networks import random_networks
 from d3ad.speed.presets import PRESETS
-from d3ad.study import ablations
+from d3ad.study import ablations, switches
 from d3ad.study.settings import Study, settings_of
 from d3ad.study.workspace import Workspace, adapts_anew
 from d3ad.training import num_training_steps
@@ -148,7 +148,7 @@ def _variants(config: Config, further: bool) -> list[dict]:
     wanted = [*ablations.seeded(config).values(), *(dict(omega=omega) for omega in omegas),
               *(dict(guidance=eta) for eta in (0.0, 7.0))]
     if not further:
-        wanted += [*ablations.table4(config).values(), *(switch.changes for switch in ablations.SWITCHES),
+        wanted += [*ablations.table4(config).values(), *(switch.changes for switch in switches.SWITCHES),
                    *(dict(num_steps=preset.num_steps) for preset in PRESETS.values() if preset.num_steps)]
     different = {json.dumps(config.replace(**changes).to_dict()): changes for changes in wanted}
     return list(different.values())
