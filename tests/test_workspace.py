@@ -39,6 +39,9 @@ def test_the_key_follows_settings_and_data(workspace):
     assert run.key != workspace.run("mvtec", "weave", seed=1).key
     changed = open_workspace("smoke", out=str(workspace.out), categories=["weave"], datasets=["mvtec"], train_steps=7)
     assert run.key != changed.runs()[0].key
+    # a seed's autoencoder is that of the workspace's own seed
+    other = open_workspace("smoke", out=str(workspace.out), categories=["weave"], datasets=["mvtec"], seed=1)
+    assert other.run("mvtec", "weave", 1).key != workspace.run("mvtec", "weave", 1).key
 
 
 def test_each_training_sets_out_from_a_unet_of_all_categories_where_the_profile_says_so(tmp_path):

@@ -19,7 +19,7 @@ from d3ad.images import every_nth
 from d3ad.infra.files import appearing, load_tensors, read_json, save_tensors, write_whole
 
 if TYPE_CHECKING:
-    from d3ad.study.workspace import Run, Workspace
+    from d3ad.study.workspace import Run
 
 VERSION = 5  # raised when the model code computes something else, so that older caches are not used
 
@@ -96,9 +96,16 @@ def shared_unet(run: "Run", losses: dict) -> torch.nn.Module | None:
     return unet
 
 
-def start_key(workspace: "Workspace") -> tuple[str, ...]:
-    """What a key has of a start of all categories, where there is one."""
-    return (f"start {workspace.study.start_steps}",) if workspace.study.start_steps else ()
+def key_parts(run: "Run") -> tuple[str, ...]:
+    """What the key of a run has of the shared parts beyond its own settings: the start, and the seed of these parts
+    where it isn't the run's.
+    """
+    workspace, parts = run.workspace, []
+    if workspace.study.start_steps:
+        parts.append(f"start {workspace.study.start_steps}")
+    if workspace.study.source == "synthetic" and workspace.config.seed != run.config.seed:
+        parts.append(f"shared by seed {workspace.config.seed}")
+    return tuple(parts)
 
 
 def place(run: "Run") -> tuple[Config, Path, tuple["Run", ...]]:

@@ -28,7 +28,7 @@ from d3ad.study import resampling
 from d3ad.study.outcome import Outcome, evaluate, mean_bins
 from d3ad.study.remembering import loaded
 from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of
-from d3ad.study.shared import VERSION, place, shared_backbone, shared_codec, shared_parts, shared_unet, start_key
+from d3ad.study.shared import VERSION, key_parts, place, shared_backbone, shared_codec, shared_parts, shared_unet
 from d3ad.training import CHECKPOINT, set_apart
 
 SAMPLING = ("omega", "guidance", "second_sampler")  # settings of prediction that the adaptation sees as well
@@ -211,7 +211,7 @@ class Run:
         """Of everything that the trained detector depends on."""
         names = set(Config.names()) - set(Config.names(MACHINE)) - {"normalisation"}
         parts = [str(VERSION), self.config.hash(*sorted(names)), self.dataset.fingerprint(),
-                 *map(str, self.workspace.targets()), *start_key(self.workspace)]
+                 *map(str, self.workspace.targets()), *key_parts(self)]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 
     @cached_property
