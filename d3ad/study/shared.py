@@ -4,6 +4,7 @@ each category's training sets out.  Each is trained once, and kept in the cache 
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,17 +59,9 @@ def shared_backbone(run: "Run", losses: dict) -> FeatureExtractor:
     config, folder, siblings = place(run)
     if config.backbone_weights != "none":
         return detector.fit_backbone(None, config, None, losses)
-    file = folder / "backbone.safetensors"
-    if not file.exists():
-        of_training: dict = {}
-        backbone = detector.fit_backbone(_training_images(siblings), config, folder / "features", of_training)
-        save_tensors(file, backbone.state_dict(), of_training)
-    shutil.rmtree(folder / "features", ignore_errors=True)
-    backbone = FeatureExtractor(config.backbone, "none").to(detector.pick_device(config.device))
-    tensors, of_training = load_tensors(file)
-    backbone.load_state_dict(tensors)
-    losses |= of_training
-    return backbone.eval().requires_grad_(False)
+    backbone = _kept(folder / "backbone.safetensors", lambda: FeatureExtractor(config.backbone, "none"), losses,
+                     lambda states, found: detector.fit_backbone(_training_images(siblings), config, states, found))
+    return backbone.to(detector.pick_device(config.device)).eval().requires_grad_(False)
 
 
 def shared_unet(run: "Run", losses: dict) -> torch.nn.Module | None:
@@ -77,23 +70,38 @@ def shared_unet(run: "Run", losses: dict) -> torch.nn.Module | None:
 
     Not in the paper, whose 300 epochs a category need no such start; in `demo` it takes the place of most of them.
     """
-    workspace, of_training = run.workspace, {}
+    workspace = run.workspace
     if not workspace.study.start_steps:
         return None
     config, folder, siblings = place(run)
     config = config.replace(train_steps=workspace.study.start_steps, checkpoints=0)
-    name = f"start-{config.hash(*Config.names(DIFFUSION))}"
-    file = folder / f"{name}.safetensors"
-    if not file.exists():
+
+    def fit(states: Path, found: dict) -> torch.nn.Module:
         mean, std = training.latents(shared_codec(run, {}), _training_images(siblings), config)
-        unet = detector.fit_unet(mean, std, config, folder / name, of_training)
-        save_tensors(file, unet.state_dict(), {"diffusion, all categories": of_training["diffusion"]})
-    shutil.rmtree(folder / name, ignore_errors=True)
-    tensors, of_training = load_tensors(file)
-    unet = training.make_unet(config)
-    unet.load_state_dict(tensors)
-    losses |= of_training
-    return unet
+        unet = detector.fit_unet(mean, std, config, states, found)
+        found["diffusion, all categories"] = found.pop("diffusion")  # each category has losses of its own
+        return unet
+
+    file = folder / f"start-{config.hash(*Config.names(DIFFUSION))}.safetensors"
+    return _kept(file, lambda: training.make_unet(config), losses, fit)
+
+
+def _kept(file: Path, make: Callable[[], torch.nn.Module], losses: dict,
+          fit: Callable[[Path, dict], torch.nn.Module]) -> torch.nn.Module:
+    """The network that make() builds, with a file's weights; where there is none, fit(states, losses) trains it first.
+
+    states: a folder beside the file, for the states of that training; it is gone afterwards.
+    """
+    states = file.with_suffix("")
+    if not file.exists():
+        found: dict = {}
+        save_tensors(file, fit(states, found).state_dict(), found)
+    shutil.rmtree(states, ignore_errors=True)
+    network = make()
+    tensors, found = load_tensors(file)
+    network.load_state_dict(tensors)
+    losses |= found
+    return network
 
 
 def key_parts(run: "Run") -> tuple[str, ...]:
