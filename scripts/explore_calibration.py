@@ -25,8 +25,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 from csv_rows import append_rows, rows_in
-from explore_settings import CATEGORIES, LEVELS, RECOMMENDED, ROOT, auroc, scores, split, validation
+from explore_settings import LEVELS, RECOMMENDED, ROOT
 from torch import Tensor
+from validation_data import CATEGORIES, auroc, scores, split, validation
 
 from d3ad import D3AD, Config, detector, maps
 from d3ad.calibration import FLOOR, at_step, level_statistics

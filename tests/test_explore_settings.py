@@ -10,11 +10,12 @@ from d3ad import D3AD, data, maps
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 import explore_calibration
 import explore_settings as explore
+import validation_data
 
 
 def test_drawn_defects_change_the_image_where_they_say(images):
-    changed, where = explore.draw_defects(images, torch.Generator().manual_seed(0))
-    again, _ = explore.draw_defects(images, torch.Generator().manual_seed(0))
+    changed, where = validation_data.draw_defects(images, torch.Generator().manual_seed(0))
+    again, _ = validation_data.draw_defects(images, torch.Generator().manual_seed(0))
     assert torch.equal(changed, again) and changed.abs().max() <= 1 and set(where.unique().tolist()) == {0.0, 1.0}
     inside = (changed - images).abs().mean(1)
     for difference, mask in zip(inside, where):
@@ -34,7 +35,7 @@ def test_held_out_images_are_training_images_that_are_not_trained_on(category, m
 
     stub = Stub("x", category, tmp_path, train, (), ())
     monkeypatch.setattr(data, "load", lambda *args, **options: stub)
-    trained, held = (x[:, 0, 0, 0].long().tolist() for x in explore.split(category, tmp_path, 8))
+    trained, held = (x[:, 0, 0, 0].long().tolist() for x in validation_data.split(category, tmp_path, 8))
     assert sorted(trained + held) == list(range(40)) and len(held) >= 8 and shown == ["train"]
     if category == "tiles":  # five exposures of a tile stay together
         assert not {i // 5 for i in trained} & {i // 5 for i in held}
@@ -79,7 +80,7 @@ def test_defects_can_lie_where_normal_images_vary():
     held = 0.3 * torch.rand(12, 3, 64, 64, generator=generator)
     found = explore_calibration.by_place(held, normal)
     assert {place for place, _ in found} == {"anywhere", "where parts vary"}
-    for kind, (images, masks) in explore.validation(held).items():
+    for kind, (images, masks) in validation_data.validation(held).items():
         assert torch.equal(found["anywhere", kind][0], images) and torch.equal(found["anywhere", kind][1], masks)
         there, where = found["where parts vary", kind]
         inside, outside = ((there - held).abs().amax(1)[where == inside].mean() for inside in (1, 0))
