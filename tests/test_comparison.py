@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from d3ad import baselines, metrics
-from d3ad.study import ablations, comparison
+from d3ad.study import ablations, comparison, measure
 from d3ad.study.workspace import open_workspace
 
 
@@ -67,8 +67,9 @@ def test_what_was_trained_too_little_is_named_and_never_ranked():
     assert average["B"] == "short" and average["A"] == "full" and pd.isna(average["D3AD"])
     assert "C" not in average  # measured on one of two categories: its mean would be of other images
     assert set(comparison.overall(found)["method"]) == {"D3AD", "A", "B"}
-    ranks = comparison.mean_ranks(comparison.trained_fully(found))
+    ranks = comparison.mean_ranks(comparison.rankable(found))
     assert set(ranks.index) == {"D3AD", "A"} and ranks["pro"].tolist() == [1.5, 1.5]
+    assert comparison.partly(found) == ["C"]
 
 
 def test_pixel_methods_are_for_some_categories_only(workspace):
@@ -79,13 +80,19 @@ def test_pixel_methods_are_for_some_categories_only(workspace):
     assert not comparison.is_for(weave, "DRAEM") and comparison.is_for(weave, "RD4AD")
 
 
-def test_long_baselines_are_shown_once_the_cache_has_them(workspace):
-    changes = dict(out=str(workspace.out), categories=["weave"], datasets=["mvtec"], baseline_images=8,
-                   baseline_width=0.25, baselines=["SPADE"])
-    assert comparison.available(open_workspace("smoke", long_baselines=["CFA"], **changes)) == ["SPADE"]
-    comparison.prepare(workspace.runs(), ["SPADE"])
-    assert comparison.available(open_workspace("smoke", **changes | dict(baselines=[], long_baselines=["SPADE"]))) \
-        == ["SPADE"]
+def test_long_baselines_are_shown_where_the_cache_has_them(workspace):
+    changes = dict(out=str(workspace.out), datasets=["mvtec"], baseline_images=8, baseline_width=0.25)
+    none_yet = open_workspace("smoke", long_baselines=["CFA"], baselines=["SPADE"], **changes)
+    assert comparison.available(none_yet) == ["SPADE"]
+    few = open_workspace("smoke", long_baselines=["PaDiM"], baselines=["SPADE"], **changes)
+    assert measure.jobs(few, ["PaDiM"], ["weave"]) == [(run, "PaDiM") for run in few.runs() if run.category == "weave"]
+    with pytest.raises(ValueError, match="no category no .allowed: .*weave"):
+        measure.jobs(few, ["PaDiM"], ["no"])
+    comparison.measure([(run, "PaDiM") for run in few.runs() if run.category == "weave"])
+    assert comparison.available(few) == ["SPADE", "PaDiM"]
+    rows = comparison.summary(few.runs(), ["PaDiM"])
+    assert rows["category"].tolist() == ["weave"]  # what takes hours is measured by nothing but its own command
+    assert len(measure.jobs(few, ["PaDiM"])) == len(few.runs()) - 1
 
 
 def made_up(values: dict[str, list[float]]) -> pd.DataFrame:

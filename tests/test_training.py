@@ -5,6 +5,7 @@ from safetensors.torch import load_file
 
 from d3ad import Config, features, from_scratch, training
 from d3ad.features import adaptation_levels, adaptation_loss
+from d3ad.infra import optimising
 from d3ad.infra.checkpoint import known_settings
 from d3ad.training import Attention, moved
 
@@ -37,12 +38,12 @@ def test_each_epoch_sees_every_image_once():
 def test_a_broken_loss_stops_the_training():
     model = torch.nn.Linear(1, 1)
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        training.optimise("test", model, lambda step: model.weight.sum() * float("nan"), 2, learning_rate=0.1)
+        optimising.optimise("test", model, lambda step: model.weight.sum() * float("nan"), 2, learning_rate=0.1)
 
 
 def test_optimise_finds_a_minimum():
     model = torch.nn.Linear(1, 1, bias=False)
-    losses = training.optimise("test", model, lambda step: (model.weight - 3).square().sum(), 200, learning_rate=0.1,
+    losses = optimising.optimise("test", model, lambda step: (model.weight - 3).square().sum(), 200, learning_rate=0.1,
                                schedule="cosine")
     assert float(model.weight) == pytest.approx(3, abs=0.05) and losses[-1] < losses[0]
 
@@ -123,15 +124,15 @@ def test_a_batch_in_parts_has_the_loss_and_the_gradients_of_the_whole(tiny):
 
 def test_states_are_kept_by_the_clock_and_at_the_end(tmp_path, monkeypatch):
     now, written = [0.0], []
-    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(training, "keep_training", lambda *args: written.append(len(args[-1])))
+    monkeypatch.setattr(optimising.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(optimising, "keep_training", lambda *args: written.append(len(args[-1])))
     model = torch.nn.Linear(1, 1)
 
     def loss_of_step(step):
         now[0] += 100
         return model.weight.square().sum()
 
-    training.optimise("test", model, loss_of_step, 8, learning_rate=0.1, folder=tmp_path)
+    optimising.optimise("test", model, loss_of_step, 8, learning_rate=0.1, folder=tmp_path)
     assert written == [3, 6, 8]
 
 

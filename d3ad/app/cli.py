@@ -117,9 +117,10 @@ def parser() -> argparse.ArgumentParser:
     synthesize.set_defaults(run=run_synthesize)
 
     benchmark = commands.add_parser("benchmark",
-                                    help="images per second, share of the machine's limit, training, metrics, growth; "
-                                         "as JSON")
-    benchmark.add_argument("--only", choices=("inference", "training", "metrics", "growth"), help="one of the four")
+                                    help="images per second, share of the machine's limit, all methods, training, "
+                                         "metrics, growth; as JSON")
+    benchmark.add_argument("--only", choices=("inference", "methods", "training", "metrics", "growth"),
+                           help="one of the five")
     benchmark.add_argument("--long", action="store_true",
                            help="of growth: to 10,000 photographs, 50,000 training images and 1,024 pixels a side")
     benchmark.add_argument("--size", choices=("paper", "demo", "tiny"), default="paper",

@@ -24,7 +24,7 @@ from d3ad.baselines.noise import octave_noise
 from d3ad.baselines.pixel_diffusion import PixelDiffusion
 from d3ad.training import eps_model, step_generator
 
-TRAINED_TO, STEP = 800, 250
+TRAINED_TO = 800
 FEW_STEPS = 10  # where the budget isn't full
 
 
@@ -33,6 +33,7 @@ class AnoDDPM(PixelDiffusion):
     recipe = Recipe("authors' code, args28.json: 3000 epochs (diffusion_training.py: of 100 images), one a step, 1e-4",
                     batch_size=1, learning_rate=1e-4, images=300_000, decoupled=True)
     attention, heads = (32, 16, 8), 2
+    steps = 250  # the level up to which a test image is disturbed, and from which it goes back one by one
 
     def _fit(self, train: Tensor) -> None:
         unet = self.make_unet()
@@ -50,9 +51,9 @@ class AnoDDPM(PixelDiffusion):
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         generators = self.generators(images)
-        x = diffusion.perturb(images, STEP, self.alpha_bar, omega=1.0, noise=_noise(images, generators))
-        visited = diffusion.timesteps(torch.full((len(images),), STEP, device=self.device),
-                                      STEP if self.is_full else FEW_STEPS)
+        x = diffusion.perturb(images, self.steps, self.alpha_bar, omega=1.0, noise=_noise(images, generators))
+        visited = diffusion.timesteps(torch.full((len(images),), self.steps, device=self.device),
+                                      self.steps if self.is_full else FEW_STEPS)
         for t, t_next in itertools.pairwise(visited):
             abar_t, abar_next = (diffusion.abar_at(self.alpha_bar, level, x) for level in (t, t_next))
             eps = self.model(x, t - 1)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_loss
+from d3ad.infra.optimising import optimise
 from d3ad.infra.processes import ALONE, Alone
 from d3ad.infra.torchvision_shim import make_torchvision_importable
-from d3ad.training import batch_indices, optimise, random_crop, step_generator
+from d3ad.training import batch_indices, random_crop, step_generator
 
 make_torchvision_importable()
 from diffusers import ConfigMixin, ModelMixin  # noqa: E402

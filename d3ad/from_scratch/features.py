@@ -10,7 +10,8 @@ from torch import Tensor
 
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor
-from d3ad.training import batch_indices, optimise, random_crop, step_generator
+from d3ad.infra.optimising import optimise
+from d3ad.training import batch_indices, random_crop, step_generator
 
 
 def corrupt(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import statistics
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -48,13 +49,13 @@ class BaselineOutcome:
 def available(workspace: Workspace) -> list[str]:
     """The baselines of the profile whose packages are installed; prints a line for each one whose aren't.
 
-    Of `long_baselines` those count that the cache has on every category that they are meant for.
+    Of `long_baselines` those count that the cache has on some category (`is_for`).
     """
     installed, study = [], workspace.study
     for name in dict.fromkeys((*study.baselines, *study.long_baselines)):
         try:
             check_installed(name)
-            if name in study.baselines or all(is_kept(run, name) for run in workspace.runs() if is_for(run, name)):
+            if name in study.baselines or any(is_for(run, name) for run in workspace.runs()):
                 installed.append(name)
         except ImportError as error:
             print(f"{name} is not measured: {error}")
@@ -119,10 +120,19 @@ def training_word(done: int, asked: int) -> str:
     return NONE_NEEDED if not asked else FULL if done >= asked else SHORT
 
 
-def is_for(run: Run, name: str) -> bool:
-    """Whether the profile measures a baseline on this category: those on pixels may be meant for some only."""
+def is_meant_for(run: Run, name: str) -> bool:
+    """Whether the profile has a baseline measured on this category: those on pixels may be meant for some only."""
     chosen = run.workspace.study.baseline_pixel_categories
     return not chosen or run.category in chosen or not baseline_class(name).on_pixels
+
+
+def is_for(run: Run, name: str) -> bool:
+    """Whether a baseline's numbers on this category are shown: where it is meant for it, and, if it takes too long for
+    a notebook, the cache has it.
+    """
+    study = run.workspace.study
+    is_long = name in study.long_baselines and name not in study.baselines
+    return is_meant_for(run, name) and (not is_long or is_kept(run, name))
 
 
 def is_kept(run: Run, name: str) -> bool:
@@ -132,7 +142,12 @@ def is_kept(run: Run, name: str) -> bool:
 
 def prepare(runs: list[Run], names: list[str]) -> None:
     """Measure what the cache lacks, in parallel; D3AD is trained only where a baseline takes over its networks."""
-    jobs = [(run, name) for run in runs for name in names if is_for(run, name) and not is_kept(run, name)]
+    measure((run, name) for run in runs for name in names if is_for(run, name))
+
+
+def measure(pairs: Iterable[tuple[Run, str]]) -> None:
+    """Measure each baseline on its run where the cache lacks it; as `prepare`, and without its choice."""
+    jobs = [pair for pair in pairs if not is_kept(*pair)]
     on_trained("baselines", _measure, [job for job in jobs if baseline_class(job[1]).needs_detector])
     together("baselines", _measure, [job for job in jobs if not baseline_class(job[1]).needs_detector])
 
@@ -187,13 +202,22 @@ def marked(frame: pd.DataFrame) -> pd.DataFrame:
     """
     average = frame["category"] == "Average"
     frame.loc[average, "training"] = frame.loc[average, "method"].map(words(frame))
-    counts = frame[~average].groupby("method")[["dataset", "category"]].apply(lambda rows: len(rows.drop_duplicates()))
-    return frame[~(average & (frame["method"].map(counts) < counts.max()))].reset_index(drop=True)
+    return frame[~(average & frame["method"].isin(partly(frame)))].reset_index(drop=True)
 
 
-def trained_fully(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `compared` without those of methods that were trained on fewer images than their papers ask for."""
-    return frame[~frame["method"].isin(frame.loc[frame["training"] == SHORT, "method"])]
+def rankable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `compared` of the methods that can be ranked: measured on every category that others have, and
+    trained on as many images as their papers ask for.
+    """
+    return frame[~frame["method"].isin([*frame.loc[frame["training"] == SHORT, "method"], *partly(frame)])]
+
+
+def partly(frame: pd.DataFrame) -> list[str]:
+    """The methods of `compared` that lack a category which others have."""
+    single = frame[frame["category"] != "Average"]
+    counts = single.groupby("method", sort=False)[["dataset", "category"]].apply(
+        lambda rows: len(rows.drop_duplicates()))
+    return counts.index[counts < counts.max()].tolist()
 
 
 def seed_runs(workspace: Workspace) -> list[Run]:

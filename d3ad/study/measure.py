@@ -2,7 +2,7 @@
 
 It measures the profile's `long_baselines` into the workspace's cache, one method and category after the other; what
 works on features first, then what works on pixels, for `baseline_minutes` each.  It can be stopped at any time, and
-the same command goes on where it was.  Notebook 07 shows a method once the cache has it on all its categories.
+the same command goes on where it was.  Notebook 07 shows a method on the categories on which the cache has it.
 """
 import argparse
 import sys
@@ -13,13 +13,22 @@ from d3ad.study import comparison
 from d3ad.study.workspace import Run, Workspace, open_workspace
 
 
-def jobs(workspace: Workspace, names: list[str]) -> list[tuple[Run, str]]:
-    """What is left to be measured, in this order: on features, with D3AD's networks, on pixels."""
+def jobs(workspace: Workspace, names: list[str], categories: list[str] | None = None) -> list[tuple[Run, str]]:
+    """What is left to be measured, on all categories or on these, in this order: on features, with D3AD's networks, on
+    pixels.
+
+    Raises ValueError for a category that the profile doesn't have.
+    """
+    known = [run.category for run in workspace.runs()]
+    if unknown := sorted(set(categories or []) - set(known)):
+        raise ValueError(f"no category {', '.join(unknown)} (allowed: {', '.join(known)})")
+
     def last(name: str) -> int:
         return 2 * baseline_class(name).on_pixels + baseline_class(name).needs_detector
 
     return [(run, name) for name in sorted(names, key=last) for run in workspace.runs()
-            if comparison.is_for(run, name) and not comparison.is_kept(run, name)]
+            if run.category in (categories or known)
+            and comparison.is_meant_for(run, name) and not comparison.is_kept(run, name)]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -28,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data-root", default="", help="the folder that holds the real dataset")
     parser.add_argument("--out", default="", help="the cache goes there; by default into this repository")
     parser.add_argument("--methods", nargs="+", help="by default the profile's long_baselines")
+    parser.add_argument("--categories", nargs="+", help="by default all that the method is meant for")
     parser.add_argument("--list", action="store_true", help="say what is left, and measure nothing")
     options = parser.parse_args(arguments)
     try:
@@ -35,12 +45,13 @@ def main(arguments: list[str] | None = None) -> None:
         names = options.methods or [*workspace.study.long_baselines]
         for name in names:
             check_installed(name)
-        left = jobs(workspace, names)
+        left = jobs(workspace, names, options.categories)
     except (ValueError, ImportError) as error:
         sys.exit(f"measure: {error}")
     print(f"{len(left)} measurements are left: " + ", ".join(f"{name} on {run.category}" for run, name in left))
     for run, name in [] if options.list else left:
         started = time.monotonic()
+        comparison.measure([(run, name)])
         row = comparison.summary([run], [name]).iloc[0]
         numbers = " / ".join(f"{row[f'measured_{metric}']:.1f}" for metric in ("i_auroc", "p_auroc", "pro"))
         print(f"{name} on {run.category}: {numbers}, {row['training']}, {row['images']} of {row['images_asked']} "

@@ -22,6 +22,7 @@ from d3ad.data import mtd, synthetic
 from d3ad.detector import D3AD
 from d3ad.infra.checkpoint import read_settings
 from d3ad.infra.files import ROOT, load_tensors, read_json, save_tensors, write_whole
+from d3ad.infra.optimising import CHECKPOINT
 from d3ad.infra.parallel import in_parallel
 from d3ad.infra.settings import MACHINE
 from d3ad.study import resampling
@@ -29,7 +30,7 @@ from d3ad.study.outcome import Outcome, evaluate, mean_bins
 from d3ad.study.remembering import loaded
 from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of
 from d3ad.study.shared import VERSION, key_parts, place, shared_backbone, shared_codec, shared_parts, shared_unet
-from d3ad.training import CHECKPOINT, set_apart
+from d3ad.training import set_apart
 
 SAMPLING = ("omega", "guidance", "second_sampler")  # settings of prediction that the adaptation sees as well
 SYNTHETIC = {"visa": "VisA-like", "btad": "BTAD-like", "mvtec": "MVTec-like"}

@@ -1,8 +1,9 @@
 """How fast, and how near the machine's limit: `python -m d3ad benchmark`.
 
-Four measurements, each in one run on one machine, so that ratios mean something: `inference` (the reference
-implementation, the presets, two baselines), `training` (one step, and what all datasets would take), `metrics` (PRO and
-AUROC against the usual ways), `growth` (with photographs, training images and pixels; at the demo profile's sizes).
+Five measurements, each in one run on one machine, so that ratios mean something: `inference` (the reference
+implementation, the presets, two baselines), `methods` (all methods of the paper's Table 8), `training` (one step, and
+what all datasets would take), `metrics` (PRO and AUROC against the usual ways), `growth` (with photographs, training
+images and pixels; at the demo profile's sizes).
 Networks have the paper's sizes and random weights, which cost what trained ones cost.
 """
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from d3ad.infra.files import ROOT, read_json, write_whole
 
-PARTS = ("inference", "training", "metrics", "growth")
+PARTS = ("inference", "methods", "training", "metrics", "growth")
 TINY = dict(rounds=1)
 
 
@@ -23,6 +24,9 @@ def measured(part: str, size: str, batch: int, file: Path, judge=None, long: boo
     if part == "inference":
         from d3ad.speed.benchmark.inference import inference
         rows = inference(size, batch, **TINY if size == "tiny" else {})
+    elif part == "methods":
+        from d3ad.speed.benchmark.methods import measure
+        rows = measure(size, batch, **TINY if size == "tiny" else {})
     elif part == "training":
         from d3ad.speed.benchmark.training import measure
         rows = measure(size, min(batch, 4), full_batch=30 if size == "paper" else 0)

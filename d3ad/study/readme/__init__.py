@@ -22,7 +22,7 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "counts": ledger.counts,
     "baseline-files": comparisons.baseline_files, "baselines": comparisons.baselines,
     "text-against-code": comparisons.text_against_code, "memory": comparisons.memory,
-    "speed": speed.speed, "growth": speed.growth, "presets": speed.presets,
+    "speed": speed.speed, "methods": speed.methods, "growth": speed.growth, "presets": speed.presets,
 }
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 
 from d3ad.baselines import BASELINES
 from d3ad.infra.files import ROOT
-from d3ad.study.comparison import over_seeds, trained_fully
+from d3ad.study.comparison import over_seeds, partly, rankable
 from d3ad.study.readme import measured
 from d3ad.study.readme.cells import METRICS, markdown_table, mean_and_spread, seeds_text
 
@@ -29,7 +29,7 @@ def baselines(up: str) -> str:
         single = frame[frame["category"] != "Average"]
         means = over_seeds(frame).set_index("method")
         shown = {metric: title for metric, title in METRICS.items() if means[f"measured_{metric}"].notna().any()}
-        ranked = set(trained_fully(frame)["method"])
+        ranked = set(rankable(frame)["method"])
         columns = {title: _bold_best(means, metric, ranked) for metric, title in shown.items()}
         metric = list(shown)[-1]
         means = means.sort_values(f"measured_{metric}", ascending=False, kind="stable")
@@ -46,7 +46,24 @@ def baselines(up: str) -> str:
         about = f"In percent, {seeds_text(single)}" + f", mean of {categories} categories" * (categories > 1) + "."
         places = _places(means[means.index.isin(ranked)], shown)
         parts += [title, f"{about} {places}".strip(), markdown_table(["", *columns], rows)]
+        parts += _measured_in_part(profile, single, shown)
     return "\n\n".join(parts)
+
+
+def _measured_in_part(profile: str, single: pd.DataFrame, shown: dict[str, str]) -> list[str]:
+    """All methods on each category that not all of them were measured on, a title and a table each."""
+    parts = []
+    for (dataset, category), rows in single.groupby(["dataset", "category"], sort=False):
+        if not rows["method"].isin(partly(single)).any():
+            continue
+        ranked = set(rankable(rows)["method"])
+        means = over_seeds(rows).set_index("method").sort_values(f"measured_{list(shown)[-1]}", ascending=False)
+        columns = {title: _bold_best(means, metric, ranked) for metric, title in shown.items()}
+        columns["training images, of those asked for"] = {name: _budget(own) for name, own in rows.groupby("method")}
+        parts += [f"#### `{profile}`: {dataset}, {category} alone",
+                  markdown_table(["", *columns], [[name, *(column[name] for column in columns.values())]
+                                                  for name in means.index])]
+    return parts
 
 
 def _bold_best(means: pd.DataFrame, metric: str, ranked: set[str]) -> dict[str, str]:

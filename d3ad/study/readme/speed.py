@@ -2,6 +2,7 @@
 from collections.abc import Callable
 
 from d3ad.speed.benchmark import kept
+from d3ad.study import paper
 from d3ad.study.comparison import over_seeds
 from d3ad.study.readme import measured
 from d3ad.study.readme.cells import METRICS, markdown_table, mean_and_spread
@@ -18,6 +19,28 @@ def speed(up: str) -> str:
         "times the reference": lambda row: f"{row['speedup']:.2f}",
         "precision": lambda row: row.get("precision", "float32"),
         "steps S": lambda row: row.get("num_steps", 10 if row["preset"] == "reference" else "")})
+
+
+def methods(up: str) -> str:
+    """Table 8 at the paper's sizes: every method on one image and on a batch, beside what the paper reports."""
+    cells = paper.cells(8)
+    reported = cells[cells["metric"] == "seconds"].set_index("method")["reported"].rename({"D3AD": "D3AD, faithful"})
+    try:
+        rows = kept("methods", "paper")
+    except FileNotFoundError:
+        return "Not measured."
+    shown: dict[str, dict[int, dict]] = {}
+    for row in rows:
+        shown.setdefault(row["method"], {})[row["batch"]] = row
+    one, many = sorted({row["batch"] for row in rows})
+    order = sorted(shown, key=lambda method: shown[method][many]["seconds_per_image"])
+    table = markdown_table(
+        ["", "seconds, one image", f"seconds per image, {many} at once", f"MB, {many} at once", "reported, 30 at once"],
+        [[method + " (estimated)" * bool(shown[method][one]["estimated"]),
+          *(f"{shown[method][batch]['seconds_per_image']:.3g}" for batch in (one, many)),
+          f"{shown[method][many]['megabytes']:,}", str(reported.get(method, ""))]
+         for method in order])
+    return "{device}, {threads} threads; 256 x 256 pixels:\n\n".format_map(rows[0]) + table
 
 
 def growth(up: str) -> str:

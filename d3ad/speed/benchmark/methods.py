@@ -1,0 +1,77 @@
+"""Table 8 at the paper's sizes: what each of the paper's methods costs for one image, and for each of a batch.
+
+256 x 256 pixels, networks of their papers' widths, the paper's ResNet-34 where a method takes given features; random
+weights, trained for one step, which changes nothing in what a prediction costs.  Memory banks hold what `TRAINING`
+images come to.
+"""
+import statistics
+from collections.abc import Callable
+
+from torch import Tensor
+from tqdm import tqdm
+
+from d3ad.baselines import BASELINES, Baseline, Resources, baseline_class, check_installed, make
+from d3ad.baselines.base import Budget
+from d3ad.detector import D3AD
+from d3ad.speed import presets
+from d3ad.speed.benchmark import machine
+from d3ad.speed.benchmark.networks import config_of, drawn_images, light_features, tiny_autoencoder, untrained
+from d3ad.speed.timing import timed
+
+TRAINING = 200  # normal images, about as many as a category of MVTec AD has
+TIMED_STEPS = 5  # of AnoDDPM's 250, which take a quarter of an hour on a CPU
+
+
+def measure(size: str, batch: int = 16, rounds: int = 3) -> list[dict]:
+    """One dict per method and number of images, one and `batch`: seconds per image, images per second, megabytes of
+    method and images together.
+
+    `estimated` says of how many steps the seconds are, where not all were taken.  A baseline whose package isn't
+    installed is left out, and a line says so.
+    """
+    config = config_of(size)
+    detector = untrained(config)
+    train, images = (drawn_images(count, config.image_size) for count in (TRAINING if size == "paper" else 8, batch))
+    budget = Budget(1, width=1.0 if size == "paper" else 0.125)
+    about = machine.describe(detector.device) | dict(image_size=config.image_size)
+    rows = []
+    for name in tqdm([f"D3AD, {preset}" for preset in ("faithful", "fast")] + installed(), "methods"):
+        predict, times = _ready(name, detector, train, budget)
+        for number in sorted({1, batch}):
+            cost = timed(lambda predict=predict: predict, images[:number], rounds if times == 1 else 1)
+            seconds = times * statistics.median(cost["seconds"])
+            rows.append(about | dict(method=name, way=f"{name}, batch of {number}", batch=number,
+                                     seconds_per_image=seconds, images_per_second=1 / seconds,
+                                     megabytes=round(cost["megabytes"]),
+                                     estimated=f"{TIMED_STEPS} steps" if times != 1 else ""))
+    return rows
+
+
+def installed() -> list[str]:
+    """The baselines that can be built here; a line for each other one."""
+    found = []
+    for name in BASELINES:
+        try:
+            check_installed(name)
+            found.append(name)
+        except ImportError as error:
+            print(f"{name} is not measured: {error}")
+    return found
+
+
+def _ready(name: str, detector: D3AD, train: Tensor, budget: Budget) -> tuple[Callable[[Tensor], object], float]:
+    """A method's predict, and by how much its seconds are to be multiplied."""
+    if name.startswith("D3AD, "):
+        preset = name.removeprefix("D3AD, ")
+        return presets.apply(detector, preset, tiny_autoencoder(), light=light_features()).predict, 1
+    kind = baseline_class(name)
+    resources = Resources(detector.config, detector.backbone, detector if kind.needs_detector else None, budget)
+    return _as_if_trained(make(name, resources).learn(train))
+
+
+def _as_if_trained(baseline: Baseline) -> tuple[Callable[[Tensor], object], float]:
+    """predict of a baseline that computes as a fully trained one does, and the factor of its seconds."""
+    if baseline.name != "AnoDDPM":
+        return baseline.predict, 1
+    whole, baseline.steps, baseline.is_full = baseline.steps, TIMED_STEPS, True
+    return baseline.predict, whole / TIMED_STEPS
