@@ -1,11 +1,13 @@
 """Baselines on a run of the smoke profile: measured once, by the same metrics as D3AD, and left out with a line where
 they can't be.
 """
+import json
+
 import pandas as pd
 import pytest
 
 from d3ad import baselines, metrics
-from d3ad.study import ablations, comparison, measure
+from d3ad.study import ablations, comparison, long_runs, measure
 from d3ad.study.workspace import open_workspace
 
 
@@ -93,6 +95,29 @@ def test_long_baselines_are_shown_where_the_cache_has_them(workspace):
     rows = comparison.summary(few.runs(), ["PaDiM"])
     assert rows["category"].tolist() == ["weave"]  # what takes hours is measured by nothing but its own command
     assert len(measure.jobs(few, ["PaDiM"])) == len(few.runs()) - 1
+
+
+def test_numbers_of_long_baselines_outlive_the_cache(workspace, monkeypatch, capsys):
+    out, settings = str(workspace.out), dict(datasets=["mvtec"], baselines=["SPADE"], long_baselines=["PaDiM"])
+    monkeypatch.setenv("D3AD_SET", json.dumps(settings))
+    arguments = ["--profile", "smoke", "--out", out, "--methods", "PaDiM", "--categories", "weave"]
+    measure.main(arguments)
+    assert "PaDiM on weave: " in capsys.readouterr().out
+    some = open_workspace("smoke", out=out)
+    run = next(run for run in some.runs() if run.category == "weave")
+    measured = comparison.summary([run], ["PaDiM"])
+    assert comparison.has_maps(run, "PaDiM")
+    for file in run.folder.glob("baseline-padim*"):
+        file.unlink()
+    pd.testing.assert_frame_equal(comparison.summary([run], ["PaDiM"]), measured, atol=1e-4)
+    assert comparison.is_for(run, "PaDiM") and not comparison.has_maps(run, "PaDiM")
+    other = open_workspace("smoke", out=out, image_size=48).runs()[0]
+    assert not comparison.is_kept(other, "PaDiM")  # of other settings
+    kept = pd.read_csv(long_runs.place(some))
+    measure.main(arguments)  # what stands there isn't measured again, nor twice there
+    assert pd.read_csv(long_runs.place(some)).equals(kept) and len(kept) == 1
+    with pytest.raises(SystemExit, match="SPADE is not one of smoke-changed's long_baselines .PaDiM."):
+        measure.main(["--profile", "smoke", "--out", out, "--methods", "SPADE"])
 
 
 def made_up(values: dict[str, list[float]]) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from d3ad.detector import D3AD
 from d3ad.infra.files import load_tensors, save_tensors, write_whole
 from d3ad.speed import presets
 from d3ad.speed.timing import timed
-from d3ad.study import ablations
+from d3ad.study import ablations, long_runs
 from d3ad.study.outcome import evaluate
 from d3ad.study.workspace import Run, Workspace, on_trained, shared_backbone, together, train
 
@@ -49,7 +49,7 @@ class BaselineOutcome:
 def available(workspace: Workspace) -> list[str]:
     """The baselines of the profile whose packages are installed; prints a line for each one whose aren't.
 
-    Of `long_baselines` those count that the cache has on some category (`is_for`).
+    Of `long_baselines` those count that were measured on some category (`is_for`).
     """
     installed, study = [], workspace.study
     for name in dict.fromkeys((*study.baselines, *study.long_baselines)):
@@ -86,9 +86,14 @@ def ahead(frame: pd.DataFrame, metric: str, own: str = "D3AD") -> list[str]:
     return values[values > values[own]].sort_values(ascending=False).index.tolist()
 
 
-def _file(run: Run, name: str) -> Path:
+def version_of(run: Run, name: str) -> str:
+    """Of a baseline and of its budget."""
     settings = run.workspace.study.hash("baseline_images", "baseline_minutes", "baseline_width")
-    return run.folder / f"baseline-{BASELINES[name][0]}-{NEWER.get(name, VERSION)}-{settings}.safetensors"
+    return f"{BASELINES[name][0]}-{NEWER.get(name, VERSION)}-{settings}"
+
+
+def _file(run: Run, name: str) -> Path:
+    return run.folder / f"baseline-{version_of(run, name)}.safetensors"
 
 
 def _numbers(run: Run, name: str) -> Path:
@@ -128,16 +133,25 @@ def is_meant_for(run: Run, name: str) -> bool:
 
 def is_for(run: Run, name: str) -> bool:
     """Whether a baseline's numbers on this category are shown: where it is meant for it, and, if it takes too long for
-    a notebook, the cache has it.
+    a notebook, has been measured on it.
     """
+    return is_meant_for(run, name) and (not _is_long(run, name) or is_kept(run, name))
+
+
+def _is_long(run: Run, name: str) -> bool:
     study = run.workspace.study
-    is_long = name in study.long_baselines and name not in study.baselines
-    return is_meant_for(run, name) and (not is_long or is_kept(run, name))
+    return name in study.long_baselines and name not in study.baselines
 
 
 def is_kept(run: Run, name: str) -> bool:
-    """Whether a baseline's numbers on this run lie in the cache."""
-    return _numbers(run, name).exists()
+    """Whether a baseline's numbers on this run lie in the cache, or in the table of long ones."""
+    return _numbers(run, name).exists() or (_is_long(run, name)
+                                            and long_runs.row(run, name, version_of(run, name)) is not None)
+
+
+def has_maps(run: Run, name: str) -> bool:
+    """Whether `outcome` can say what a baseline said of each image: a long one's maps may be gone, its numbers not."""
+    return is_for(run, name) and (not _is_long(run, name) or _file(run, name).exists())
 
 
 def prepare(runs: list[Run], names: list[str]) -> None:
@@ -171,9 +185,17 @@ def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
     for run in runs:
         for name in names:
             if is_for(run, name):
-                numbers = json.loads(_numbers(run, name).read_text(encoding="utf-8"))
-                rows.append(ablations.row(run, name, numbers) | {key: numbers[key] for key in BUDGET})
+                rows.append(_row(run, name))
     return pd.DataFrame(rows, columns=None if rows else BUDGET)
+
+
+def _row(run: Run, name: str) -> dict:
+    if _numbers(run, name).exists():
+        numbers = json.loads(_numbers(run, name).read_text(encoding="utf-8"))
+        return ablations.row(run, name, numbers) | {key: numbers[key] for key in BUDGET}
+    columns = ("dataset", "category", "split", "seed", "method", *(f"measured_{m}" for m in ablations.METRICS), *BUDGET)
+    kept = long_runs.row(run, name, version_of(run, name))
+    return {column: kept[column] for column in columns}
 
 
 def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.DataFrame:

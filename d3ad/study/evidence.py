@@ -161,7 +161,7 @@ def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = 
 
         for method, settings in {**compared, **every}.items():
             keep(method, draws_of(run.counts(**settings), run.numbers(**settings), weights))
-        for name in [name for name in names if run in beside and comparison.is_for(run, name)]:
+        for name in [name for name in names if run in beside and comparison.has_maps(run, name)]:
             said = comparison.outcome(run, name)
             maps, masks = (said.prediction.anomaly_map, run.masks) if run.has_masks else (None, None)
             counts = resampling.count(said.prediction.score, run.labels, maps, masks)

@@ -1,15 +1,16 @@
 """Baselines that take hours: `python -m d3ad.study.measure --profile mvtec-cpu --data-root DIR`.
 
-It measures the profile's `long_baselines` into the workspace's cache, one method and category after the other; what
-works on features first, then what works on pixels, for `baseline_minutes` each.  It can be stopped at any time, and
-the same command goes on where it was.  Notebook 07 shows a method on the categories on which the cache has it.
+It measures the profile's `long_baselines`, one method and category after the other: what works on features first, then
+what works on pixels, for `baseline_minutes` each.  It can be stopped at any time, and the same command goes on where it
+was.  The numbers go into a table that outlives the cache (d3ad/study/long_runs.py), so that a day's work may be spread
+over several; notebook 07 shows what stands there.
 """
 import argparse
 import sys
 import time
 
 from d3ad.baselines import baseline_class, check_installed
-from d3ad.study import comparison
+from d3ad.study import comparison, long_runs
 from d3ad.study.workspace import Run, Workspace, open_workspace
 
 
@@ -45,6 +46,9 @@ def main(arguments: list[str] | None = None) -> None:
         names = options.methods or [*workspace.study.long_baselines]
         for name in names:
             check_installed(name)
+            if name not in workspace.study.long_baselines:
+                raise ValueError(f"{name} is not one of {workspace.name}'s long_baselines "
+                                 f"({', '.join(workspace.study.long_baselines) or 'none'})")
         left = jobs(workspace, names, options.categories)
     except (ValueError, ImportError) as error:
         sys.exit(f"measure: {error}")
@@ -53,9 +57,11 @@ def main(arguments: list[str] | None = None) -> None:
         started = time.monotonic()
         comparison.measure([(run, name)])
         row = comparison.summary([run], [name]).iloc[0]
+        minutes = (time.monotonic() - started) / 60
+        long_runs.keep(run, name, comparison.version_of(run, name), row.to_dict(), minutes)
         numbers = " / ".join(f"{row[f'measured_{metric}']:.1f}" for metric in ("i_auroc", "p_auroc", "pro"))
         print(f"{name} on {run.category}: {numbers}, {row['training']}, {row['images']} of {row['images_asked']} "
-              f"images, {(time.monotonic() - started) / 60:.0f} min", flush=True)
+              f"images, {minutes:.0f} min", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,66 @@
+"""Numbers of baselines that took hours, in a table that outlives the cache: results/long/<profile>.csv, committed.
+
+`python -m d3ad.study.measure` adds a row for each baseline and category that it has measured.  A row counts as long as
+the data and all settings that the baseline depends on are as they were.  It holds no maps, so what needs them, such as
+the ledger of claims, goes without these baselines where the cache lacks them.
+"""
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+from d3ad.baselines import baseline_class
+from d3ad.infra.devices import processor_name
+from d3ad.infra.files import ROOT, write_whole
+from d3ad.infra.versions import commit
+from d3ad.study.workspace import Run, Workspace
+
+SETTINGS = ("image_size", "seed", "backbone", "backbone_weights", "sigma")  # of the method, that baselines share
+
+
+def place(workspace: Workspace) -> Path:
+    """The table of a profile."""
+    return (workspace.out or ROOT) / "results" / "long" / f"{workspace.name}.csv"
+
+
+def key(run: Run, name: str, version: str) -> str:
+    """12 hex digits of all that a baseline's numbers on a run depend on.
+
+    version: of the baseline and of its budget.
+    """
+    parts = [name, version, run.config.hash(*SETTINGS), run.dataset.fingerprint(),
+             run.key if baseline_class(name).needs_detector else ""]
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
+
+
+def row(run: Run, name: str, version: str) -> dict | None:
+    """What the table holds of a baseline on a run; None where it holds nothing."""
+    file = place(run.workspace)
+    if not file.exists():
+        return None
+    found = _read(file, file.stat().st_mtime_ns)
+    return found.get(key(run, name, version))
+
+
+@lru_cache(maxsize=4)
+def _read(file: Path, changed: int) -> dict[str, dict]:
+    """The rows by their key; read again after a change of the file."""
+    return {entry["key"]: entry for entry in pd.read_csv(file, dtype={"category": str}).to_dict("records")}
+
+
+def keep(run: Run, name: str, version: str, numbers: dict, minutes: float) -> None:
+    """Add a row, or put it in the place of an older one of the same baseline and run.
+
+    numbers: as a row of `comparison.summary`.
+    """
+    file = place(run.workspace)
+    new = numbers | dict(minutes=round(minutes, 1), processor=processor_name(), commit=commit(),
+                         profile=run.workspace.name, key=key(run, name, version))
+    frame = pd.DataFrame([new])
+    if file.exists():
+        older, same = pd.read_csv(file, dtype={"category": str}), ["dataset", "category", "split", "seed", "method"]
+        replaced = (older[same] == frame.loc[0, same]).all(axis=1)
+        frame = pd.concat([older[~replaced], frame], ignore_index=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, frame.round(4).to_csv(index=False))
