@@ -3,8 +3,9 @@
 #
 #   ./run_all.sh [--profile P] [--data-root DIR] [--only 03,05] [--out DIR] [--workers W] [--force]
 #
-#   --profile P      smoke, demo (the default), mtd, elpv, mvtec-cpu, visa, visa-authors, btad or mvtec
-#   --data-root DIR  where the dataset lies; mtd, mvtec-cpu and the last four need it
+#   --profile P      smoke, demo (the default), mtd, elpv, mvtec-cpu, mvtec-gpu, visa, visa-authors, btad
+#                    or mvtec
+#   --data-root DIR  where the dataset lies; all but smoke, demo and elpv need it
 #   --only 03,05     only these notebooks, by number
 #   --out DIR        figures/, results/, notebooks/ and cache/ go under DIR, and the checkout stays as it was
 #   --workers W      local (the default), or ray: a Ray cluster's, at RAY_ADDRESS or on this machine; installs Ray

@@ -3,7 +3,7 @@
 #
 #   ./run_d3ad.sh fit GOOD_FOLDER --out MODEL
 #   ./run_d3ad.sh predict MODEL NEW_FOLDER --out OUT        # OUT/report.html
-#   ./run_d3ad.sh COMMAND --help                            # check, fit, predict, export, evaluate, synthesize, benchmark
+#   ./run_d3ad.sh COMMAND --help                            # check, fit, predict, watch, export, evaluate, synthesize, benchmark
 #
 # Folders are those of where you stand.
 set -u

@@ -69,7 +69,7 @@ def left_out(names: list[str]) -> str:
     parts = []
     if trained:
         times = ", ".join(f"{name} ({MINUTES[name]})" for name in trained)
-        parts.append(f"need about so many minutes for a category, and are measured in mvtec-cpu: {times}")
+        parts.append(f"they need about so many minutes of training for a category, so python -m d3ad.study.measure runs them, in mvtec-cpu: {times}")
     if others:
         parts.append(f"not in this profile's list: {', '.join(others)}")
     return f"Not measured in this profile; {'; '.join(parts)}." if parts else \

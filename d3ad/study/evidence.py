@@ -39,6 +39,7 @@ class Evidence:
     units: names of what is independent in each run's test images.  undertrained: baselines that got less training than
     their papers ask for.  fixed: metric to the fixed step that was best on validation.  speed: of `comparison.speed`.
     settings: of the profile, in words.  noun: what a unit is.
+    adapts: whether D3AD's features are adapted by Eq. 10.
     """
 
     numbers: dict[str, dict[Key, dict[str, np.ndarray]]]
@@ -49,6 +50,7 @@ class Evidence:
     settings: str = ""
     noun: str = "image"
     baselines: tuple[str, ...] = ()
+    adapts: bool = True
 
     def gain(self, better: str, worse: str, metric: str, dataset: str | None = None) -> Effect | None:
         """How far one method is ahead of another in a metric, in points, over the runs that have both."""
@@ -148,6 +150,7 @@ def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = 
     every = {f"omega {omega}": dict(omega=omega) for omega in ablations.OMEGAS[::2]}
     prepare(runs, [*compared.values(), *every.values()])
     found = Evidence({}, fixed=fixed, speed=speed, settings=in_words(workspace), baselines=tuple(names),
+                     adapts=workspace.config.adapt_epochs > 0,
                      noun="tile" if "mtd" in workspace.study.datasets else "image")
     beside = [run for run in runs if _with_baselines(run)]
     comparison.prepare(beside, names)

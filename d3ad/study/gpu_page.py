@@ -58,8 +58,8 @@ and batches of {found["batch_size"]} are small work, and one of the host's cores
 |---|---:|
 {table}
 
-What it found, seed 0, beside what the paper reports for D3AD ({reported}); the settings are the paper's, and
-nothing was tuned on these images:
+What it found, seed 0, beside what the paper reports for D3AD ({reported}); the settings are the paper's but
+for the autoencoder, the backbone, bfloat16 and one guidance (eta 7), and nothing was tuned on these images:
 
 {markdown_table(["method", "I-AUROC / P-AUROC / PRO, %"], scores)}
 
@@ -90,7 +90,7 @@ TEXT = """# The paper's profiles on a GPU
 
 [Back to the README](../README.md) · [cluster](cluster.md) · [speed](speed.md)
 
-Nobody has run `visa`, `visa-authors`, `btad` and `mvtec` yet. This page says what they would cost, **by formula**, what
+None of `visa`, `visa-authors`, `btad` and `mvtec` has been run yet. This page says what they would cost, **by formula**, what
 one category took on one GPU, and what the rehearsal without a GPU measured. `python -m d3ad.study.gpu_page` writes it;
 `./run_all.sh` prints the forecast for the images that it finds, before anything begins.
 
@@ -142,7 +142,7 @@ Without the baselines (`D3AD_SET='{{"baselines": []}}'`) their column goes.
 
 `./scripts/rehearse_paper.sh` runs every notebook in the `visa` profile without a GPU: a category drawn in VisA's
 official layout, networks of full size with random weights, batches of 30 in 10 parts, 128 pixels, a few steps. It is
-killed once and goes on. Its scores mean nothing; that it ends does.
+killed once and goes on. Its scores mean nothing: it tests whether a run gets through. What the last one measured:
 
 {rehearsal}
 """

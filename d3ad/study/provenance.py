@@ -21,7 +21,7 @@ from d3ad.study.workspace import Workspace
 # Every figure and table of the paper: the notebook that makes it, and what it shows.
 ARTIFACTS = {
     "fig01": ("06_qualitative", "segmentations across scales"),
-    "fig02": ("01_background", "dynamic conditioning: the more anomalous, the more disturbed"),
+    "fig02": ("01_background", "dynamic conditioning: the farther from the training images, the more disturbed"),
     "fig03": ("01_background", "the way of one image through the detector"),
     "fig04": ("06_qualitative", "how the anomaly map is put together"),
     "fig05": ("03_dic_histograms", "bins of training and test images"),

@@ -20,7 +20,9 @@ class Switch:
     changes: dict    # and as settings
 
     def applies(self, config: Config) -> bool:
-        """Whether it changes anything in a profile."""
+        """Whether it changes anything in a profile; how features are adapted does not where they aren't."""
+        if {"adapt_loss", "adapt_batch_norm"} & set(self.changes) and not config.adapt_epochs:
+            return False
         return any(getattr(config, key) != value for key, value in self.changes.items())
 
 
@@ -38,7 +40,7 @@ SWITCHES = (
            "the paper's", "flattened", dict(adapt_loss="flattened")),
     Switch("batch normalisation in the adaptation", "not said", "statistics of each batch", "the code's",
            "the running statistics, fixed", dict(adapt_batch_norm="running")),
-    Switch("epochs of the domain adaptation", "0-3", "1", "1", "3 epochs", dict(adapt_epochs=3)),
+    Switch("epochs of the domain adaptation", "0-3", "1", "per profile", "3 epochs", dict(adapt_epochs=3)),
     Switch("normalisation of the maps", "\"normalized\"", "min-max over the test set", "per profile",
            "min-max over the test set", dict(normalisation="test")),
     Switch("normalisation of the maps", "\"normalized\"", "min-max over the test set", "per profile",
