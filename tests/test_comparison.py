@@ -92,16 +92,19 @@ def test_long_baselines_are_shown_where_the_cache_has_them(workspace):
         measure.jobs(few, ["PaDiM"], ["no"])
     comparison.measure([(run, "PaDiM") for run in few.runs() if run.category == "weave"])
     assert comparison.available(few) == ["SPADE", "PaDiM"]
-    rows = comparison.summary(few.runs(), ["PaDiM"])
-    assert rows["category"].tolist() == ["weave"]  # what takes hours is measured by nothing but its own command
-    assert len(measure.jobs(few, ["PaDiM"])) == len(few.runs()) - 1
+    shown = comparison.summary(few.runs(), ["PaDiM"])
+    assert shown["category"].tolist() == ["weave"]  # what takes hours is measured by nothing but its own command
+    assert measure.jobs(few, ["PaDiM"])  # the cache has it, the table hasn't
+    comparison.keep_long(next(run for run in few.runs() if run.category == "weave"), "PaDiM")
+    assert not measure.jobs(few, ["PaDiM"], ["weave"])
 
 
 def test_numbers_of_long_baselines_outlive_the_cache(workspace, monkeypatch, capsys):
     out, settings = str(workspace.out), dict(datasets=["mvtec"], baselines=["SPADE"], long_baselines=["PaDiM"])
     monkeypatch.setenv("D3AD_SET", json.dumps(settings))
     arguments = ["--profile", "smoke", "--out", out, "--methods", "PaDiM", "--categories", "weave"]
-    measure.main(arguments)
+    with pytest.raises(SystemExit, match="^0$"):
+        measure.main(arguments)
     assert "PaDiM on weave: " in capsys.readouterr().out
     some = open_workspace("smoke", out=out)
     run = next(run for run in some.runs() if run.category == "weave")
@@ -113,9 +116,10 @@ def test_numbers_of_long_baselines_outlive_the_cache(workspace, monkeypatch, cap
     assert comparison.is_for(run, "PaDiM") and not comparison.has_maps(run, "PaDiM")
     other = open_workspace("smoke", out=out, image_size=48).runs()[0]
     assert not comparison.is_kept(other, "PaDiM")  # of other settings
-    kept = pd.read_csv(long_runs.place(some))
-    measure.main(arguments)  # what stands there isn't measured again, nor twice there
-    assert pd.read_csv(long_runs.place(some)).equals(kept) and len(kept) == 1
+    kept = pd.read_csv(long_runs.table(some))
+    with pytest.raises(SystemExit, match="^0$"):
+        measure.main(arguments)  # what stands there isn't measured again, nor twice there
+    assert pd.read_csv(long_runs.table(some)).equals(kept) and len(kept) == 1
     with pytest.raises(SystemExit, match="SPADE is not one of smoke-changed's long_baselines .PaDiM."):
         measure.main(["--profile", "smoke", "--out", out, "--methods", "SPADE"])
 
@@ -166,12 +170,14 @@ def test_averages_of_a_file_are_not_rounded_twice(tmp_path):
     assert comparison.over_seeds(two)["measured_pro"].tolist() == pytest.approx([(91.004 + 80) / 2])
 
 
-def test_what_a_profile_leaves_out_is_said():
-    text = comparison.left_out(["SPADE", "PaDiM", "PatchCore", "DDAD"])
-    assert text.startswith("Not measured in this profile") and "measured in mvtec-cpu: RD4AD (" in text
+def test_what_a_profile_leaves_out_is_said(workspace):
+    waiting = open_workspace("smoke", out=str(workspace.out), long_baselines=["RD4AD"])
+    assert "not measured yet (python -m d3ad.study.measure --profile smoke): RD4AD" in comparison.left_out(waiting, [])
+    text = comparison.left_out(workspace, ["SPADE", "PaDiM", "PatchCore", "DDAD"])
+    assert text.startswith("Not measured in this profile") and "runs them, in mvtec-cpu: RD4AD (" in text
     assert "DRAEM" in text and "PaDiM" not in text
-    assert "not in this profile's list: SPADE, PaDiM, PatchCore" in comparison.left_out([])
-    assert comparison.left_out(list(baselines.BASELINES)).startswith("All of")
+    assert "not in this profile's list: SPADE, PaDiM, PatchCore" in comparison.left_out(workspace, [])
+    assert comparison.left_out(workspace, list(baselines.BASELINES)).startswith("All of")
 
 
 def test_who_is_ahead():

@@ -16,10 +16,10 @@ import torch
 from scipy.stats import studentized_range
 from tqdm import tqdm
 
-from d3ad.baselines import BASELINES, BaselinePrediction, Resources, baseline_class, check_installed, make
+from d3ad.baselines import BASELINES, Baseline, BaselinePrediction, Resources, baseline_class, check_installed, make
 from d3ad.baselines.base import Budget
 from d3ad.detector import D3AD
-from d3ad.infra.files import load_tensors, save_tensors, write_whole
+from d3ad.infra.files import load_tensors, read_json, save_tensors, write_whole
 from d3ad.speed import presets
 from d3ad.speed.timing import timed
 from d3ad.study import ablations, long_runs
@@ -62,14 +62,19 @@ def available(workspace: Workspace) -> list[str]:
     return installed
 
 
-def left_out(names: list[str]) -> str:
+def left_out(workspace: Workspace, names: list[str]) -> str:
     """Sentences on the paper's baselines that a profile doesn't measure, and why.  names: those that it measures."""
-    trained = [name for name in BASELINES if name not in names and name not in UNTRAINED]
-    others = [name for name in UNTRAINED if name not in names]
+    waiting = [name for name in BASELINES if name not in names and name in workspace.study.long_baselines]
+    trained = [name for name in BASELINES if name not in (*names, *waiting, *UNTRAINED)]
+    others = [name for name in UNTRAINED if name not in (*names, *waiting)]
     parts = []
+    if waiting:
+        command = f"python -m d3ad.study.measure --profile {workspace.name}"
+        parts.append(f"not measured yet ({command}): {', '.join(waiting)}")
     if trained:
         times = ", ".join(f"{name} ({MINUTES[name]})" for name in trained)
-        parts.append(f"they need about so many minutes of training for a category, so python -m d3ad.study.measure runs them, in mvtec-cpu: {times}")
+        parts.append("they need about so many minutes of training for a category, so python -m d3ad.study.measure "
+                     f"runs them, in mvtec-cpu: {times}")
     if others:
         parts.append(f"not in this profile's list: {', '.join(others)}")
     return f"Not measured in this profile; {'; '.join(parts)}." if parts else \
@@ -111,13 +116,19 @@ def _measure(run: Run, name: str) -> None:
     prediction = baseline.predict(run.images)
     done, asked = baseline.images_done, baseline.images_asked(len(images))
     numbers = evaluate(prediction, run.labels, run.masks if run.has_masks else None) | dict(
-        images=done, images_asked=asked, training=training_word(done, asked))
+        images=done, images_asked=asked, training=training_word(done, asked), minutes=_minutes(training))
     tensors = dict(score=prediction.score, anomaly_map=prediction.anomaly_map.half())
     if prediction.reconstruction is not None:
         tensors["reconstruction"] = ((prediction.reconstruction + 1) * 127.5).round().byte()
     save_tensors(file, tensors, dict(metrics=numbers, threshold=prediction.threshold))
     write_whole(_numbers(run, name), json.dumps(numbers))
     shutil.rmtree(training, ignore_errors=True)  # the training's state is of no more use
+
+
+def _minutes(training: Path) -> float | None:
+    """Of a training, those before an interruption included; None where nothing was trained."""
+    file = training / "seconds.json"
+    return round(read_json(file) / 60, 1) if file.exists() else None
 
 
 def training_word(done: int, asked: int) -> str:
@@ -145,8 +156,7 @@ def _is_long(run: Run, name: str) -> bool:
 
 def is_kept(run: Run, name: str) -> bool:
     """Whether a baseline's numbers on this run lie in the cache, or in the table of long ones."""
-    return _numbers(run, name).exists() or (_is_long(run, name)
-                                            and long_runs.row(run, name, version_of(run, name)) is not None)
+    return _numbers(run, name).exists() or (_is_long(run, name) and has_long(run, name))
 
 
 def has_maps(run: Run, name: str) -> bool:
@@ -167,7 +177,10 @@ def measure(pairs: Iterable[tuple[Run, str]]) -> None:
 
 
 def outcome(run: Run, name: str) -> BaselineOutcome:
-    """A baseline's scores, maps and metrics on the run's test images; cached."""
+    """A baseline's scores, maps and metrics on the run's test images; cached.
+
+    Raises FileNotFoundError where only a long one's numbers are kept (`has_maps`).
+    """
     prepare([run], [name])
     tensors, about = load_tensors(_file(run, name))
     tensors["anomaly_map"] = tensors["anomaly_map"].float()
@@ -177,7 +190,7 @@ def outcome(run: Run, name: str) -> BaselineOutcome:
 
 
 def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
-    """A row per (dataset, category, split, seed, baseline) as `sweeps.summary` has them, in percent, with the images
+    """A row per (dataset, category, split, seed, baseline) as `ablations.summary` has them, in percent, with the images
     seen in training, those that the baseline's paper asks for, and a word of TRAINING.
     """
     prepare(runs, names)
@@ -189,9 +202,20 @@ def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else BUDGET)
 
 
+def keep_long(run: Run, name: str) -> None:
+    """Note what the cache has of a long baseline in the table that outlives it."""
+    numbers = read_json(_numbers(run, name))
+    long_runs.keep(run, name, version_of(run, name), _row(run, name), numbers.get("minutes"))
+
+
+def has_long(run: Run, name: str) -> bool:
+    """Whether that table has a baseline's numbers on this run."""
+    return long_runs.row(run, name, version_of(run, name)) is not None
+
+
 def _row(run: Run, name: str) -> dict:
     if _numbers(run, name).exists():
-        numbers = json.loads(_numbers(run, name).read_text(encoding="utf-8"))
+        numbers = read_json(_numbers(run, name))
         return ablations.row(run, name, numbers) | {key: numbers[key] for key in BUDGET}
     columns = ("dataset", "category", "split", "seed", "method", *(f"measured_{m}" for m in ablations.METRICS), *BUDGET)
     kept = long_runs.row(run, name, version_of(run, name))
@@ -314,26 +338,32 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
     cached.
 
     A row per method and round: method, round, seconds (per image), megabytes, batch_size, threads.  The baselines are
-    trained for one step only, which changes nothing in what a prediction costs.
+    trained for one step only, and predict as they do after the training that the profile gives them.
     """
     methods = ["D3AD", *names]
-    key = zlib.crc32("|".join(["3", run.config.hash("predict_batch"), run.workspace.study.hash("baseline_width"),
-                               *methods]).encode())
+    study = run.workspace.study
+    parts = ["4", run.config.hash("predict_batch"), *(version_of(run, name) for name in names)]
+    key = zlib.crc32("|".join(parts).encode())
     file = run.folder / f"speed-{key:08x}.json"
     if not file.exists():
         images, batch = run.normal_images, run.images[:run.config.predict_batch]
         train([run])
-        config, budget = run.config.replace(calibration_images=2), Budget(1, width=run.workspace.study.baseline_width)
+        config, budget = run.config.replace(calibration_images=2), Budget(1, width=study.baseline_width)
 
         def fresh() -> D3AD:  # the run's own remembers what it has looked at
             return presets.load(run.folder / "detector", run.config.device)
 
+        def fitted(name: str) -> Baseline:
+            detector = fresh() if baseline_class(name).needs_detector else None
+            baseline = make(name, Resources(config, shared_backbone(run, {}), detector, budget)).fit(images)
+            if not study.baseline_images and not (baseline.on_pixels and study.baseline_minutes):
+                baseline.as_if_trained()
+            return baseline
+
         builders = {"D3AD": lambda: fresh().predict}
         for name in names:
             baseline_class(name)  # imported before memory is counted
-            builders[name] = lambda name=name: make(name,
-                                                    Resources(config, shared_backbone(run, {}), fresh(),
-                                                              budget)).fit(images).predict
+            builders[name] = lambda name=name: fitted(name).predict
         about, rows = dict(batch_size=len(batch), threads=torch.get_num_threads()), []
         for name in tqdm(methods, "time per image"):
             cost = timed(builders[name], batch)

@@ -90,8 +90,9 @@ TEXT = """# The paper's profiles on a GPU
 
 [Back to the README](../README.md) · [cluster](cluster.md) · [speed](speed.md)
 
-None of `visa`, `visa-authors`, `btad` and `mvtec` has been run yet. This page says what they would cost, **by formula**, what
-one category took on one GPU, and what the rehearsal without a GPU measured. `python -m d3ad.study.gpu_page` writes it;
+None of `visa`, `visa-authors`, `btad` and `mvtec` has been run yet. This page says what they would cost, **by
+formula**, what one category took on one GPU, and what the rehearsal without a GPU measured.
+`python -m d3ad.study.gpu_page` writes it;
 `./run_all.sh` prints the forecast for the images that it finds, before anything begins.
 
 ```bash

@@ -12,15 +12,17 @@ import pandas as pd
 
 from d3ad.baselines import baseline_class
 from d3ad.infra.devices import processor_name
-from d3ad.infra.files import ROOT, write_whole
+from d3ad.infra.files import ROOT, in_turn, write_whole
 from d3ad.infra.versions import commit
+from d3ad.study.shared import place
 from d3ad.study.workspace import Run, Workspace
 
+TEXT = dict.fromkeys(("category", "key", "commit"), str)  # columns that may look like numbers
 SETTINGS = ("image_size", "seed", "backbone", "backbone_weights", "sigma")  # of the method, that baselines share
 
 
-def place(workspace: Workspace) -> Path:
-    """The table of a profile."""
+def table(workspace: Workspace) -> Path:
+    """The table of a profile, where this workspace writes."""
     return (workspace.out or ROOT) / "results" / "long" / f"{workspace.name}.csv"
 
 
@@ -30,37 +32,41 @@ def key(run: Run, name: str, version: str) -> str:
     version: of the baseline and of its budget.
     """
     parts = [name, version, run.config.hash(*SETTINGS), run.dataset.fingerprint(),
-             run.key if baseline_class(name).needs_detector else ""]
+             run.key if baseline_class(name).needs_detector else "",
+             place(run)[1].name if run.config.backbone_weights == "none" else ""]  # features that are trained here
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 
 
 def row(run: Run, name: str, version: str) -> dict | None:
-    """What the table holds of a baseline on a run; None where it holds nothing."""
-    file = place(run.workspace)
-    if not file.exists():
-        return None
-    found = _read(file, file.stat().st_mtime_ns)
-    return found.get(key(run, name, version))
+    """What the table holds of a baseline on a run, the workspace's own or else the committed one; None where neither
+    holds anything.
+    """
+    own = table(run.workspace)
+    for file in dict.fromkeys((own, ROOT / "results" / "long" / own.name)):
+        if file.exists() and (found := _read(file, file.stat().st_mtime_ns).get(key(run, name, version))):
+            return found
+    return None
 
 
 @lru_cache(maxsize=4)
 def _read(file: Path, changed: int) -> dict[str, dict]:
     """The rows by their key; read again after a change of the file."""
-    return {entry["key"]: entry for entry in pd.read_csv(file, dtype={"category": str}).to_dict("records")}
+    return {entry["key"]: entry for entry in pd.read_csv(file, dtype=TEXT).to_dict("records")}
 
 
-def keep(run: Run, name: str, version: str, numbers: dict, minutes: float) -> None:
+def keep(run: Run, name: str, version: str, numbers: dict, minutes: float | None) -> None:
     """Add a row, or put it in the place of an older one of the same baseline and run.
 
-    numbers: as a row of `comparison.summary`.
+    numbers: as a row of `comparison.summary`.  minutes: None where they aren't known.
     """
-    file = place(run.workspace)
-    new = numbers | dict(minutes=round(minutes, 1), processor=processor_name(), commit=commit(),
-                         profile=run.workspace.name, key=key(run, name, version))
-    frame = pd.DataFrame([new])
-    if file.exists():
-        older, same = pd.read_csv(file, dtype={"category": str}), ["dataset", "category", "split", "seed", "method"]
-        replaced = (older[same] == frame.loc[0, same]).all(axis=1)
-        frame = pd.concat([older[~replaced], frame], ignore_index=True)
+    file = table(run.workspace)
+    new = numbers | dict(minutes=minutes, processor=processor_name(), commit=commit(), profile=run.workspace.name,
+                         key=key(run, name, version))
+    frame = pd.DataFrame([new]).astype({"minutes": float})
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, frame.round(4).to_csv(index=False))
+    with in_turn(run.workspace.cache.with_name("long.lock")):  # another command may measure another category
+        if file.exists():
+            older, same = pd.read_csv(file, dtype=TEXT), ["dataset", "category", "split", "seed", "method"]
+            replaced = (older[same] == frame.loc[0, same]).all(axis=1)
+            frame = pd.concat([older[~replaced], frame], ignore_index=True)
+        write_whole(file, frame.round(4).to_csv(index=False))

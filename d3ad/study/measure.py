@@ -7,10 +7,9 @@ over several; notebook 07 shows what stands there.
 """
 import argparse
 import sys
-import time
 
 from d3ad.baselines import baseline_class, check_installed
-from d3ad.study import comparison, long_runs
+from d3ad.study import comparison
 from d3ad.study.workspace import Run, Workspace, open_workspace
 
 
@@ -29,21 +28,21 @@ def jobs(workspace: Workspace, names: list[str], categories: list[str] | None = 
 
     return [(run, name) for name in sorted(names, key=last) for run in workspace.runs()
             if run.category in (categories or known)
-            and comparison.is_meant_for(run, name) and not comparison.is_kept(run, name)]
+            and comparison.is_meant_for(run, name) and not comparison.has_long(run, name)]
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m d3ad.study.measure", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="mvtec-cpu")
     parser.add_argument("--data-root", default="", help="the folder that holds the real dataset")
-    parser.add_argument("--out", default="", help="the cache goes there; by default into this repository")
+    parser.add_argument("--out", default="", help="cache and table go there; by default into this repository")
     parser.add_argument("--methods", nargs="+", help="by default the profile's long_baselines")
     parser.add_argument("--categories", nargs="+", help="by default all that the method is meant for")
     parser.add_argument("--list", action="store_true", help="say what is left, and measure nothing")
     options = parser.parse_args(arguments)
     try:
         workspace = open_workspace(options.profile, options.data_root, options.out)
-        names = options.methods or [*workspace.study.long_baselines]
+        names = list(dict.fromkeys(options.methods or workspace.study.long_baselines))
         for name in names:
             check_installed(name)
             if name not in workspace.study.long_baselines:
@@ -53,15 +52,20 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, ImportError) as error:
         sys.exit(f"measure: {error}")
     print(f"{len(left)} measurements are left: " + ", ".join(f"{name} on {run.category}" for run, name in left))
+    failed = 0
     for run, name in [] if options.list else left:
-        started = time.monotonic()
-        comparison.measure([(run, name)])
+        try:
+            comparison.measure([(run, name)])
+        except (FloatingPointError, OSError) as error:  # the others may do better
+            print(f"{name} on {run.category} failed: {error}", file=sys.stderr)
+            failed = 1
+            continue
+        comparison.keep_long(run, name)
         row = comparison.summary([run], [name]).iloc[0]
-        minutes = (time.monotonic() - started) / 60
-        long_runs.keep(run, name, comparison.version_of(run, name), row.to_dict(), minutes)
         numbers = " / ".join(f"{row[f'measured_{metric}']:.1f}" for metric in ("i_auroc", "p_auroc", "pro"))
-        print(f"{name} on {run.category}: {numbers}, {row['training']}, {row['images']} of {row['images_asked']} "
-              f"images, {minutes:.0f} min", flush=True)
+        seen = f"{row['images']} of {row['images_asked']} images"
+        print(f"{name} on {run.category}: {numbers}, {row['training']}, {seen}", flush=True)
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

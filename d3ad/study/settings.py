@@ -29,7 +29,7 @@ class Study(Settings):
     tuning_seeds: tuple[int, ...] = setting((), MACHINE, (0, 2 ** 31 - 1))
     spread_categories: tuple[str, ...] = setting((), MACHINE)  # on these categories; empty: on all
     baselines: tuple[str, ...] = setting((), MACHINE)         # which are measured (d3ad/baselines)
-    # too long for a notebook: measured by python -m d3ad.study.measure, shown where the cache has them
+    # too long for a notebook: measured by python -m d3ad.study.measure, shown where it has done so
     long_baselines: tuple[str, ...] = setting((), MACHINE)
     baseline_images: int = setting(0, MACHINE, (0, 1_000_000_000))  # seen in training, at most; 0: all asked for
     # of training of a method that works on pixels, at most, and on which categories; 0 and empty: no limit, all

@@ -69,7 +69,7 @@ def _measured_in_part(profile: str, single: pd.DataFrame, shown: dict[str, str])
 def _bold_best(means: pd.DataFrame, metric: str, ranked: set[str]) -> dict[str, str]:
     """A mean and its spread per method; the best of `ranked` bold."""
     values, spreads = means[f"measured_{metric}"], means[f"spread_{metric}"]
-    best = values.round(1) == values[values.index.isin(ranked)].round(1).max()
+    best = values.index.isin(ranked) & (values.round(1) == values[values.index.isin(ranked)].round(1).max())
     return {method: ("**{}**" if best[method] else "{}").format(mean_and_spread(values[method], spreads[method]))
             for method in means.index}
 

@@ -32,7 +32,8 @@ def methods(up: str) -> str:
     shown: dict[str, dict[int, dict]] = {}
     for row in rows:
         shown.setdefault(row["method"], {})[row["batch"]] = row
-    one, many = sorted({row["batch"] for row in rows})
+    batches = sorted({row["batch"] for row in rows})
+    one, many = batches[0], batches[-1]
     order = sorted(shown, key=lambda method: shown[method][many]["seconds_per_image"])
     table = markdown_table(
         ["", "seconds, one image", f"seconds per image, {many} at once", f"MB, {many} at once", "reported, 30 at once"],
