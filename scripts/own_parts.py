@@ -20,11 +20,13 @@ from d3ad import Config, data, metrics
 from d3ad.app.part import EXAMPLE, fit_part, split_off
 from d3ad.calibration import threshold_for
 from d3ad.data import synthetic
+from d3ad.infra.devices import processor_name
+from d3ad.infra.versions import commit
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("button", "tiles", "bottle", "pill", "screw", "transistor")
 COLUMNS = ["part", "trained_on", "set_threshold", "good", "defective", "asked_false_alarms", "expected_false_alarms",
-           "measured_false_alarms", "measured_found", "measured_i_auroc", "minutes"]
+           "measured_false_alarms", "measured_found", "measured_i_auroc", "minutes", "processor", "commit", "profile"]
 HELD_OUT = 0.2
 
 
@@ -62,7 +64,7 @@ def measure(part: str, root: Path, work: Path) -> list[dict]:
             measured_found=round(100 * float(alarms[labels == 1].float().mean()), 1),
             measured_i_auroc=round(100 * metrics.image_auroc(score, labels), 1) if has_good else ""))
     minutes = round((time.perf_counter() - started) / 60, 1)
-    return [row | dict(minutes=minutes) for row in rows]
+    return [row | dict(minutes=minutes, processor=processor_name(), commit=commit(), profile=config.name) for row in rows]
 
 
 def main() -> None:

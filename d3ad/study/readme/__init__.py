@@ -16,8 +16,8 @@ from d3ad.study.readme import comparisons, ledger, overview, speed
 
 MARKED = re.compile(r"(<!-- ([\w-]+): written by python -m d3ad\.study\.readme -->\n).*?(<!-- end -->)", flags=re.S)
 BLOCKS: dict[str, Callable[[str], str]] = {
-    "profiles": overview.profiles, "results": overview.results, "own-part": overview.own_part, "state": overview.state,
-    "gallery": overview.gallery,
+    "profiles": overview.profiles, "results": overview.results, "state": overview.state, "gallery": overview.gallery,
+    "own-part": overview.own_part, "own-parts": overview.own_parts,
     "headlines": partial(ledger.ledger, headlines=ledger.HEADLINES), "ledger": ledger.ledger, "rule": ledger.rule,
     "counts": ledger.counts,
     "baseline-files": comparisons.baseline_files, "baselines": comparisons.baselines,

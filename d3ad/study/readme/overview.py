@@ -123,6 +123,29 @@ def own_part(up: str) -> str:
     return markdown_table(["parts", "number", "flagged, in percent", "I-AUROC, in percent"], rows)
 
 
+def own_parts(up: str) -> str:
+    """Parts fitted with default settings by scripts/own_parts.py: what share of the defects is found at which rate of
+    false alarms.
+    """
+    frame = measured.table("parts", "own_parts")
+    if frame is None:
+        return "Not measured."
+
+    def percent(value: float) -> str:
+        return "" if pd.isna(value) else f"{value:.1f}"
+
+    rows = []
+    for part, rates in frame.groupby("part", sort=False):
+        first = rates.iloc[0]
+        cells = [cell for _, row in rates.iterrows()
+                 for cell in (percent(row["measured_found"]), percent(row["measured_false_alarms"]))]
+        rows.append([part, f"{first['trained_on']} + {first['set_threshold']}", first["defective"], *cells,
+                     percent(first["measured_i_auroc"])])
+    columns = [title for rate in frame["asked_false_alarms"].unique()
+               for title in (f"found at {rate:g} %", f"false alarms at {rate:g} %")]
+    return markdown_table(["part", "good ones, for training + threshold", "defective ones", *columns, "I-AUROC"], rows)
+
+
 def state(up: str) -> str:
     """From which commit the measured numbers are, a line per profile."""
     lines = []
