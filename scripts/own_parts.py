@@ -64,7 +64,8 @@ def measure(part: str, root: Path, work: Path) -> list[dict]:
             measured_found=round(100 * float(alarms[labels == 1].float().mean()), 1),
             measured_i_auroc=round(100 * metrics.image_auroc(score, labels), 1) if has_good else ""))
     minutes = round((time.perf_counter() - started) / 60, 1)
-    return [row | dict(minutes=minutes, processor=processor_name(), commit=commit(), profile=config.name) for row in rows]
+    about = dict(minutes=minutes, processor=processor_name(), commit=commit(), profile=config.name)
+    return [row | about for row in rows]
 
 
 def main() -> None:
