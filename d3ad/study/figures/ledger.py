@@ -10,15 +10,16 @@ def verdicts(frame):
     colours = {"reproduced": "#00664B", "holds": GOOD, "contradicted": BAD, "inconclusive": TEST,
                "not tested": "#999999"}
     counts = frame["verdict"].value_counts()
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.7))
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.9))
     left = 0
     for name, colour in colours.items():
         width = int(counts.get(name, 0))
-        ax.barh([""], [width], left=left, color=colour)
         if width:
-            ax.text(left + width / 2, 0, f"{name}: {width}", ha="center", va="center", color="white", fontsize=8)
+            ax.barh([""], [width], left=left, color=colour, label=name)  # a name may be wider than its bar
+            ax.text(left + width / 2, 0, width, ha="center", va="center", color="white", fontsize=8)
         left += width
     ax.axis("off")
+    fig.legend(loc="outside lower center", ncols=len(colours), fontsize=8, frameon=False)
     return fig
 
 
