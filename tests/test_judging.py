@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_datasets import photograph
 
 from d3ad import data
-from d3ad.app import cli, judging, report
+from d3ad.app import cli, evaluating, judging, report
 from d3ad.data import tree
 from d3ad.speed import presets
 
@@ -221,3 +221,16 @@ def test_the_next_portion_is_read_while_one_is_computed(tmp_path, monkeypatch):
         names += [entry.name for entry, *_ in portion]
         done += 2
     assert names == [entry.name for entry in entries]
+
+
+def test_evaluate_sees_the_pixels_that_predict_sees(tmp_path, monkeypatch):
+    for name, value in (("good/0", 300), ("good/1", 300), ("crack/0", 900)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((16, 16), value, np.uint16)).save(tmp_path / f"{name}.png")
+    detector, scores = Brightness(), []
+    detector.white = 4095  # of the images that it was trained on; these here say 1023
+    predict = detector.predict
+    monkeypatch.setattr(detector, "predict", lambda images: scores.extend(predict(images).score.tolist()) or
+                        predict(images))
+    evaluating.evaluate(detector, data.load("folder", tmp_path), with_masks=False)
+    assert sorted(scores) == pytest.approx([300 / 4095, 900 / 4095], abs=1e-6)
