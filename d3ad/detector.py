@@ -15,13 +15,17 @@ from d3ad import calibration, conditioning, data, diffusion, maps, training
 from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration, Threshold, threshold_for
 from d3ad.conditioning import DynamicConditioning
-from d3ad.config import PREDICTION, Config
+from d3ad.config import ADAPTATION, AUTOENCODER, DATA, DIFFUSION, FEATURES, PREDICTION, Config
 from d3ad.data.pixels import check_white
 from d3ad.features import FeatureExtractor
 from d3ad.images import as_images, every_nth, image_seed, in_batches
 from d3ad.infra import checkpoint
 from d3ad.infra.devices import pick_device
 from d3ad.infra.processes import ALONE, Alone
+
+# settings that trained weights hang on; the adaptation sees reconstructions
+TRAINED = (*Config.names(DATA, AUTOENCODER, FEATURES, DIFFUSION, ADAPTATION), "t_max", "num_steps", "spacing",
+           "guidance", "omega", "second_sampler")
 
 
 @dataclass
@@ -108,7 +112,8 @@ class D3AD:
         folder: training states are kept there; a fit that was interrupted goes on from them.
         codec, backbone: parts trained or loaded elsewhere; the backbone is copied before it is adapted.
         start: a UNet from whose weights the training of the diffusion model sets out; None: from random ones.
-        Raises ValueError for images that don't fit the config, FileNotFoundError for missing weights.
+        Raises ValueError for images that don't fit the config or a folder with states of other images or settings,
+        FileNotFoundError for missing weights.
         """
         config = self.config
         if isinstance(images, (str, Path)):
@@ -116,6 +121,8 @@ class D3AD:
         self.white = getattr(images, "white", None)  # of a dataset
         images = as_images(images, config.image_size, "train", self.white, value_range)
         training.check_training_images(images, config)  # before any training
+        if folder:
+            checkpoint.claim(Path(folder), config.hash(*TRAINED), images, self.team.is_first)
         images, held = training.set_apart(images, config.calibration_share)
         at = (lambda name: Path(folder) / name) if folder else (lambda name: None)
         self.codec = codec or fit_codec(images, config, at("autoencoder"), self.losses, self.team)

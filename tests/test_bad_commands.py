@@ -50,6 +50,10 @@ TABLES["test_a_bad_command_is_one_line"] = [
     ("nothing held out", "fit good --out m --held-out 0", "must lie above 0"),
     ("most held out", "fit good --out m --held-out 0.9", "at most at 0.5"),
     ("rate that is no number", "fit good --out m --false-alarms nan", "must lie above 0"),
+    ("unknown preset", "predict nowhere good --out o --preset fats", "preset must be one of faithful"),
+    ("seed of a division that is fixed", "fit --dataset visa --data-root . --out m --split-seed 3",
+     "--split-seed goes with mtd, elpv, folder: it changes nothing in visa"),
+    ("a batch of none", "benchmark --batch 0", "0 must lie in 1..4096"),
     ("unknown normalisation", "evaluate m --normalisation max", "invalid choice"),
 ]
 

@@ -2,6 +2,7 @@
 torch.export.
 """
 import json
+import runpy
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
@@ -17,7 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 from torch.utils.data import DataLoader, TensorDataset
 
 from d3ad import D3AD, data
-from d3ad.app import export
+from d3ad.app import export, verdict
 from d3ad.app.cli import main
 from d3ad.app.estimator import D3ADEstimator
 from d3ad.data import synthetic
@@ -130,6 +132,32 @@ def test_an_export_gives_predicts_scores_without_this_package(fitted, images, tm
     expected = fitted.predict(torch.stack([data.load_image(file, 64) for file in files]))
     assert [line["score"] for line in found] == pytest.approx(expected.score.tolist(), abs=1e-4)
     assert [line["is_anomalous"] for line in found] == expected.is_anomalous.tolist()
+
+
+def test_an_export_sees_the_pixels_that_predict_sees(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
+    deep = Image.fromarray(noise[..., 0].astype(np.uint16) * 16)
+    plain = Image.fromarray(noise).convert("RGB")
+    both = Image.fromarray(noise)
+    files = dict(rgba=both, la=both.convert("LA"), rgb=plain, grey=plain.convert("L"),
+                 palette=plain.quantize(), deep=deep)
+    for name, image in files.items():
+        image.save(tmp_path / f"{name}.png", **dict(transparency=3) if name == "palette" else {})
+        for white in (4095, 65535):
+            assert torch.allclose(verdict.pixels(tmp_path / f"{name}.png", 16, white)[0],
+                                  data.load_image(tmp_path / f"{name}.png", 16, white), atol=1e-6), (name, white)
+    with pytest.raises(AssertionError, match="outside 0..1023"):
+        verdict.pixels(tmp_path / "deep.png", 16, 1023)
+
+
+def test_an_export_refuses_settings_that_it_would_compute_otherwise(tiny, tmp_path, monkeypatch):
+    save_file({"alpha_bar": torch.ones(1)}, tmp_path / "verdict.safetensors")
+    monkeypatch.setattr(sys, "argv", ["verdict.py", str(tmp_path)])
+    for changes in (dict(spacing="leading"), dict(omega=0.5), dict(latent_sample=True),
+                    dict(dynamic=False, second_sampler=True)):
+        (tmp_path / "export.json").write_text(json.dumps(tiny.replace(**changes).to_dict()))
+        with pytest.raises(AssertionError, match="see d3ad/diffusion.py"):
+            runpy.run_path(verdict.__file__, run_name="__main__")
 
 
 # ---- anomalib ----

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from d3ad import data
+from d3ad.app import cli, commands
 from d3ad.data import elpv
 
 
@@ -35,9 +36,10 @@ def test_what_is_missing_or_damaged_is_named(root):
     (root / "images/cell0003.png").unlink()
     with pytest.raises(data.DataError, match="cell0003.png: missing; restore it"):
         data.load("elpv", root, "mono")
-    (root / "labels.csv").write_text("images/cell0001.png mono\n")
-    with pytest.raises(data.DataError, match="line 1 is not 'image probability kind'"):
-        data.load("elpv", root, "mono")
+    for line in ("images/cell0001.png mono", "images/cell0001.png half mono"):
+        (root / "labels.csv").write_text(f"{line}\n")
+        with pytest.raises(data.DataError, match="labels.csv: line 1 is not 'image probability kind'"):
+            data.load("elpv", root, "mono")
 
 
 def test_without_the_package_the_command_that_installs_it_is_said(monkeypatch):
@@ -51,3 +53,11 @@ def test_the_package_holds_what_was_published():
     for kind, (good, anomalous) in elpv.PUBLISHED.items():
         cells = data.load("elpv", None, kind)
         assert len(cells.train) + len(cells.test) == good + anomalous and len(cells.notes) == 1
+
+
+def test_the_command_line_passes_the_seed_on_and_takes_the_package(root, monkeypatch, capsys):
+    options = ["check", "--dataset", "elpv", "--category", "mono", "--data-root", str(root), "--split-seed", "1"]
+    drawn = commands._dataset(cli.parser().parse_args(options))
+    assert drawn.train == data.load("elpv", root, "mono", seed=1).train != data.load("elpv", root, "mono").train
+    monkeypatch.setattr(elpv, "find_spec", lambda name: None)
+    assert cli.main(["check", "--dataset", "elpv"]) == 2 and "pip install elpv" in capsys.readouterr().err

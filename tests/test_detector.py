@@ -59,6 +59,15 @@ def test_an_interrupted_fit_goes_on(tiny, images, fitted, tmp_path, monkeypatch)
     assert torch.equal(resumed.predict(images).score, fitted.predict(images).score)
 
 
+def test_training_states_of_other_images_or_settings_are_not_taken_over(tiny, images, tmp_path):
+    D3AD(tiny).fit(images, tmp_path / "states")
+    for config, others in ((tiny, images.flip(0)), (tiny, images[:9]), (tiny.replace(train_steps=4), images)):
+        with pytest.raises(ValueError, match="states holds training states of other images or settings: remove it"):
+            D3AD(config).fit(others, tmp_path / "states")
+    found = D3AD(tiny.replace(weight=0.3, predict_batch=2)).fit(images, tmp_path / "states")  # of no training
+    assert len(found.losses["diffusion"]) == 3
+
+
 def test_normalisation_over_the_test_set_spans_zero_to_one(fitted, images):
     p = fitted.variant(standardise=(), sigma=0.0, weight=1.0).predict(images, normalisation="test")
     assert float(p.anomaly_map.min()) == 0 and float(p.anomaly_map.max()) == 1

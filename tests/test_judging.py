@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_datasets import photograph
 
 from d3ad import data
-from d3ad.app import cli, judging, report
+from d3ad.app import cli, evaluating, judging, report
 from d3ad.data import tree
 from d3ad.speed import presets
 
@@ -221,3 +221,37 @@ def test_the_next_portion_is_read_while_one_is_computed(tmp_path, monkeypatch):
         names += [entry.name for entry, *_ in portion]
         done += 2
     assert names == [entry.name for entry in entries]
+
+
+def test_evaluate_sees_the_pixels_that_predict_sees(tmp_path, monkeypatch):
+    for name, value in (*((f"good/{i}", 300) for i in range(5)), ("crack/0", 900)):  # one of five is for the test
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((16, 16), value, np.uint16)).save(tmp_path / f"{name}.png")
+    detector, scores = Brightness(), []
+    detector.white = 4095  # of the images that it was trained on; these here say 1023
+    predict = detector.predict
+    monkeypatch.setattr(detector, "predict", lambda images: scores.extend(predict(images).score.tolist()) or
+                        predict(images))
+    evaluating.evaluate(detector, data.load("folder", tmp_path), with_masks=False)
+    assert sorted(scores) == pytest.approx([300 / 4095, 900 / 4095], abs=1e-6)
+
+
+def test_a_run_that_goes_on_counts_apart_what_it_judged_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(judging, "PORTION", 4)
+    for i in range(10):
+        photograph(tmp_path / f"in/{i}.png")
+    detector, entries, portions = Brightness(), tree.collect([tmp_path / "in"]), []
+    predict = detector.predict
+
+    def stopped(images):
+        portions.append(images)
+        if len(portions) > 2:
+            raise KeyboardInterrupt
+        return predict(images)
+
+    monkeypatch.setattr(detector, "predict", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        judging.judge(detector, entries, tmp_path / "out", 0.6, "")
+    monkeypatch.setattr(detector, "predict", predict)
+    found = judging.judge(detector, entries, tmp_path / "out", 0.6, "")
+    assert (found.num_judged, found.num_new) == (10, 2)

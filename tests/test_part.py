@@ -50,6 +50,9 @@ def test_the_steps_of_a_fit_are_counted():
                                                                   adaptation=0)
     assert forecast.num_steps(Config.profile("paper"), 96) == dict(autoencoder=0, diffusion=900, features=0,
                                                                    adaptation=3)
+    parts = Config.profile("parts", train_steps=0, adapt_epochs=2)  # 80 of 100, and 8 moved copies of each
+    steps = forecast.num_steps(parts, 100)
+    assert (steps["diffusion"], steps["adaptation"]) == (300 * (720 // 8), 2 * (80 // 8))
 
 
 def test_a_rehearsal_changes_nothing_of_the_fit(tiny, images, fitted):

@@ -250,6 +250,29 @@ def test_a_second_run_takes_two_at_a_time_and_ends_what_it_started(folder, capsy
         runner.run(options, chosen[1:])
 
 
+def test_the_time_of_a_run_that_finds_a_cache_is_not_that_of_a_whole_one(folder, monkeypatch):
+    monkeypatch.setattr(runner, "two_at_a_time", lambda run_next, group: iter(()))
+    options = runner.parse(["--profile", "demo", "--out", str(folder / "out")])
+    chosen, noted = runner.check(options, folder), folder / "out/results/demo/minutes.json"
+    (folder / "out/cache/demo/half").mkdir(parents=True)  # of a run that was stopped
+    runner.run(options, chosen)
+    assert not noted.exists()
+    options.force = True
+    runner.run(options, chosen)
+    assert "total" in json.loads(noted.read_text())
+
+
+def test_minutes_of_the_place_that_is_written_to_count_before_the_committed_ones(folder, monkeypatch):
+    monkeypatch.setattr(runner, "ROOT", folder)
+    options = runner.parse(["--profile", "demo"])
+    chosen = runner.check(options, folder)
+    for name in ("", *"abcdef"):  # several, as the order of a set may be right by chance
+        options.out = folder / name
+        progress.keep_minutes(options.out / "results/demo/minutes.json", options.settings, "01_first", len(name) + 1)
+        expected, _ = runner.expected_minutes(options, chosen, runner.Done(folder / "none", options.settings))
+        assert expected == {"01_first": len(name) + 1, "02_second": None}
+
+
 def test_what_is_left_is_foretold_at_the_pace_of_what_is_done():
     forecast = progress.Forecast({"01": 1.0, "02": 4.0, "03": 2.0})
     assert str(forecast) == " (about 7.0 min still)"

@@ -5,7 +5,8 @@ import pandas as pd
 from brightness import Brightness
 from tiny_datasets import photograph
 
-from d3ad.app import watch
+from d3ad.app import cli, watch
+from d3ad.speed import presets
 
 
 def test_photographs_are_judged_as_they_arrive(tmp_path):
@@ -37,3 +38,26 @@ def test_a_file_that_still_grows_is_waited_for(tmp_path):
     file.write_bytes(whole)
     assert not list(watch.arrivals(tmp_path, known, seen))
     assert [entry.name for entry in watch.arrivals(tmp_path, known, seen)] == ["a.png"]
+
+
+def test_what_is_no_photograph_counts_neither_as_judged_nor_as_lost(tmp_path, monkeypatch, capsys):
+    photograph(tmp_path / "in/a.png")
+    (tmp_path / "in/notes.txt").write_text("mine")
+    (tmp_path / "in/Thumbs.db").write_bytes(b"x")
+    looks = []
+
+    def sleep(seconds):  # the detector sleeps too, for 0 seconds
+        looks.append(seconds)
+        if sum(looks) > 1.2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(presets, "load", lambda folder, device="auto": Brightness())
+    monkeypatch.setattr(watch.time, "sleep", sleep)
+    command = ["watch", "m", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--threshold", "0.6", "--interval",
+               "0.5"]
+    assert cli.main(command) == 0
+    assert "\n1 photographs judged; the same" in capsys.readouterr().err
+    (tmp_path / "in/b.png").write_bytes(b"damaged")
+    looks.clear()
+    assert cli.main(command) == 3
+    assert "\n0 photographs judged, 1 could not be; the same" in capsys.readouterr().err

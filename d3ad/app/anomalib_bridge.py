@@ -3,7 +3,7 @@ batches.
 
 >>> from anomalib.data import Folder
 >>> from anomalib.engine import Engine
->>> from d3ad.anomalib_bridge import D3ADModule
+>>> from d3ad.app.anomalib_bridge import D3ADModule
 >>> module = D3ADModule("demo")
 >>> Engine().fit(module, datamodule=Folder(name="parts", root=..., normal_dir="good", abnormal_dir="defect"))
 

@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
                            help="of growth: to 10,000 photographs, 50,000 training images and 1,024 pixels a side")
     benchmark.add_argument("--size", choices=("paper", "demo", "tiny"), default="paper",
                            help="of networks and images; by default %(default)s")
-    benchmark.add_argument("--batch", type=int, default=16, metavar="N",
+    benchmark.add_argument("--batch", type=_count, default=16, metavar="N",
                            help="images predicted at once; by default %(default)s")
     benchmark.add_argument("--out", type=Path, default=ROOT / "results" / "benchmark",
                            help="folder for a JSON file of each, and growth.png; by default results/benchmark")
@@ -194,10 +194,11 @@ def _judging_options(command: argparse.ArgumentParser) -> None:
 
 def _dataset_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dataset", help="visa, btad, mvtec, mtd, elpv or folder")
-    command.add_argument("--data-root", type=Path, help="where it lies")
+    command.add_argument("--data-root", type=Path, help="where it lies; of elpv by default its package")
     command.add_argument("--category")
     command.add_argument("--split", choices=("random", "by_tile"), default="random", help="of the magnetic tiles")
-    command.add_argument("--split-seed", type=int, default=0)
+    command.add_argument("--split-seed", type=int, metavar="N",
+                         help="of the division of mtd, elpv or a folder; by default 0")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,9 +12,11 @@ from pathlib import Path
 from d3ad.config import Config
 from d3ad.infra.files import alone, tidy
 
+DRAWN = ("mtd", "elpv", "folder")  # datasets that are divided at random
+
 
 def _need_dataset(options) -> None:
-    if not options.dataset or not options.data_root:
+    if not options.dataset or not (options.data_root or options.dataset == "elpv"):  # which has a package
         raise ValueError("give --dataset and --data-root" + (", or a folder" if options.command in ("check", "fit")
                                                              else ""))
 
@@ -22,7 +24,11 @@ def _need_dataset(options) -> None:
 def _dataset(options):
     from d3ad import data
     _need_dataset(options)
-    more = dict(split=options.split, seed=options.split_seed) if options.dataset == "mtd" else {}
+    more = dict(split=options.split) if options.dataset == "mtd" else {}
+    if options.split_seed is not None:
+        if options.dataset not in DRAWN:
+            raise ValueError(f"--split-seed goes with {', '.join(DRAWN)}: it changes nothing in {options.dataset}")
+        more["seed"] = options.split_seed
     asked = {name: getattr(options, name) for name in ("good", "defects", "masks") if getattr(options, name, [])}
     if asked and options.dataset != "folder":
         raise ValueError(f"--{next(iter(asked))} goes with a folder of one's own, not with --dataset {options.dataset}")
@@ -144,6 +150,8 @@ def _model(options):
                          "not trained on")
     if options.good and options.threshold is not None:
         raise ValueError("--threshold and --good exclude each other: give the threshold, or photographs to set it on")
+    if options.preset:
+        presets.preset(options.preset)  # before anything is said of thresholds
     detector = _load(options)
     if options.preset and options.preset != detector.preset:
         if options.threshold is None and not options.good:
@@ -228,7 +236,7 @@ def run_predict(options) -> int:
                           options.coco, key, progress=True)
     if not detector.team.is_first:
         return 0
-    rate = found.num_judged / (time.monotonic() - started)
+    rate = found.num_new / (time.monotonic() - started)
     _say_left_out(found.left_out, f"scores.csv in {options.out} names all")
     masks = f"; {found.num_masks} masks not judged" if found.num_masks else ""
     lost = f"; {len(found.left_out)} files left out" if found.left_out else ""
@@ -246,18 +254,14 @@ def run_watch(options) -> int:
     if threshold is None:
         raise ValueError("the model has no threshold; give --threshold X or --good FOLDER")
     print(f"{_sentence(guarantee, threshold)} Watching {options.folder}; Ctrl-C ends.", file=sys.stderr)
-    lost = []
-
-    def say(line: str) -> None:
-        lost.append('"state": "left out' in line)
-        print(line, flush=True)
-
+    found = judging.Summary()
     try:
         watch.watch(detector, options.folder, options.out, threshold, options.interval, options.raw, options.pictures,
-                    key, say)
+                    key, lambda line: print(line, flush=True), summary=found)
     except KeyboardInterrupt:
-        print(f"\n{len(lost)} photographs judged; the same command goes on", file=sys.stderr)
-    return judging.LEFT_OUT if any(lost) else 0
+        lost = f", {found.num_lost} could not be" if found.num_lost else ""
+        print(f"\n{found.num_judged} photographs judged{lost}; the same command goes on", file=sys.stderr)
+    return judging.LEFT_OUT if found.num_lost else 0
 
 
 def run_export(options) -> None:

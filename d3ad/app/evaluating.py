@@ -31,6 +31,7 @@ def evaluate(detector, dataset, keep_small: bool = True, with_masks: bool = True
     Raises ValueError where one class is missing, DataError naming files that can't be read.
     """
     size, scores, step = detector.config.image_size, [], portion_size(detector)
+    white = getattr(detector, "white", None) or dataset.white  # as `predict` has it
     starts = range(0, len(dataset.test), step)
     parts = [replace(dataset, test=dataset.test[start:start + step]) for start in starts]
     with tempfile.TemporaryFile(prefix="d3ad-maps-") as file:
@@ -38,7 +39,7 @@ def evaluate(detector, dataset, keep_small: bool = True, with_masks: bool = True
         for start, part in tqdm(list(zip(starts, parts)), "predict", disable=not progress):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RangeWarning)
-                prediction = detector.predict(part.images("test", size, dataset.white))
+                prediction = detector.predict(part.images("test", size, white))
             scores.append(prediction.score.numpy())
             if with_masks:
                 maps[start:start + len(part.test)] = prediction.anomaly_map.numpy()

@@ -8,7 +8,8 @@ features.pt2  images (B, 3, H, W) in [-1, 1]                -> blocks 1, 2, 3 of
 
 export.json   all settings of the detector, its threshold, where that comes from, and the white of 16-bit images
 verdict.safetensors  alpha_bar (T+1,); reference (N, D) and edges (|B|+1,) of Algorithm 2; the Gaussian of Eq. 9; the
-calibration verdict.py    a program that gives `predict`'s scores from these files alone
+                     calibration
+verdict.py    a program that gives `predict`'s scores from these files alone
 
 B may be 1 to 63; H and W are the detector's.  `torch.export.load(file).module()` gives the network back.
 """

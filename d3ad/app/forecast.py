@@ -42,11 +42,13 @@ def _duration(seconds: float) -> str:
 
 
 def num_steps(config: Config, num_images: int) -> dict[str, int]:
-    """Training steps of each part of a fit on `num_images` images."""
+    """Training steps of each part of a fit on `num_images` images, those that only calibrate included."""
+    trained = training.num_trained_on(num_images, config.calibration_share)  # the others only calibrate
+    latents = trained * (1 + config.train_moved)
     return dict(autoencoder=config.autoencoder_steps if config.autoencoder_weights == "none" else 0,
-                diffusion=training.num_training_steps(config, num_images),
+                diffusion=training.num_training_steps(config, latents),
                 features=config.pretrain_steps if config.backbone_weights == "none" else 0,
-                adaptation=config.adapt_epochs * (num_images // min(config.batch_size, num_images)))
+                adaptation=config.adapt_epochs * (trained // min(config.batch_size, trained)))
 
 
 def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: bool = False) -> Forecast:
@@ -76,7 +78,8 @@ def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: boo
         batch = few[:config.predict_batch]
         levels = (config.calibration_levels
                   or len(tried.conditioning.levels())) if config.standardise and config.dynamic else 1
-        looks = min(config.calibration_images, len(images)) * levels + num_held_out
+        calibrating = len(images) - training.num_trained_on(len(images), config.calibration_share) or len(images)
+        looks = min(config.calibration_images, calibrating) * levels + num_held_out
         seconds["calibration"] = looks / len(batch) * clock(lambda: tried.predict(batch))[0]
     return Forecast(seconds, at_once)
 

@@ -31,7 +31,6 @@ from d3ad.infra.processes import ALONE, Alone
 COLUMNS = ("path", "score", "t_hat", "is_anomalous", "threshold", "state", "width", "height", "boxes", "picture")
 JUDGED = "judged"
 LEFT_OUT = 3  # exit code: done, but something that may be a photograph was left out
-PICTURES = ("all", "flagged", "none")
 PORTION = 32  # images, or one batch where that is more: what is held at a time
 
 
@@ -43,6 +42,7 @@ class Summary:
     num_flagged: int = 0
     left_out: list[Entry] = field(default_factory=list)  # not judged, with the reason; masks are not among them
     num_masks: int = 0
+    num_new: int = 0  # judged by this run itself: one that goes on counts the killed run's in num_judged only
 
     @property
     def num_lost(self) -> int:
@@ -270,6 +270,7 @@ def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee
                     rows.append(row_of(entry))
                     continue
                 rows.append(place.one(number, entry, prediction, i, size, white, width))
+                summary.num_new += 1
                 kept.offer(number, float(prediction.score[i]), lambda: report.item_of(
                     picture(entry.path, white), prediction.anomaly_map[i], prediction.reconstruction[i], threshold))
             place.append(rows)

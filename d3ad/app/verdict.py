@@ -11,6 +11,23 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 
+def pixels(file, size, white):
+    """A photograph as (1, 3, size, size) in [-1, 1]: upright, transparency over white, 16-bit grey in parts of
+    `white`."""
+    photo, most = ImageOps.exif_transpose(Image.open(file)), 255
+    assert photo.mode != "F", f"{file}: floating-point pixels have no known white"
+    if photo.mode.startswith("I"):
+        photo, most = Image.fromarray(np.asarray(photo).astype(np.float32)), white
+        assert 0 <= photo.getextrema()[0] <= photo.getextrema()[1] <= white, f"{file}: values outside 0..{white}"
+    else:
+        if photo.has_transparency_data:
+            photo = photo.convert("RGBA")
+            photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
+        photo = photo.convert("RGB")
+    values = np.array(photo.resize((size, size), Image.Resampling.BILINEAR), np.float32).reshape(size, size, -1)
+    return torch.from_numpy(values).permute(2, 0, 1).expand(3, -1, -1)[None] / (most / 2) - 1
+
+
 @torch.no_grad()
 def score(image, nets, c, s):
     """The anomaly score of one image (1, 3, H, W) in [-1, 1]; nets, c and s: the programs, tensors and settings of the
@@ -52,13 +69,10 @@ def score(image, nets, c, s):
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     settings, tensors = json.loads((folder / "export.json").read_text()), load_file(folder / "verdict.safetensors")
-    assert settings["spacing"] == "trailing" and settings["omega"] == 0 and not settings["latent_sample"], \
-        "see d3ad/diffusion.py for these"
+    assert settings["spacing"] == "trailing" and settings["omega"] == 0 and not settings["latent_sample"] and (
+        settings["dynamic"] or not settings["second_sampler"]), "see d3ad/diffusion.py for these"
     programs = {name: torch.export.load(folder / f"{name}.pt2").module()
                 for name in ("encoder", "decoder", "unet", "features")}
     for name in sys.argv[2:]:
-        photo = ImageOps.exif_transpose(Image.open(name)).convert("RGB").resize((settings["image_size"],) * 2,
-                                                                                Image.Resampling.BILINEAR)
-        found = score(torch.from_numpy(np.array(photo, np.float32)).permute(2, 0, 1)[None] / 127.5 - 1, programs,
-                      tensors, settings)
+        found = score(pixels(name, settings["image_size"], settings["white"] or 65535), programs, tensors, settings)
         print(json.dumps(dict(path=name, score=found, is_anomalous=found > settings["threshold"])))

@@ -3,7 +3,7 @@ import json
 import time
 from pathlib import Path
 
-from d3ad.app.judging import COLUMNS, JUDGED, Out, judged, row_of, white_for
+from d3ad.app.judging import COLUMNS, JUDGED, Out, Summary, judged, row_of, white_for
 from d3ad.data.tree import collect, walk
 from d3ad.infra.files import alone
 
@@ -30,20 +30,22 @@ def arrivals(folder: Path, known: set, seen: dict, out: Path | None = None):
 
 
 def watch(detector, folder: str, out: Path, threshold: float, interval: float = 1.0, raw: bool = False,
-          pictures: str = "all", key: str = "", say=print, rounds: int | None = None) -> int:
+          pictures: str = "all", key: str = "", say=print, rounds: int | None = None,
+          summary: Summary | None = None) -> int:
     """Judge what arrives in `folder` until Ctrl-C (KeyboardInterrupt); what an earlier watch of the same key judged is
     not judged again.
 
     Each judged photograph is a line of JSON through `say`: path, state, score, is_anomalous, threshold, t_hat, width,
     height, boxes and picture; so is what can't be read.  A photograph counts as whole once two looks, `interval`
     seconds apart, find it the same.
-    rounds: so many looks, for tests.  Returns the number of photographs that could not be judged.
+    rounds: so many looks, for tests.  summary: counts what is judged, and gets what isn't, as it comes.
+    Returns the number of photographs that could not be judged.
     Raises DataError where there is no such folder, ValueError where `out` is that folder.
     """
     if Path(out).resolve() == Path(folder).resolve():
         raise ValueError(f"{out} is the folder that is watched: choose another --out")
     collect([folder])  # says so where it doesn't exist
-    place, lost, seen = Out(out, threshold, raw, pictures), 0, {}
+    place, summary, seen = Out(out, threshold, raw, pictures), summary or Summary(), {}
     place.hidden.mkdir(parents=True, exist_ok=True)
     with alone(place.hidden / "lock", f"writes to {out}"):
         key = f"watch {key} {threshold!r}"
@@ -54,15 +56,18 @@ def watch(detector, folder: str, out: Path, threshold: float, interval: float = 
                 white = white_for(detector, [entry])
                 found, prediction, i, size = next(judged(detector, [entry], white))
                 row = place.one(number, found, prediction, i, size, white, 6) if prediction else row_of(found)
+                if prediction:
+                    summary.num_judged += 1
+                else:
+                    summary.left_out.append(found)
                 place.append([row])
                 number += 1
                 place.reached(key, number)
-                lost += found.lost
                 say(json.dumps(as_line(row)))
             rounds = rounds and rounds - 1
             if rounds != 0:
                 time.sleep(interval)
-    return lost
+    return summary.num_lost
 
 
 def as_line(row: dict) -> dict:

@@ -37,12 +37,13 @@ def read(root, category, problems, seed=0):
     """One kind of cells; ``seed`` draws the good ones for the test."""
     good, anomalous, between = [], [], 0
     for number, line in enumerate((root / "labels.csv").read_text(encoding="utf-8").splitlines(), 1):
-        words = line.split()
-        if len(words) != 3:
+        try:
+            name, probability, kind = line.split()
+            image, probability = root / name, float(probability)
+        except ValueError:
             problems.append(f"{root / 'labels.csv'}: line {number} is not 'image probability kind'; restore it from "
                             "the package")
             continue
-        image, probability, kind = root / words[0], float(words[1]), words[2]
         if kind != category:
             continue
         if not image.is_file():

@@ -4,6 +4,7 @@ Nothing in it is ever run: weights are safetensors, never pickles, settings are 
 doesn't fit is refused in one line that names the file, before memory is taken for it.
 """
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from d3ad.infra.files import load_tensors, read_json, replacing, save_tensors, tidy
+from d3ad.infra.files import load_tensors, read_json, replacing, save_tensors, tidy, write_whole
 
 FORMAT = 1  # of the folder; raised when an older d3ad couldn't read it
 # settings that detectors of this format may carry from before: they were a study's, or are no more
@@ -184,6 +185,24 @@ def check_network(folder: Path, kind: type) -> None:
         check_size(folder / WEIGHTS, lambda: kind.from_config(config))
     except (TypeError, RuntimeError, AttributeError, ZeroDivisionError, NotImplementedError) as error:
         raise ValueError(f"{file} describes no {kind.__name__} ({type(error).__name__})") from None
+
+
+def claim(folder: Path, settings: str, images: Tensor, is_first: bool) -> None:
+    """Note in `folder`, which need not exist, what the training states in it are of: a fit goes on with its own only.
+
+    settings: those that they hang on.  images: (N, C, H, W), trained on.  is_first: of several processes one writes.
+    Raises ValueError where the folder holds states of other images or settings.
+    """
+    digest = hashlib.sha256(settings.encode())
+    for image in images:
+        digest.update(image.contiguous().numpy())
+    file, key = folder / "trained_on.json", digest.hexdigest()[:12]
+    if not file.exists():
+        if is_first:
+            write_whole(file, json.dumps(key))
+    elif read_json(file) != key:
+        raise ValueError(f"{folder} holds training states of other images or settings: remove it, or give another "
+                         "folder")
 
 
 def keep_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict | None,

@@ -31,7 +31,8 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor |
     checkpoints: so many times, after equal parts of the training, the weights (their average, where one is taken) stay
     in the folder as checkpoint-<steps>.safetensors.
     team: the processes that share the training; `loss_of_step` shares its batch out itself.
-    Raises FloatingPointError when the loss is no longer finite.
+    Raises FloatingPointError when the loss is no longer finite, ValueError where the processes find different states in
+    the folder or the state there is damaged, RuntimeError where it is of another network.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()} if ema_decay else None

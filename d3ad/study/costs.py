@@ -23,7 +23,7 @@ from d3ad.study.workspace import Workspace, adapts_anew
 from d3ad.training import num_training_steps
 
 SHARE = 0.04  # of the best rate, as docs/gpu.md says of one training: maps are small, and so are batches
-SAVED_EVERY = 300  # seconds, see `training.optimise`
+SAVED_EVERY = 300  # seconds, see `infra.optimising.optimise`
 POOLED = 16 * 16  # places of a block that Algorithm 2 keeps
 H100 = {"bfloat16": 989e12, "float32": 495e12}  # multiplications and additions a second, NVIDIA's data sheet; TF32
 PUBLISHED = {"visa": visa.PUBLISHED, "btad": btad.PUBLISHED, "mvtec": mvtec.PUBLISHED}

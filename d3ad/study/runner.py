@@ -230,6 +230,7 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
     if options.force and cache.exists():
         print(f"--force: removing {os.path.relpath(cache)}")
         shutil.rmtree(cache)
+    from_nothing = not cache.exists()  # else an earlier run, which may have been stopped, has computed a part
     os.environ["D3AD_WORKERS"] = options.workers  # for the notebooks
     if options.update_notebooks:
         os.environ["TQDM_DISABLE"] = "1"
@@ -255,7 +256,7 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
                 done.note(source)
                 if options.update_notebooks:
                     write_clean(executed, source)
-    if options.only is None:
+    if options.only is None and from_nothing:
         keep_minutes(results / "minutes.json", options.settings, None, (time.monotonic() - started) / 60)
     files = [path for folder in (figures, results) for path in sorted(folder.rglob("*")) if path.is_file()]
     written = [path for path in files if path.stat().st_mtime >= since]
@@ -296,7 +297,7 @@ def expected_minutes(options: argparse.Namespace, notebooks: list[Path], done: D
     what share of their sum the whole run took, since some go side by side.
     """
     known, share = {}, 1.0
-    for home in {ROOT, options.out or ROOT}:
+    for home in dict.fromkeys((ROOT, options.out or ROOT)):  # what this run's own place knows counts last
         kept = kept_minutes(home / "results" / options.results / "minutes.json", options.settings)
         known |= kept["minutes"]
         share = kept["total"] / sum(kept["minutes"].values()) if kept.get("total") else share
