@@ -182,8 +182,10 @@ def leads(means: pd.DataFrame, own: str) -> pd.DataFrame:
     `lead`.
 
     means: a row per method, a column per metric in percent.  own: a row's name.
+    A metric that nothing was measured in, as where a dataset has no masks, gets no row.
     Raises KeyError where `means` has no such row.
     """
+    means = means.dropna(axis=1, how="all")
     others = means.drop(index=own)
     return pd.DataFrame({"own": means.loc[own], "best other": others.idxmax(), "other": others.max(),
                          "lead": means.loc[own] - others.max()})
