@@ -73,6 +73,8 @@ def test_the_lead_is_over_the_best_of_the_others():
     assert found["lead"].to_dict() == {"pro": -2.0, "i_auroc": 0.5}
     with pytest.raises(KeyError):
         ablations.leads(means, "other")
+    assert ablations.titles(means.add_prefix("measured_").assign(measured_p_auroc=float("nan"))) == {
+        "i_auroc": "I-AUROC", "pro": "PRO"}
     without_masks = means.assign(**{means.columns[0]: float("nan")})
     assert ablations.leads(without_masks, "DIC").index.tolist() == means.columns[1:].tolist()
 

@@ -23,6 +23,7 @@ from d3ad.study.outcome import evaluate
 from d3ad.study.workspace import Run, Workspace, on_trained, prepare, shared_backbone
 
 METRICS = ("i_auroc", "p_auroc", "pro")
+TITLES = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
 SEPARABILITY = "dic-separability.json"
 BENCHMARK = {"D3AD": {}, "D3AD, fully noised": dict(omega=1.0)}
 NAMED_STEPS = ("25% (20)", "100% (80)")  # those of Table 4 that the paper's text compares with by name
@@ -169,6 +170,11 @@ def omega_sweep(workspace: Workspace) -> pd.DataFrame:
     every_second = {str(omega): variants[str(omega)] for omega in OMEGAS[::2]}
     frame = pd.concat([summary(workspace, variants), summary(workspace, every_second, further)], ignore_index=True)
     return frame.assign(omega=frame["method"].astype(float), method="D3AD")
+
+
+def titles(frame: pd.DataFrame) -> dict[str, str]:
+    """The metrics that rows of `summary` have numbers in, with what they are called; without masks I-AUROC only."""
+    return {metric: title for metric, title in TITLES.items() if frame[f"measured_{metric}"].notna().any()}
 
 
 def method_means(frame: pd.DataFrame) -> pd.DataFrame:
