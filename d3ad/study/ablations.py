@@ -250,7 +250,8 @@ def side_by_side(run: Run, i: int, levels: list[int]) -> dict:
     fused, _ = fuse(latent, feature, torch.zeros(len(found), dtype=torch.long), Calibration.neutral(0), config.weight,
                     sigma, "test")
     change = maps.smooth(torch.cat([(level["reconstruction"] - image).abs().mean(1) for level in found]), sigma)
-    limit = 2 * float(change[0][~mask].max())  # of the scaled input at T_max
+    outside = change[0][~mask]  # of the scaled input at T_max; nothing where the whole image is marked
+    limit = 2 * float(outside.max()) if len(outside) else float("inf")
     for level, anomaly_map, changed in zip(found, fused, change):
         level |= dict(anomaly_map=anomaly_map, circle=selection.failure(changed, mask, limit))
     return dict(image=image[0], mask=mask, **sides)

@@ -187,9 +187,12 @@ class Run:
 
     @cached_property
     def masks(self) -> Tensor:
-        """(N, H, W) bool; all False in a dataset that has no masks."""
+        """(N, H, W) bool.  In a dataset that has no masks (`has_masks`) all of each anomalous image is marked, so that
+        pictures can be chosen; no metric is taken of that.
+        """
         if not self.has_masks:
-            return torch.zeros(len(self.labels), self.config.image_size, self.config.image_size, dtype=torch.bool)
+            side = self.config.image_size
+            return (self.labels == 1).view(-1, 1, 1).expand(-1, side, side).clone()
         return self.dataset.masks("test", self.config.image_size)
 
     @cached_property
