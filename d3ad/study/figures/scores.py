@@ -39,13 +39,13 @@ def method_dots(frame, metrics: dict[str, str], own: str = "D3AD"):
     """
     frame = frame.sort_values(f"measured_{list(metrics)[-1]}")
     colours = [BAD if method.startswith(own) else TRAIN for method in frame["method"]]
-    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.19 * len(frame) + 0.8), sharey=True)
-    for ax, (name, title) in zip(axes, metrics.items()):
+    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.19 * len(frame) + 0.8), sharey=True, squeeze=False)
+    for ax, (name, title) in zip(axes[0], metrics.items()):
         ax.scatter(frame[f"measured_{name}"], frame["method"], color=colours, s=18, zorder=3)
         ax.set(title=f"{title}, %")
         ax.xaxis.grid(True)
         ax.yaxis.grid(True, color="#eeeeee")
-    axes[0].tick_params(axis="y", labelsize=7.5)
+    axes[0, 0].tick_params(axis="y", labelsize=7.5)
     return fig
 
 
@@ -57,14 +57,14 @@ def rank_plot(ranks, critical: float, metrics: dict[str, str], own: str = "D3AD"
     """
     ranks = ranks.sort_values(list(metrics)[-1], ascending=False)
     colours = [BAD if method.startswith(own) else TRAIN for method in ranks.index]
-    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.19 * len(ranks) + 0.8), sharey=True)
-    for ax, (name, title) in zip(axes, metrics.items()):
+    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.19 * len(ranks) + 0.8), sharey=True, squeeze=False)
+    for ax, (name, title) in zip(axes[0], metrics.items()):
         centre = float(ranks.loc[own, name])
         ax.axvspan(centre - critical, centre + critical, color=BAD, alpha=0.12, lw=0)
         ax.scatter(ranks[name], ranks.index, color=colours, s=18, zorder=3)
         ax.set(title=title, xlabel="mean rank, 1 is best", xlim=(0.5, len(ranks) + 0.5))
         ax.yaxis.grid(True, color="#eeeeee")
-    axes[0].tick_params(axis="y", labelsize=7.5)
+    axes[0, 0].tick_params(axis="y", labelsize=7.5)
     return fig
 
 
@@ -77,8 +77,8 @@ def omega_curves(frame, seed: int, metrics: dict[str, str]):
     """
     own = frame[frame["seed"] == seed]
     several = frame[frame.groupby(["category", "omega"])["seed"].transform("nunique") == frame["seed"].nunique()]
-    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 2.6))
-    for ax, (column, title) in zip(axes, metrics.items()):
+    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 2.6), squeeze=False)
+    for ax, (column, title) in zip(axes[0], metrics.items()):
         for _, rows in own.groupby("category", sort=False):
             ax.plot(rows["omega"], rows[column], color="#999999", lw=0.6)
         mean = own.groupby("omega")[column].mean()
@@ -95,8 +95,8 @@ def omega_curves(frame, seed: int, metrics: dict[str, str]):
 def effects(frame, metrics: dict[str, str]):
     """What each switch between text and code changes, in points: a row per switch, a panel per metric."""
     labels = [f"{row.difference}: {row.changed_to}" for row in frame.itertuples()]
-    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.24 * len(frame) + 0.7), sharex=True, sharey=True)
-    for ax, (column, title) in zip(axes, metrics.items()):
+    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.24 * len(frame) + 0.7), sharex=True, sharey=True, squeeze=False)
+    for ax, (column, title) in zip(axes[0], metrics.items()):
         values = frame[column].astype(float)
         ax.barh(labels, values, color=[GOOD if v >= 0 else BAD for v in values.fillna(0)], height=0.7)
         ax.axvline(0, color="#444444", lw=0.8)
@@ -104,7 +104,7 @@ def effects(frame, metrics: dict[str, str]):
         ax.xaxis.grid(True)
         ax.margins(x=0.1)
     axes[0].invert_yaxis()
-    axes[0].tick_params(axis="y", labelsize=7)
+    axes[0, 0].tick_params(axis="y", labelsize=7)
     return fig
 
 
