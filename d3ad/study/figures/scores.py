@@ -95,7 +95,8 @@ def omega_curves(frame, seed: int, metrics: dict[str, str]):
 def effects(frame, metrics: dict[str, str]):
     """What each switch between text and code changes, in points: a row per switch, a panel per metric."""
     labels = [f"{row.difference}: {row.changed_to}" for row in frame.itertuples()]
-    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.24 * len(frame) + 0.7), sharex=True, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.24 * len(frame) + 0.7), sharex=True, sharey=True,
+                             squeeze=False)
     for ax, (column, title) in zip(axes[0], metrics.items()):
         values = frame[column].astype(float)
         ax.barh(labels, values, color=[GOOD if v >= 0 else BAD for v in values.fillna(0)], height=0.7)
@@ -103,7 +104,7 @@ def effects(frame, metrics: dict[str, str]):
         ax.set(title=title, xlabel="points")
         ax.xaxis.grid(True)
         ax.margins(x=0.1)
-    axes[0].invert_yaxis()
+    axes[0, 0].invert_yaxis()
     axes[0, 0].tick_params(axis="y", labelsize=7)
     return fig
 
