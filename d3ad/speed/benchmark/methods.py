@@ -21,13 +21,13 @@ from d3ad.speed.timing import timed
 
 TRAINING = 200  # normal images, about as many as a category of MVTec AD has
 TIMED_SHARE = 0.008  # of AnoDDPM's 250 steps, which take a quarter of an hour for an image on a CPU
-SLOW = ("AnoDDPM",)  # timed once
 
 
-def measure(size: str, batch: int = 16, rounds: int = 3) -> list[dict]:
+def measure(size: str, batch: int = 16, rounds: int = 1) -> list[dict]:
     """One dict per method and number of images, one and `batch`: seconds per image, images per second, megabytes of
     method and images together.
 
+    rounds: of each, after an image that isn't counted; some methods take minutes for a batch.
     `estimated` is true where not all steps of a prediction were taken, but `TIMED_SHARE` of them.  A baseline whose
     package isn't installed is left out, and a line says so.
     """
@@ -44,7 +44,7 @@ def measure(size: str, batch: int = 16, rounds: int = 3) -> list[dict]:
             ready[:] = ready or _ready(name, detector, train, budget)
             return ready[0]
 
-        costs = {number: timed(build, images[:number], 1 if name in SLOW else rounds)
+        costs = {number: timed(build, images[:number], rounds, warm_up=1)
                  for number in sorted({1, batch}, reverse=True)}
         for number, cost in reversed(costs.items()):
             seconds = ready[1] * statistics.median(cost["seconds"])
