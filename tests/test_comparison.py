@@ -35,12 +35,14 @@ def test_baselines_leave_the_detectors_cache_alone(workspace):
 
 
 def test_a_missing_package_leaves_a_line(workspace, monkeypatch, capsys):
+    check = baselines.check_installed
+
     def missing(name):
         if name == "DDAD":
             raise ImportError("DDAD rests on something")
-        return baselines.check_installed(name)
+        return check(name)
 
-    monkeypatch.setattr(comparison, "check_installed", missing)
+    monkeypatch.setattr(baselines, "check_installed", missing)
     assert comparison.available(workspace) == ["SPADE"]
     assert "DDAD is not measured: DDAD rests on something" in capsys.readouterr().out
 

@@ -3,6 +3,7 @@
 `make(name, ...)` builds one by the name that the paper uses.  Importing this package imports none of the baselines;
 those that rest on anomalib need that optional package (`pip install "d3ad[baselines]"`).
 """
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -35,6 +36,18 @@ def check_installed(name: str) -> None:
         raise ImportError(f'{name} rests on anomalib, which is not installed: pip install "d3ad[baselines]"')
 
 
+def installed(names: Iterable[str]) -> list[str]:
+    """Those of these baselines whose packages are installed; prints a line for each other one."""
+    found = []
+    for name in names:
+        try:
+            check_installed(name)
+            found.append(name)
+        except ImportError as error:
+            print(f"{name} is not measured: {error}")
+    return found
+
+
 def baseline_class(name: str) -> type[Baseline]:
     """The class of a baseline.  Raises as `check_installed` does."""
     check_installed(name)
@@ -47,4 +60,5 @@ def make(name: str, resources: Resources) -> Baseline:
     return baseline_class(name)(resources)
 
 
-__all__ = ["BASELINES", "Baseline", "BaselinePrediction", "Resources", "baseline_class", "check_installed", "make"]
+__all__ = ["BASELINES", "Baseline", "BaselinePrediction", "Resources", "baseline_class", "check_installed", "installed",
+           "make"]

@@ -22,8 +22,8 @@ from d3ad.study import selection
 from d3ad.study.outcome import evaluate
 from d3ad.study.workspace import Run, Workspace, on_trained, prepare, shared_backbone
 
-METRICS = ("i_auroc", "p_auroc", "pro")
 TITLES = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
+METRICS = tuple(TITLES)
 SEPARABILITY = "dic-separability.json"
 BENCHMARK = {"D3AD": {}, "D3AD, fully noised": dict(omega=1.0)}
 NAMED_STEPS = ("25% (20)", "100% (80)")  # those of Table 4 that the paper's text compares with by name

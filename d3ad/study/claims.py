@@ -2,7 +2,7 @@
 import numpy as np
 import pandas as pd
 
-from d3ad.study import paper
+from d3ad.study import ablations, paper
 from d3ad.study.evidence import (
     BINS,
     NOISED,
@@ -16,7 +16,7 @@ from d3ad.study.evidence import (
 )
 from d3ad.study.verdicts import Claim, judged
 
-NAMES = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
+NAMES = ablations.TITLES
 ROUNDING = f"minus {paper.ROUNDING}: the paper prints one decimal"
 TABLE_1 = ("SPADE", "PaDiM", "RD4AD", "PatchCore", "DRAEM")
 TABLE_3 = ("FastFlow", "CFA", "PatchCore", "RD4AD", "RD++")

@@ -16,7 +16,7 @@ import torch
 from scipy.stats import studentized_range
 from tqdm import tqdm
 
-from d3ad.baselines import BASELINES, Baseline, BaselinePrediction, Resources, baseline_class, check_installed, make
+from d3ad.baselines import BASELINES, Baseline, BaselinePrediction, Resources, baseline_class, installed, make
 from d3ad.baselines.base import Budget
 from d3ad.detector import D3AD
 from d3ad.infra.files import load_tensors, read_json, save_tensors, write_whole
@@ -51,15 +51,9 @@ def available(workspace: Workspace) -> list[str]:
 
     Of `long_baselines` those count that were measured on some category (`is_for`).
     """
-    installed, study = [], workspace.study
-    for name in dict.fromkeys((*study.baselines, *study.long_baselines)):
-        try:
-            check_installed(name)
-            if name in study.baselines or any(is_for(run, name) for run in workspace.runs()):
-                installed.append(name)
-        except ImportError as error:
-            print(f"{name} is not measured: {error}")
-    return installed
+    study = workspace.study
+    return [name for name in installed(dict.fromkeys((*study.baselines, *study.long_baselines)))
+            if name in study.baselines or any(is_for(run, name) for run in workspace.runs())]
 
 
 def left_out(workspace: Workspace, names: list[str]) -> str:

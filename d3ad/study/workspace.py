@@ -187,9 +187,7 @@ class Run:
 
     @cached_property
     def masks(self) -> Tensor:
-        """(N, H, W) bool.  In a dataset that has no masks (`has_masks`) all of each anomalous image is marked, so that
-        pictures can be chosen; no metric is taken of that.
-        """
+        """(N, H, W) bool; without `has_masks` all of each anomalous image, to choose pictures by, not for metrics."""
         if not self.has_masks:
             side = self.config.image_size
             return (self.labels == 1).view(-1, 1, 1).expand(-1, side, side).clone()

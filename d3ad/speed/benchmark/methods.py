@@ -12,7 +12,7 @@ from dataclasses import replace
 from torch import Tensor
 from tqdm import tqdm
 
-from d3ad.baselines import BASELINES, Resources, baseline_class, check_installed, make
+from d3ad.baselines import BASELINES, Resources, baseline_class, installed, make
 from d3ad.baselines.base import Budget
 from d3ad.detector import D3AD
 from d3ad.speed import presets
@@ -40,7 +40,7 @@ def measure(size: str, batch: int = 16, rounds: int = 1) -> list[dict]:
     budget = Budget(1, width=1.0 if size == "paper" else 0.125)
     about = machine.describe(detector.device) | dict(image_size=config.image_size)
     rows = []
-    for name in tqdm([f"D3AD, {preset}" for preset in ("faithful", "fast")] + installed(), "methods"):
+    for name in tqdm([f"D3AD, {preset}" for preset in ("faithful", "fast")] + installed(BASELINES), "methods"):
         ready: list = []
 
         def build(name: str = name, ready: list = ready) -> Callable[[Tensor], object]:
@@ -56,18 +56,6 @@ def measure(size: str, batch: int = 16, rounds: int = 1) -> list[dict]:
                                      megabytes=round(costs[batch]["megabytes"]) if number == batch else None,
                                      estimated=ready[1] != 1))
     return rows
-
-
-def installed() -> list[str]:
-    """The baselines that can be built here; a line for each other one."""
-    found = []
-    for name in BASELINES:
-        try:
-            check_installed(name)
-            found.append(name)
-        except ImportError as error:
-            print(f"{name} is not measured: {error}")
-    return found
 
 
 def _ready(name: str, detector: D3AD, train: Tensor, budget: Budget) -> tuple[Callable[[Tensor], object], float]:

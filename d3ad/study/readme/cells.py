@@ -3,7 +3,9 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
+from d3ad.study import ablations
+
+METRICS = ablations.TITLES
 
 
 def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
