@@ -1,4 +1,5 @@
 """The feature extractor phi and its loss for domain adaptation (Section 4.3, Eq. 10)."""
+import re
 from collections.abc import Sequence
 
 import torch
@@ -34,6 +35,14 @@ class FeatureExtractor(nn.Module):
         self.reductions = dict(zip(BLOCKS, self.net.feature_info.reduction()))
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], *arguments, **options):
+        """As `nn.Module.load_state_dict`; stages behind the last block, which older detectors hold, are left out."""
+        if stages := getattr(self.net, "blocks", None):
+            behind = re.compile(r"net\.blocks\.(\d+)\.")
+            state_dict = {name: value for name, value in state_dict.items()
+                          if not (found := behind.match(name)) or int(found[1]) < len(stages)}
+        return super().load_state_dict(state_dict, *arguments, **options)
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         return dict(zip(BLOCKS, self.net(((images + 1) / 2 - self.mean) / self.std)))

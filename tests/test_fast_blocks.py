@@ -10,7 +10,7 @@ from diffusers.models.resnet import ResnetBlock2D
 
 from d3ad.autoencoders import AutoencoderKL, LatentCodec, load_autoencoder
 from d3ad.features import FeatureExtractor
-from d3ad.speed import blocks, nnpack
+from d3ad.speed import blocks, folding, nnpack
 from d3ad.speed.benchmark import machine
 from d3ad.speed.benchmark.networks import STABLE_DIFFUSION, tiny_autoencoder
 from d3ad.speed.presets import FastNetworks
@@ -74,6 +74,28 @@ def test_low_precision_stays_with_the_usual_way():
     _, unet, backbone = networks()
     low = FastNetworks(of_networks(load_autoencoder("small", "none"), unet, backbone), torch.bfloat16)
     assert not any(isinstance(layer, WinogradConv2d) for part in (low.codec, low.unet) for layer in part.modules())
+
+
+@torch.no_grad()
+def test_folded_normalisations_compute_the_same():
+    plain, images = FeatureExtractor("tf_efficientnet_lite0", "pip").eval(), torch.rand(2, 3, 72, 64) * 2 - 1
+    expected, fast = plain(images), folding.with_folded_norms(plain)
+    assert count(plain, nn.BatchNorm2d) > 30 and count(fast, nn.BatchNorm2d) == 0
+    for block, found in fast(images).items():
+        assert (found - expected[block]).abs().max() < 1e-5 * expected[block].abs().max()
+    assert all(torch.equal(plain(images)[block], expected[block]) for block in expected)  # it stays as it was
+    resnet = FeatureExtractor("resnet18", "none").eval()
+    assert folding.with_folded_norms(resnet) is resnet
+
+
+@torch.no_grad()
+def test_a_bias_is_folded_too():
+    torch.manual_seed(0)
+    conv, norm, x = nn.Conv2d(4, 6, 3, groups=2), nn.BatchNorm2d(6).eval(), torch.randn(2, 4, 9, 9)
+    for values in (norm.running_mean, norm.weight, norm.bias):
+        values.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    torch.testing.assert_close(folding.folded(conv, norm)(x), norm(conv(x)))
 
 
 @pytest.mark.skipif(not nnpack.available(), reason="this PyTorch has no NNPACK")

@@ -68,6 +68,14 @@ def test_the_network_computes_what_its_paper_says(pretrained, images):
     assert list(pretrained.widths.values()) == [24, 40, 112] and list(pretrained.reductions.values()) == [4, 8, 16]
 
 
+def test_stages_behind_the_last_block_are_neither_run_nor_kept(pretrained):
+    assert not any(name.startswith("net.blocks.5") for name in pretrained.state_dict())
+    older = pretrained.state_dict() | {"net.blocks.5.0.conv_pw.weight": torch.ones(1)}  # a detector saved before
+    assert FeatureExtractor(NAME, "none").load_state_dict(older).unexpected_keys == []
+    with pytest.raises(RuntimeError, match="net.blocks.4.9.conv_pw.weight"):
+        FeatureExtractor(NAME, "none").load_state_dict(older | {"net.blocks.4.9.conv_pw.weight": torch.ones(1)})
+
+
 def test_the_statistics_are_those_of_a_trained_network(pretrained):
     variances = [buffer for name, buffer in pretrained.net.named_buffers() if name.endswith("running_var")]
     assert len(variances) > 20 and all(v.min() >= 0 and v.std() > 0 for v in variances)  # some channels are dead

