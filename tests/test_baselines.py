@@ -1,4 +1,5 @@
 """Each baseline on a toy set: a texture with a coloured square planted into some test images."""
+import copy
 import dataclasses
 import sys
 
@@ -91,6 +92,16 @@ def test_each_recipe_names_its_source():
                                                                              "Reported there"))
         assert kind.recipe is None or kind.recipe.source
         assert kind.recipe is None or kind.recipe.ours == (name in ("GANomaly", "SkipGANomaly"))
+
+
+def test_simplenet_s_noise_fits_features_of_any_size(toy):
+    train, test, _, shared = toy
+    larger = copy.deepcopy(shared.backbone)
+    larger.register_forward_hook(lambda module, inputs, blocks: {j: 32 * block for j, block in blocks.items()})
+    few = dataclasses.replace(shared, budget=Budget(40))
+    expected, found = (make("SimpleNet", dataclasses.replace(few, backbone=backbone)).learn(train).predict(test).score
+                       for backbone in (shared.backbone, larger))
+    torch.testing.assert_close(found, expected)
 
 
 def test_rates_of_a_recipe():
