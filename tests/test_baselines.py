@@ -269,6 +269,8 @@ def test_distillation_has_the_backbones_sizes():
     code = Bottleneck(widths)(blocks)
     assert code.shape == (2, 224, 2, 2)
     assert [b.shape for b in Decoder(widths)(code)] == [b.shape for b in blocks]
+    assert all(b.min() == 0 for b in Decoder(widths)(code))  # as a ResNet's end
+    assert all(b.min() < 0 for b in Decoder(widths, signed=True)(code))  # as EfficientNet's
 
 
 def test_patchcores_score_by_hand(toy):

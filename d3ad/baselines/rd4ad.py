@@ -4,7 +4,8 @@ Kept: bottleneck and mirrored decoder of basic blocks, as the authors' code has 
 the backbone; their batch, rate and momenta; the sum of the blocks' cosine distances as map, smoothed by 4 pixels, its
 maximum as image score.
 Loss: the cosine of whole flattened blocks, as in their code; in the paper it is a mean over the places' cosines.
-Simplified: nothing but that all methods here share one backbone (theirs, at its best: WideResNet-50).
+Simplified: nothing but that all methods here share one backbone (theirs, at its best: WideResNet-50).  Where its blocks
+have values below 0, which no ResNet's have, the decoder's end without a ReLU: it could not imitate them.
 Images asked: 200 epochs in batches of 16, Adam 5e-3 with betas of 0.5 and 0.999 (authors' code, main.py).
 Reported there (WideResNet-50): I-AUROC 98.5, P-AUROC 97.8, PRO 93.9 on MVTec AD.  The D3AD paper prints a PRO of 70.9
 for it on VisA, where others measured far more.
@@ -23,13 +24,15 @@ class RD4AD(Baseline):
     recipe = Recipe("authors' code, main.py: 200 epochs, batches of 16, Adam 5e-3", batch_size=16, learning_rate=5e-3,
                     epochs=200, betas=(0.5, 0.999))
 
-    def _build(self) -> None:
-        widths = tuple(self.backbone.widths.values())
-        self.bottleneck, self.decoder = (initialise(part(widths)).to(self.device) for part in (Bottleneck, Decoder))
+    def _build(self, blocks: dict[int, Tensor]) -> None:
+        """Bottleneck and decoder for an encoder that gives these blocks."""
+        widths, signed = tuple(self.backbone.widths.values()), any(f.min() < 0 for f in blocks.values())
+        self.bottleneck = initialise(Bottleneck(widths)).to(self.device)
+        self.decoder = initialise(Decoder(widths, signed)).to(self.device)
 
     def _fit(self, train: Tensor) -> None:
-        self._build()
         blocks = self.features(train)
+        self._build(blocks)
 
         def loss_of_step(step: int) -> Tensor:
             index = self.index(len(train), step)

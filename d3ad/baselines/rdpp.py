@@ -8,7 +8,7 @@ is zero; here transport is taken between the places of each image and of the nex
 Sinkhorn of our own.  The noise has their octaves, persistence and wavelength, but lies over the whole image and has one
 standard deviation everywhere, theirs lies over a random rectangle of 10 to 32 pixels a side.  Every step changes the
 weights, theirs every second one.  200 epochs for each category, where theirs takes 10 to 300 by category and keeps the
-epoch that is best on test images.  The backbone is the one that all methods here share.
+epoch that is best on test images.  The backbone is the one that all methods here share; the decoder is RD4AD's.
 Images asked: 200 epochs in batches of 16, Adam 1e-3 for the projections, 5e-3 for the rest (authors' code, main.py).
 Reported there (WideResNet-50): I-AUROC 99.4, P-AUROC 98.3, PRO 95.0 on MVTec AD.
 """
@@ -37,9 +37,9 @@ class RDPlusPlus(RD4AD):
                     "1e-3 and 5e-3", batch_size=16, learning_rate=5e-3, epochs=200, betas=(0.5, 0.999))
 
     def _fit(self, train: Tensor) -> None:
-        self._build()
-        self.projections = nn.ModuleList(_projection(c) for c in self.backbone.widths.values()).to(self.device)
         blocks = self.features(train)
+        self._build(blocks)
+        self.projections = nn.ModuleList(_projection(c) for c in self.backbone.widths.values()).to(self.device)
 
         def loss_of_step(step: int) -> Tensor:
             index = self.index(len(train), step)

@@ -8,10 +8,14 @@ from torch import Tensor
 
 
 class Residual(nn.Module):
-    """A ResNet's basic block; `scale` 2 halves the map, 0.5 doubles it by a transposed convolution."""
+    """A ResNet's basic block; `scale` 2 halves the map, 0.5 doubles it by a transposed convolution.
 
-    def __init__(self, channels: int, wider: int, scale: float = 1):
+    signed: without the ReLU at its end.
+    """
+
+    def __init__(self, channels: int, wider: int, scale: float = 1, signed: bool = False):
         super().__init__()
+        self.signed = signed
         self.body = nn.Sequential(_resized(channels, wider, scale, 3), nn.BatchNorm2d(wider), nn.ReLU(),
                                   nn.Conv2d(wider, wider, 3, 1, 1, bias=False), nn.BatchNorm2d(wider))
         same = channels == wider and scale == 1
@@ -19,7 +23,8 @@ class Residual(nn.Module):
                                                              nn.BatchNorm2d(wider))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.body(x) + self.skip(x))
+        found = self.body(x) + self.skip(x)
+        return found if self.signed else F.relu(found)
 
 
 def _resized(channels: int, wider: int, scale: float, kernel: int) -> nn.Module:
@@ -49,12 +54,15 @@ class Bottleneck(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The encoder mirrored: a code (B, 2 widths[2], h, w) to three blocks as the encoder gives them."""
+    """The encoder mirrored: a code (B, 2 widths[2], h, w) to three blocks as the encoder gives them.
 
-    def __init__(self, widths: tuple[int, int, int]):
+    signed: the encoder's blocks have values below 0, as EfficientNet's, which end without a ReLU; so these do, too.
+    """
+
+    def __init__(self, widths: tuple[int, int, int], signed: bool = False):
         super().__init__()
         channels = [2 * widths[2], *reversed(widths)]
-        self.stages = nn.ModuleList(nn.Sequential(Residual(a, b, 0.5), Residual(b, b))
+        self.stages = nn.ModuleList(nn.Sequential(Residual(a, b, 0.5), Residual(b, b, signed=signed))
                                     for a, b in itertools.pairwise(channels))
 
     def forward(self, code: Tensor) -> list[Tensor]:
