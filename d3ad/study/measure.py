@@ -9,6 +9,7 @@ import argparse
 import sys
 
 from d3ad.baselines import baseline_class, check_installed
+from d3ad.speed.timing import keep_freed_memory
 from d3ad.study import comparison
 from d3ad.study.workspace import Run, Workspace, open_workspace
 
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--categories", nargs="+", help="by default all that the method is meant for")
     parser.add_argument("--list", action="store_true", help="say what is left, and measure nothing")
     options = parser.parse_args(arguments)
+    keep_freed_memory()
     try:
         workspace = open_workspace(options.profile, options.data_root, options.out)
         names = list(dict.fromkeys(options.methods or workspace.study.long_baselines))

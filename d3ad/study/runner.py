@@ -29,7 +29,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from d3ad.infra.files import ROOT, Busy, alone, explain, read_json, tidy, write_whole
-from d3ad.study.kernels import Nursery, ThisInterpreter
+from d3ad.study.kernels import KEPT_MEMORY, Nursery, ThisInterpreter
 from d3ad.study.preflight import UsageError, check_data, check_parameters, check_weights, say_costs
 from d3ad.study.progress import CACHED_MINUTES, FirstFigure, Forecast, Progress, elapsed, keep_minutes, kept_minutes
 from d3ad.study.settings import cache_folder, settings_hash, settings_of, study_profiles
@@ -232,6 +232,7 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
         shutil.rmtree(cache)
     from_nothing = not cache.exists()  # else an earlier run, which may have been stopped, has computed a part
     os.environ["D3AD_WORKERS"] = options.workers  # for the notebooks
+    os.environ |= KEPT_MEMORY
     if options.update_notebooks:
         os.environ["TQDM_DISABLE"] = "1"
     print(f"profile {options.results}; the executed notebooks go to {os.path.relpath(copies)}")
