@@ -10,7 +10,7 @@ from diffusers.models.resnet import ResnetBlock2D
 
 from d3ad.autoencoders import AutoencoderKL, LatentCodec, load_autoencoder
 from d3ad.features import FeatureExtractor
-from d3ad.speed import blocks, folding, nnpack
+from d3ad.speed import blocks, efficientnet, nnpack
 from d3ad.speed.benchmark import machine
 from d3ad.speed.benchmark.networks import STABLE_DIFFUSION, tiny_autoencoder
 from d3ad.speed.presets import FastNetworks
@@ -77,15 +77,16 @@ def test_low_precision_stays_with_the_usual_way():
 
 
 @torch.no_grad()
-def test_folded_normalisations_compute_the_same():
+def test_efficientnet_s_faster_layers_compute_the_same():
     plain, images = FeatureExtractor("tf_efficientnet_lite0", "pip").eval(), torch.rand(2, 3, 72, 64) * 2 - 1
-    expected, fast = plain(images), folding.with_folded_norms(plain)
+    expected, fast = plain(images), efficientnet.with_fast_layers(plain)
     assert count(plain, nn.BatchNorm2d) > 30 and count(fast, nn.BatchNorm2d) == 0
+    assert count(fast, efficientnet.Halving) == 4  # the last of them sees 9 x 8 places here, an odd number
     for block, found in fast(images).items():
         assert (found - expected[block]).abs().max() < 1e-5 * expected[block].abs().max()
     assert all(torch.equal(plain(images)[block], expected[block]) for block in expected)  # it stays as it was
     resnet = FeatureExtractor("resnet18", "none").eval()
-    assert folding.with_folded_norms(resnet) is resnet
+    assert efficientnet.with_fast_layers(resnet) is resnet
 
 
 @torch.no_grad()
@@ -95,7 +96,7 @@ def test_a_bias_is_folded_too():
     for values in (norm.running_mean, norm.weight, norm.bias):
         values.normal_()
     norm.running_var.uniform_(0.5, 2)
-    torch.testing.assert_close(folding.folded(conv, norm)(x), norm(conv(x)))
+    torch.testing.assert_close(efficientnet.folded(conv, norm)(x), norm(conv(x)))
 
 
 @pytest.mark.skipif(not nnpack.available(), reason="this PyTorch has no NNPACK")

@@ -22,7 +22,7 @@ from d3ad.detector import D3AD, Networks
 from d3ad.features import FeatureExtractor
 from d3ad.infra import pip_weights
 from d3ad.speed.blocks import with_fast_blocks
-from d3ad.speed.folding import with_folded_norms
+from d3ad.speed.efficientnet import with_fast_layers
 from d3ad.speed.nnpack import with_nnpack
 
 
@@ -60,9 +60,9 @@ def low_precision_pays(device: torch.device) -> bool:
 class FastNetworks(Networks):
     """A detector's three networks: float32 in and out, `dtype` inside.
 
-    In float32 their parameters are the detector's own, but for folded ones, else copies; those that are saved stay as
-    they were trained.  On a CPU, EfficientNet's normalisations are folded (d3ad/speed/folding.py), and in float32 the
-    paper's autoencoder, the small one and the UNet have faster blocks (d3ad/speed/blocks.py), the tiny autoencoder
+    In float32 their parameters are the detector's own, else copies; those that are saved stay as they were trained.
+    On a CPU EfficientNet has faster layers with weights of their own (d3ad/speed/efficientnet.py).  In float32 there,
+    the paper's autoencoder, the small one and the UNet have faster blocks (d3ad/speed/blocks.py), the tiny autoencoder
     NNPACK (d3ad/speed/nnpack.py).
     compiled: the UNet goes through torch.compile instead, with its weights laid out once for the machine.
     """
@@ -70,7 +70,7 @@ class FastNetworks(Networks):
     def __init__(self, detector: D3AD, dtype: torch.dtype = torch.float32, compiled: bool = False):
         codec, unet, backbone = detector.codec, detector.unet, detector.backbone
         if detector.device.type == "cpu":
-            backbone = with_folded_norms(backbone)
+            backbone = with_fast_layers(backbone)
         if dtype != torch.float32:
             codec, unet, backbone = (nn.Module.to(copy.deepcopy(part), dtype) for part in (codec, unet, backbone))
         elif detector.device.type == "cpu":
