@@ -4,6 +4,7 @@ The steps of `predict` are those of the paper's Figures 3 and 4: features and T-
 reconstruction (Algorithm 1), decoded image, latent and feature maps, their sum (Eq. 9), its maximum.
 """
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -56,6 +57,11 @@ class Networks:
     def __init__(self, codec: LatentCodec, unet: torch.nn.Module, backbone: FeatureExtractor):
         self.codec, self.unet, self.backbone = codec, unet, backbone
 
+    @classmethod
+    def plain(cls, detector: "D3AD") -> "Networks":
+        """A detector's own, as they are."""
+        return cls(detector.codec, detector.unet, detector.backbone)
+
     def see(self, images: Tensor, config: Config) -> tuple[dict[int, Tensor], Tensor, tuple[Tensor, Tensor]]:
         """phi's blocks of images (B, 3, H, W) in [-1, 1], the vectors (B, D) that Algorithm 2 compares, and mean and
         standard deviation of the latents (B, C, h, w).
@@ -90,10 +96,12 @@ class D3AD:
     """The detector.
 
     config: every setting.  team: the processes that share the work, see d3ad/infra/processes.py.
+    make_networks: gives a trained detector what `predict` calls; `presets.own_networks` makes faster ones.
     """
 
-    def __init__(self, config: Config | None = None, team: Alone = ALONE):
-        self.config, self.team = config or Config(), team
+    def __init__(self, config: Config | None = None, team: Alone = ALONE,
+                 make_networks: Callable[["D3AD"], Networks] = Networks.plain):
+        self.config, self.team, self.make_networks = config or Config(), team, make_networks
         self.device = pick_device(self.config.device)
         self.alpha_bar = diffusion.alpha_bar(self.config.beta_start, self.config.beta_end, self.config.num_timesteps)
         self.losses: dict[str, list[float]] = {}
@@ -140,7 +148,7 @@ class D3AD:
             self.losses["adaptation"] = training.adapt(self.backbone, self.codec, self.unet, images, mean, self.config,
                                                        folder)
         self.backbone.eval()
-        self.networks = Networks(self.codec, self.unet, self.backbone)
+        self.networks = self.make_networks(self)
         self.conditioning = self._conditioning().fit(self.vectors(images))
         self.calibration_images = every_nth(held, self.config.calibration_images)
         self.calibration = self._calibrate()
@@ -325,7 +333,7 @@ class D3AD:
                                             lambda: training.make_unet(config)).to(self.device)
         self.backbone = checkpoint.load_network(folder / "features" / "model.safetensors",
                                                 lambda: FeatureExtractor(config.backbone, "none")).to(self.device)
-        self.networks = Networks(self.codec, self.unet, self.backbone)
+        self.networks = self.make_networks(self)
         file = folder / "conditioning" / "model.safetensors"
         with checkpoint.naming(file):
             self.conditioning = self._conditioning().fit(checkpoint.read_tensors(file, "reference")["reference"])

@@ -15,10 +15,11 @@ from explore_demo import BAD, GOOD, validation
 
 from d3ad.infra.files import ROOT, write_whole
 from d3ad.study.ablations import METRICS
+from d3ad.study.jobs import train
 from d3ad.study.outcome import evaluate
 from d3ad.study.readme.cells import markdown_table
 from d3ad.study.settings import settings_of
-from d3ad.study.workspace import open_workspace, train
+from d3ad.study.workspace import open_workspace
 
 BUDGET = ("autoencoder_steps", "start_steps", "own_steps")
 PAGE = """# How long the networks of `demo` are trained

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from d3ad.infra import parallel
-from d3ad.study.workspace import open_workspace, prepare
+from d3ad.study.jobs import prepare
+from d3ad.study.workspace import open_workspace
 
 MAPS = ("score", "anomaly_map", "latent_map", "feature_map", "distance", "reconstruction")
 

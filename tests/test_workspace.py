@@ -12,8 +12,9 @@ from tiny_datasets import draw_tiles
 
 from d3ad.infra.files import load_tensors
 from d3ad.study import ablations, checkpoints, paper, provenance, tables
+from d3ad.study.jobs import train
 from d3ad.study.settings import Study
-from d3ad.study.workspace import D3AD, Config, open_workspace, train
+from d3ad.study.workspace import D3AD, Config, open_workspace
 from d3ad.training import make_unet
 
 
@@ -96,7 +97,9 @@ def test_checkpoints_are_compared_without_test_images(tmp_path, monkeypatch):
     assert rows[["validation_pro", "validation_i_auroc"]].stack().between(0, 100).all()
     assert len(list(run.checkpoints.iterdir())) == 2 and not (run.folder / "training").exists()
     last = checkpoints.at(run.detector, max(run.checkpoints.iterdir()))
-    assert all(torch.equal(a, b) for a, b in zip(last.networks.unet.parameters(), run.detector.unet.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(last.unet.parameters(), run.detector.unet.parameters()))
+    z, t = torch.ones(1, run.config.latent_channels, 8, 8), torch.tensor([3])
+    assert torch.equal(last.networks.eps(z, t), run.detector.networks.eps(z, t))
     with pytest.raises(ValueError, match="keeps no checkpoints"):
         checkpoints.validated(open_workspace("smoke", out=str(tmp_path), compared_checkpoints=0))
 

@@ -53,7 +53,7 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
               flush=True)
         if at_once:
             parts = _codec_and_backbone(set_apart(train, config.calibration_share)[0], config, folder)
-    detector = D3AD(config, team)
+    detector = D3AD(config, team, presets.own_networks)
     detector.losses = parts.pop("losses", {})
     detector.fit(train, folder, **parts)
     detector = presets.apply(detector, preset)

@@ -103,6 +103,11 @@ def networks_of(detector: D3AD, name: str, compiled: bool = False) -> Networks:
     return FastNetworks(detector, torch.bfloat16 if low else torch.float32, compiled)
 
 
+def own_networks(detector: D3AD) -> Networks:
+    """The detector's networks as the preset that it bears runs them."""
+    return networks_of(detector, detector.preset)
+
+
 def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: bool = False,
           light: FeatureExtractor | None = None) -> D3AD:
     """The detector computing as `PRESETS[name]` says: same weights, calibrated anew.
@@ -132,7 +137,7 @@ def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: 
 
 def speed_up(detector: D3AD) -> D3AD:
     """Give a detector the networks of the preset that it bears; numbers stay the same but for rounding.  Returns it."""
-    detector.networks = networks_of(detector, detector.preset)
+    detector.make_networks, detector.networks = own_networks, own_networks(detector)
     return detector
 
 

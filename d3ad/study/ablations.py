@@ -19,8 +19,9 @@ from d3ad.from_scratch import corrupt
 from d3ad.images import image_seed, in_batches
 from d3ad.infra.files import write_whole
 from d3ad.study import selection
+from d3ad.study.jobs import on_trained, prepare
 from d3ad.study.outcome import evaluate
-from d3ad.study.workspace import Run, Workspace, on_trained, prepare, shared_backbone
+from d3ad.study.workspace import Run, Workspace, shared_backbone
 
 TITLES = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
 METRICS = tuple(TITLES)

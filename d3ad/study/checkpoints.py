@@ -3,6 +3,7 @@
 The authors chose a checkpoint per category, on the test set, because the UNet overfits.  Here no test image is looked
 at: validation images are normal ones that were not trained on, and the same with a synthetic defect each.
 """
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -12,14 +13,16 @@ import pandas as pd
 import torch
 
 from d3ad import metrics, training
-from d3ad.detector import D3AD, Networks
+from d3ad.detector import D3AD
 from d3ad.from_scratch import corrupt
 from d3ad.images import every_nth
 from d3ad.infra.checkpoint import load_network
 from d3ad.infra.files import write_whole
+from d3ad.speed.presets import own_networks
 from d3ad.study.figures.look import GOOD, TRAIN, WIDTH
+from d3ad.study.jobs import on_trained
 from d3ad.study.remembering import Remembering
-from d3ad.study.workspace import Run, Workspace, on_trained
+from d3ad.study.workspace import Run, Workspace
 
 SHARE = 0.2   # of the normal images, where the profile trains on all of them
 MOST = 64     # validation images without a defect
@@ -78,10 +81,11 @@ def compare(run: Run) -> None:
 
 def at(detector: D3AD, file: Path) -> D3AD:
     """The detector with the diffusion model of a checkpoint, calibrated anew."""
-    unet = load_network(file, lambda: training.make_unet(detector.config)).to(detector.device)
-    networks = Remembering(Networks(detector.codec, unet, detector.backbone))
+    other = copy.copy(detector)
+    other.unet = load_network(file, lambda: training.make_unet(detector.config)).to(detector.device)
+    networks = Remembering(own_networks(other))
     networks.seen = detector.networks.seen  # features and latents don't depend on the UNet
-    return detector.variant(networks)
+    return other.variant(networks)
 
 
 def figure(rows: pd.DataFrame):

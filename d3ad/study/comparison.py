@@ -23,8 +23,9 @@ from d3ad.infra.files import load_tensors, read_json, save_tensors, write_whole
 from d3ad.speed import presets
 from d3ad.speed.timing import timed
 from d3ad.study import ablations, long_runs
+from d3ad.study.jobs import on_trained, together, train
 from d3ad.study.outcome import evaluate
-from d3ad.study.workspace import Run, Workspace, on_trained, shared_backbone, together, train
+from d3ad.study.workspace import Run, Workspace, shared_backbone
 
 BUDGET = ("images", "images_asked", "training")  # seen in training; those asked for; a word of TRAINING
 TRAINING = FULL, SHORT, NONE_NEEDED = "full", "short", "none needed"

@@ -11,8 +11,9 @@ import pandas as pd
 
 from d3ad import metrics
 from d3ad.study import ablations, comparison, resampling
+from d3ad.study.jobs import prepare
 from d3ad.study.outcome import AREAS
-from d3ad.study.workspace import Run, Workspace, prepare
+from d3ad.study.workspace import Run, Workspace
 
 Key = tuple[str, str, int]  # dataset, category, seed
 PERCENT = (*ablations.METRICS, "pro_small", "pro_medium", "pro_large")

@@ -11,8 +11,9 @@ from d3ad.speed import presets
 from d3ad.speed.presets import PRESETS
 from d3ad.speed.timing import timed
 from d3ad.study import ablations
+from d3ad.study.jobs import on_trained
 from d3ad.study.outcome import evaluate
-from d3ad.study.workspace import VERSION, Run, Workspace, on_trained
+from d3ad.study.workspace import VERSION, Run, Workspace
 
 
 def _file(run: Run, name: str):

@@ -3,7 +3,6 @@
 Everything expensive is kept in the cache under a key of what it depends on: settings, data and `VERSION`.  So a
 notebook asks for what it needs, and it is computed only once, by whichever notebook comes first.
 """
-import dataclasses
 import hashlib
 import json
 import os
@@ -23,13 +22,13 @@ from d3ad.detector import D3AD
 from d3ad.infra.checkpoint import read_settings
 from d3ad.infra.files import ROOT, load_tensors, read_json, save_tensors, write_whole
 from d3ad.infra.optimising import CHECKPOINT
-from d3ad.infra.parallel import in_parallel
 from d3ad.infra.settings import MACHINE
+from d3ad.speed.presets import own_networks
 from d3ad.study import resampling
 from d3ad.study.outcome import Outcome, evaluate, mean_bins
 from d3ad.study.remembering import loaded
 from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of
-from d3ad.study.shared import VERSION, key_parts, place, shared_backbone, shared_codec, shared_parts, shared_unet
+from d3ad.study.shared import VERSION, key_parts, shared_backbone, shared_parts, shared_unet
 from d3ad.training import set_apart
 
 SAMPLING = ("omega", "guidance", "second_sampler")  # settings of prediction that the adaptation sees as well
@@ -242,7 +241,8 @@ class Run:
             loaded.cache_clear()  # its memory is needed
             codec, backbone, losses = shared_parts(self)
             start = shared_unet(self, losses)
-            fitted = D3AD(self.config).fit(self.normal_images, states, codec, backbone, start=start)
+            fitted = D3AD(self.config, make_networks=own_networks)
+            fitted.fit(self.normal_images, states, codec, backbone, start=start)
             fitted.losses = losses | fitted.losses
             fitted.save(saved)
         if states.exists():
@@ -336,64 +336,3 @@ def adapts_anew(config: Config, changes: dict) -> bool:
 def synthetic_root(workspace: Workspace, config: Config) -> Path:
     """Where the synthetic datasets of one seed lie."""
     return workspace.cache / f"synthetic-{config.seed}"
-
-
-def prepare(runs: list[Run], variants: list[dict], maps: bool = False) -> None:
-    """Compute what the cache lacks of `numbers` (with `maps`: of `outcome`) for each run and variant, in parallel."""
-    on_trained("measure", Run.measure, [(run, changes, maps) for run in runs for changes in variants
-                                        if not run.is_kept(changes, maps)])
-
-
-def on_trained(title: str, function, jobs: list[tuple]) -> None:
-    """Call function(run, ...) for every job, in parallel, once the detectors of their runs are trained."""
-    train(list({id(run): run for run, *_ in jobs}.values()))
-    together(title, function, jobs)
-
-
-def together(title: str, function, jobs: list[tuple]) -> None:
-    """Call function(run, ...) for every job, in parallel."""
-    _in_parallel(title, function, [(bare(run), *others) for run, *others in jobs])
-
-
-def _in_parallel(title: str, function, jobs: list[tuple]) -> None:
-    if jobs:
-        in_parallel(title, function, jobs, detector.pick_device(jobs[0][0].config.device))
-
-
-def train(runs: list[Run]) -> None:
-    """Train the detectors that the cache lacks, in parallel."""
-    missing = [bare(run) for run in runs if not (run.folder / "detector").exists()]
-    check_readable([run for run in missing if run.workspace.study.source != "synthetic"])
-    folders = {place(run)[1]: run for run in missing}  # by the way, everything that will be read is drawn
-    parts = [(run, part, {}) for run in folders.values() for part in (shared_codec, shared_backbone)]
-    _in_parallel("train autoencoder and features", _call, parts)  # finished ones are only read again
-    started = [(run, shared_unet, {}) for run in folders.values() if run.workspace.study.start_steps]
-    _in_parallel("train the UNet that all set out from", _call, started)
-    _in_parallel("train detectors", _train, [(run,) for run in missing])
-
-
-def _call(run: Run, function, *arguments) -> None:
-    function(run, *arguments)
-
-
-def _train(run: Run) -> None:
-    run.ensure_trained()
-
-
-def check_readable(runs: list[Run]) -> None:
-    """Read every image and mask of these runs' datasets, before hours of training; one DataError with all problems."""
-    problems = {}
-    for dataset in {str(run.dataset): run.dataset for run in runs}.values():
-        masks = [(dataset.masks, "test")] if any(sample.mask for sample in dataset.test) else []
-        for read, split in ((dataset.images, "train"), (dataset.images, "test"), *masks):
-            try:
-                read(split, 8)
-            except data.DataError as error:
-                problems.update(dict.fromkeys(str(error).splitlines()))
-    if problems:
-        raise data.DataError("\n".join(problems))
-
-
-def bare(run: Run) -> Run:
-    """The run without what it has loaded, fit to travel to another process."""
-    return dataclasses.replace(run)
