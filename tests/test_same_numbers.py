@@ -1,5 +1,6 @@
 """The same numbers whatever the batch, the order of files, the number of threads and of worker processes."""
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,6 +83,7 @@ def test_the_number_of_workers_changes_no_number_and_no_byte_of_a_model(tmp_path
 
 def test_a_gpu_is_shared_as_far_as_its_memory_goes(monkeypatch):
     monkeypatch.setattr(parallel.joblib, "cpu_count", lambda: 16)
+    monkeypatch.setattr(parallel.psutil, "virtual_memory", lambda: SimpleNamespace(available=10 ** 12))
     for free, workers in ((79e9, 4), (12e9, 1), (200e9, 8)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
         assert parallel.num_workers(torch.device("cuda")) == workers
