@@ -32,7 +32,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = 10
 BATCH, PARTS = 30, 10
-SMALL = dict(image_size=128, train_epochs=3, accumulate=PARTS, adapt_epochs=0, num_steps=2, k=3, calibration_images=1,
+SMALL = dict(image_size=128, train_epochs=3, accumulate=PARTS, adapt_epochs=0, num_steps=2, k=2, calibration_images=2,
              predict_batch=4, train_precision="float32", seeds=1, baseline_images=30, baseline_width=0.125)
 NARROW = dict(image_size=64, unet_channels=[16, 32], unet_attention=[1], unet_groups=16)
 
