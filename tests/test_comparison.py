@@ -19,7 +19,7 @@ def workspace(tmp_path_factory):
 
 def test_a_baseline_is_measured_once_and_by_the_same_metrics(workspace, monkeypatch):
     frame = comparison.summary(workspace.runs(), comparison.available(workspace))
-    assert frame["method"].tolist() == ["SPADE", "DDAD"] and set(frame["dataset"]) == {"MVTec-like"}
+    assert frame["method"].tolist() == ["SPADE", "DDAD-like"] and set(frame["dataset"]) == {"MVTec-like"}
     monkeypatch.setattr(comparison, "make", None)  # a second fit would fail
     run = workspace.runs()[0]
     found = comparison.outcome(run, "DDAD")
@@ -51,8 +51,9 @@ def test_what_is_compared_holds_d3ad_with_and_without_noise_too(workspace):
     names = comparison.available(workspace)
     frame = comparison.compared(workspace, workspace.runs(), names)
     single = frame[frame["category"] != "Average"]
-    assert single["method"].tolist() == [*ablations.BENCHMARK, *names]  # this profile doesn't standardise maps
-    assert single.set_index("method").loc["DDAD", "images_asked"] == 0 and single["images"].isna().sum() == 2
+    # this profile doesn't standardise maps
+    assert single["method"].tolist() == [*ablations.BENCHMARK, *comparison.titles(names)]
+    assert single.set_index("method").loc["DDAD-like", "images_asked"] == 0 and single["images"].isna().sum() == 2
     assert single["training"].dropna().unique().tolist() == ["none needed"]
     assert comparison.compared(workspace, workspace.runs(), [])["method"].isin(ablations.BENCHMARK).all()
 
@@ -161,6 +162,12 @@ def test_a_mean_and_its_spread_are_of_the_same_runs():
     assert text.to_dict("records")[0] == {"method": "A", "I-AUROC": "91.0 ± 1.0", "PRO": "91.0 ± 1.0"}
 
 
+def test_a_variant_has_files_of_its_own(workspace):
+    run = workspace.runs()[0]
+    versions = [comparison.version_of(run, name) for name in ("PatchCore", "PatchCore 1%")]
+    assert versions[0].startswith("patchcore-3-") and versions[1].startswith("patchcore1-3-")
+
+
 def test_averages_of_a_file_are_not_rounded_twice(tmp_path):
     """The file's own average is what is shown: computed anew from rounded rows, it could be another number."""
     seeds = pd.concat([made_up({"A": [90.004 + s]}).assign(seed=s) for s in range(3)])
@@ -196,7 +203,7 @@ def test_costs_are_measured_once_for_all_methods(workspace):
     run, names = workspace.runs()[0], comparison.available(workspace)
     found = comparison.speed(run, names)
     assert found.groupby("method", sort=False).size().to_dict() == {"D3AD": 3, "SPADE": 3,
-                                                                    "DDAD": 3} and (found["seconds"] > 0).all()
+                                                                    "DDAD-like": 3} and (found["seconds"] > 0).all()
     assert comparison.speed(run, names).equals(found)
     table = comparison.table8(workspace, found, run.name)
     assert table["measured_fps"].tolist() == pytest.approx((1 / table["measured_seconds"]).tolist())

@@ -16,7 +16,17 @@ import torch
 from scipy.stats import studentized_range
 from tqdm import tqdm
 
-from d3ad.baselines import BASELINES, Baseline, BaselinePrediction, Resources, baseline_class, installed, make
+from d3ad.baselines import (
+    BASELINES,
+    Baseline,
+    BaselinePrediction,
+    Resources,
+    baseline_class,
+    installed,
+    make,
+    registered,
+    title_of,
+)
 from d3ad.baselines.base import Budget
 from d3ad.detector import D3AD
 from d3ad.infra.files import load_tensors, read_json, save_tensors, write_whole
@@ -56,6 +66,11 @@ def available(workspace: Workspace) -> list[str]:
             if name in study.baselines or any(is_for(run, name) for run in workspace.runs())]
 
 
+def titles(names: list[str]) -> dict[str, str]:
+    """What the tables call these baselines, to their names."""
+    return {title_of(name): name for name in names}
+
+
 def left_out(workspace: Workspace, names: list[str]) -> str:
     """Sentences on the paper's baselines that a profile doesn't measure, and why.  names: those that it measures."""
     waiting = [name for name in BASELINES if name not in names and name in workspace.study.long_baselines]
@@ -88,7 +103,8 @@ def ahead(frame: pd.DataFrame, metric: str, own: str = "D3AD") -> list[str]:
 def version_of(run: Run, name: str) -> str:
     """Of a baseline and of its budget."""
     settings = run.workspace.study.hash("baseline_images", "baseline_minutes", "baseline_width")
-    return f"{BASELINES[name][0]}-{NEWER.get(name, VERSION)}-{settings}"
+    module, kind, _ = registered(name)
+    return f"{module if name in BASELINES else kind.lower()}-{NEWER.get(name, VERSION)}-{settings}"
 
 
 def _file(run: Run, name: str) -> Path:
@@ -210,10 +226,10 @@ def has_long(run: Run, name: str) -> bool:
 def _row(run: Run, name: str) -> dict:
     if _numbers(run, name).exists():
         numbers = read_json(_numbers(run, name))
-        return ablations.row(run, name, numbers) | {key: numbers[key] for key in BUDGET}
-    columns = ("dataset", "category", "split", "seed", "method", *(f"measured_{m}" for m in ablations.METRICS), *BUDGET)
+        return ablations.row(run, title_of(name), numbers) | {key: numbers[key] for key in BUDGET}
     kept = long_runs.row(run, name, version_of(run, name))
-    return {column: kept[column] for column in columns}
+    keys = ("dataset", "category", "split", "seed", "method", *(f"measured_{m}" for m in ablations.METRICS), *BUDGET)
+    return {key: kept[key] for key in keys} | dict(method=title_of(name))
 
 
 def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.DataFrame:
@@ -364,7 +380,8 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
             rows += [dict(method=name, round=i, seconds=seconds, megabytes=cost["megabytes"], **about)
                      for i, seconds in enumerate(cost["seconds"])]
         write_whole(file, json.dumps(rows))
-    return pd.DataFrame(json.loads(file.read_text(encoding="utf-8")))
+    frame = pd.DataFrame(json.loads(file.read_text(encoding="utf-8")))
+    return frame.assign(method=frame["method"].replace({name: title for title, name in titles(names).items()}))
 
 
 def table8(workspace: Workspace, measured: pd.DataFrame, dataset: str) -> pd.DataFrame:
