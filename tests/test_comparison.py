@@ -5,6 +5,7 @@ import json
 
 import pandas as pd
 import pytest
+from tiny_datasets import draw_tiles
 
 from d3ad import baselines, metrics
 from d3ad.study import ablations, comparison, long_runs, measure
@@ -25,6 +26,7 @@ def test_a_baseline_is_measured_once_and_by_the_same_metrics(workspace, monkeypa
     found = comparison.outcome(run, "DDAD")
     assert found.metrics["i_auroc"] == metrics.image_auroc(found.prediction.score, run.labels)
     assert frame["measured_i_auroc"].iloc[1] == pytest.approx(100 * found.metrics["i_auroc"])
+    assert frame["measured_pro_200"].iloc[1] == pytest.approx(100 * found.metrics["pro_200"])
     assert found.prediction.reconstruction.shape == run.images.shape and found.prediction.threshold > 0
     assert comparison.summary(workspace.runs(), ["SPADE", "DDAD"]).equals(frame)
 
@@ -54,6 +56,7 @@ def test_what_is_compared_holds_d3ad_with_and_without_noise_too(workspace):
     # this profile doesn't standardise maps
     assert single["method"].tolist() == [*ablations.BENCHMARK, *comparison.titles(names)]
     assert single.set_index("method").loc["DDAD-like", "images_asked"] == 0 and single["images"].isna().sum() == 2
+    assert single["measured_pro_200"].between(0, 100).all() and "spread_pro_200" in frame
     assert single["training"].dropna().unique().tolist() == ["none needed"]
     assert comparison.compared(workspace, workspace.runs(), [])["method"].isin(ablations.BENCHMARK).all()
 
@@ -116,6 +119,10 @@ def test_numbers_of_long_baselines_outlive_the_cache(workspace, monkeypatch, cap
     for file in run.folder.glob("baseline-padim*"):
         file.unlink()
     pd.testing.assert_frame_equal(comparison.summary([run], ["PaDiM"]), measured, atol=1e-4)
+    whole = long_runs.table(some).read_text()
+    pd.read_csv(long_runs.table(some)).drop(columns="measured_pro_200").to_csv(long_runs.table(some), index=False)
+    assert comparison.summary([run], ["PaDiM"])["measured_pro_200"].isna().all()  # a row of an older commit
+    long_runs.table(some).write_text(whole)
     assert comparison.is_for(run, "PaDiM") and not comparison.has_maps(run, "PaDiM")
     other = open_workspace("smoke", out=out, image_size=48).runs()[0]
     assert not comparison.is_kept(other, "PaDiM")  # of other settings
@@ -160,6 +167,21 @@ def test_a_mean_and_its_spread_are_of_the_same_runs():
     assert found["spread_pro"].to_dict() == pytest.approx({"A": 1.0, "B": 2.0})
     text = comparison.as_text(found.reset_index(), {"i_auroc": "I-AUROC", "pro": "PRO"})
     assert text.to_dict("records")[0] == {"method": "A", "I-AUROC": "91.0 ± 1.0", "PRO": "91.0 ± 1.0"}
+
+
+def test_pro_of_200_thresholds_is_averaged_where_the_rows_have_it():
+    seeds = pd.concat([made_up({"A": [90, 80]}).assign(seed=s, measured_pro_200=70.0 + s) for s in range(3)])
+    for frame in (seeds, ablations.with_averages(seeds)):
+        row = comparison.over_seeds(frame).iloc[0]
+        assert row["measured_pro"] == 85 and row["measured_pro_200"] == 71 and row["spread_pro_200"] == 1
+    assert "measured_pro_200" not in comparison.over_seeds(made_up({"A": [90]}))
+
+
+def test_the_split_by_tile_comes_first(tmp_path):
+    draw_tiles(tmp_path / "mtd")
+    runs = ablations.benchmark_runs(open_workspace("mtd", str(tmp_path), str(tmp_path / "out")))
+    assert [(run.split, run.config.seed) for run in runs] == [(split, seed) for split in ("by_tile", "random")
+                                                              for seed in (3, 4, 5)]
 
 
 def test_a_variant_has_files_of_its_own(workspace):

@@ -24,6 +24,7 @@ from d3ad.study.workspace import Run, Workspace, on_trained, prepare, shared_bac
 
 TITLES = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
 METRICS = tuple(TITLES)
+AS_REPORTED = (*METRICS, "pro_200")  # with the PRO that a published one is compared with
 SEPARABILITY = "dic-separability.json"
 BENCHMARK = {"D3AD": {}, "D3AD, fully noised": dict(omega=1.0)}
 NAMED_STEPS = ("25% (20)", "100% (80)")  # those of Table 4 that the paper's text compares with by name

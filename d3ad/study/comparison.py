@@ -200,8 +200,8 @@ def outcome(run: Run, name: str) -> BaselineOutcome:
 
 
 def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
-    """A row per (dataset, category, split, seed, baseline) as `ablations.summary` has them, in percent, with the images
-    seen in training, those that the baseline's paper asks for, and a word of TRAINING.
+    """A row per (dataset, category, split, seed, baseline) as `ablations.summary` has them, in percent, with the PRO of
+    200 thresholds, the images seen in training, those that the baseline's paper asks for, and a word of TRAINING.
     """
     prepare(runs, names)
     rows = []
@@ -224,11 +224,12 @@ def has_long(run: Run, name: str) -> bool:
 
 
 def _row(run: Run, name: str) -> dict:
+    columns = ablations.AS_REPORTED
     if _numbers(run, name).exists():
         numbers = read_json(_numbers(run, name))
-        return ablations.row(run, title_of(name), numbers) | {key: numbers[key] for key in BUDGET}
-    kept = long_runs.row(run, name, version_of(run, name))
-    keys = ("dataset", "category", "split", "seed", "method", *(f"measured_{m}" for m in ablations.METRICS), *BUDGET)
+        return ablations.row(run, title_of(name), numbers, columns) | {key: numbers[key] for key in BUDGET}
+    kept = {"measured_pro_200": float("nan")} | long_runs.row(run, name, version_of(run, name))  # older rows lack it
+    keys = ("dataset", "category", "split", "seed", "method", *(f"measured_{metric}" for metric in columns), *BUDGET)
     return {key: kept[key] for key in keys} | dict(method=title_of(name))
 
 
@@ -241,7 +242,8 @@ def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.Data
     """
     own_split = [run for run in runs if run.split == workspace.study.split]
     variants = ablations.BENCHMARK | ({PAPERS_MAPS: dict(standardise=())} if workspace.config.standardise else {})
-    frame = pd.concat([ablations.summary(workspace, variants, runs), summary(own_split, names)], ignore_index=True)
+    own = ablations.summary(workspace, variants, runs, columns=ablations.AS_REPORTED)
+    frame = pd.concat([own, summary(own_split, names)], ignore_index=True)
     return marked(ablations.with_averages(frame)).astype(dict.fromkeys(BUDGET[:2], "Int64"))
 
 
@@ -294,13 +296,14 @@ def overall(frame: pd.DataFrame, split: str = "random") -> pd.DataFrame:
 
 
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
-    """One row per method: mean (`measured_*`) and standard deviation (`spread_*`) over seeds, of the same runs.
+    """One row per method: mean (`measured_*`) and standard deviation (`spread_*`) over seeds, of the same runs; of
+    `pro_200` too, where the rows have it.
 
     seeds: rows of `compared`.  Its averages are taken as they are, so that a number read back from a rounded CSV file
     isn't computed, and rounded, a second time; without any, they are computed from the single rows.
     """
     single, averages = seeds[seeds["category"] != "Average"], seeds[seeds["category"] == "Average"]
-    columns = [f"measured_{metric}" for metric in ablations.METRICS]
+    columns = [f"measured_{metric}" for metric in ablations.AS_REPORTED if f"measured_{metric}" in seeds]
     if len(averages):
         whole = averages[averages["dataset"].str.startswith("all ")] if averages["dataset"].nunique() > 1 else averages
         return whole[["method", *columns, *(c.replace("measured_", "spread_") for c in columns)]].reset_index(drop=True)
