@@ -162,6 +162,19 @@ def test_ddad_needs_a_detector(toy):
         make("DDAD", Resources(shared.config, shared.backbone))
 
 
+def test_what_is_only_like_a_method_has_a_title_that_says_so():
+    titles = {name: baselines.title_of(name) for name in BASELINES}
+    assert {name: title for name, title in titles.items() if title != name} == {"DDAD": "DDAD-like"}
+
+
+def test_patchcore_with_the_smaller_coreset(toy):
+    train, test, masks, shared = toy
+    assert "PatchCore 1%" not in BASELINES  # no table of the paper has it
+    ten, one = (make(name, shared).learn(train) for name in ("PatchCore", "PatchCore 1%"))
+    assert len(one.memory) == pytest.approx(len(ten.memory) / 10, abs=1)
+    assert metrics.pixel_auroc(one.predict(test).anomaly_map, masks) > 0.8
+
+
 def test_anomalous_everywhere_costs():
     where = torch.zeros(1, 4, 4)
     where[0, 0, 0] = 1

@@ -5,6 +5,7 @@ import json
 
 import pandas as pd
 import pytest
+from tiny_datasets import draw_tiles
 
 from d3ad import baselines, metrics
 from d3ad.study import ablations, comparison, long_runs, measure
@@ -19,12 +20,13 @@ def workspace(tmp_path_factory):
 
 def test_a_baseline_is_measured_once_and_by_the_same_metrics(workspace, monkeypatch):
     frame = comparison.summary(workspace.runs(), comparison.available(workspace))
-    assert frame["method"].tolist() == ["SPADE", "DDAD"] and set(frame["dataset"]) == {"MVTec-like"}
+    assert frame["method"].tolist() == ["SPADE", "DDAD-like"] and set(frame["dataset"]) == {"MVTec-like"}
     monkeypatch.setattr(comparison, "make", None)  # a second fit would fail
     run = workspace.runs()[0]
     found = comparison.outcome(run, "DDAD")
     assert found.metrics["i_auroc"] == metrics.image_auroc(found.prediction.score, run.labels)
     assert frame["measured_i_auroc"].iloc[1] == pytest.approx(100 * found.metrics["i_auroc"])
+    assert frame["measured_pro_200"].iloc[1] == pytest.approx(100 * found.metrics["pro_200"])
     assert found.prediction.reconstruction.shape == run.images.shape and found.prediction.threshold > 0
     assert comparison.summary(workspace.runs(), ["SPADE", "DDAD"]).equals(frame)
 
@@ -51,8 +53,10 @@ def test_what_is_compared_holds_d3ad_with_and_without_noise_too(workspace):
     names = comparison.available(workspace)
     frame = comparison.compared(workspace, workspace.runs(), names)
     single = frame[frame["category"] != "Average"]
-    assert single["method"].tolist() == [*ablations.BENCHMARK, *names]  # this profile doesn't standardise maps
-    assert single.set_index("method").loc["DDAD", "images_asked"] == 0 and single["images"].isna().sum() == 2
+    # this profile doesn't standardise maps
+    assert single["method"].tolist() == [*ablations.BENCHMARK, *comparison.titles(names)]
+    assert single.set_index("method").loc["DDAD-like", "images_asked"] == 0 and single["images"].isna().sum() == 2
+    assert single["measured_pro_200"].between(0, 100).all() and "spread_pro_200" in frame
     assert single["training"].dropna().unique().tolist() == ["none needed"]
     assert comparison.compared(workspace, workspace.runs(), [])["method"].isin(ablations.BENCHMARK).all()
 
@@ -115,6 +119,10 @@ def test_numbers_of_long_baselines_outlive_the_cache(workspace, monkeypatch, cap
     for file in run.folder.glob("baseline-padim*"):
         file.unlink()
     pd.testing.assert_frame_equal(comparison.summary([run], ["PaDiM"]), measured, atol=1e-4)
+    whole = long_runs.table(some).read_text()
+    pd.read_csv(long_runs.table(some)).drop(columns="measured_pro_200").to_csv(long_runs.table(some), index=False)
+    assert comparison.summary([run], ["PaDiM"])["measured_pro_200"].isna().all()  # a row of an older commit
+    long_runs.table(some).write_text(whole)
     assert comparison.is_for(run, "PaDiM") and not comparison.has_maps(run, "PaDiM")
     other = open_workspace("smoke", out=out, image_size=48).runs()[0]
     assert not comparison.is_kept(other, "PaDiM")  # of other settings
@@ -161,6 +169,27 @@ def test_a_mean_and_its_spread_are_of_the_same_runs():
     assert text.to_dict("records")[0] == {"method": "A", "I-AUROC": "91.0 ± 1.0", "PRO": "91.0 ± 1.0"}
 
 
+def test_pro_of_200_thresholds_is_averaged_where_the_rows_have_it():
+    seeds = pd.concat([made_up({"A": [90, 80]}).assign(seed=s, measured_pro_200=70.0 + s) for s in range(3)])
+    for frame in (seeds, ablations.with_averages(seeds)):
+        row = comparison.over_seeds(frame).iloc[0]
+        assert row["measured_pro"] == 85 and row["measured_pro_200"] == 71 and row["spread_pro_200"] == 1
+    assert "measured_pro_200" not in comparison.over_seeds(made_up({"A": [90]}))
+
+
+def test_the_split_by_tile_comes_first(tmp_path):
+    draw_tiles(tmp_path / "mtd")
+    runs = ablations.benchmark_runs(open_workspace("mtd", str(tmp_path), str(tmp_path / "out")))
+    assert [(run.split, run.config.seed) for run in runs] == [(split, seed) for split in ("by_tile", "random")
+                                                              for seed in (3, 4, 5)]
+
+
+def test_a_variant_has_files_of_its_own(workspace):
+    run = workspace.runs()[0]
+    versions = [comparison.version_of(run, name) for name in ("PatchCore", "PatchCore 1%")]
+    assert versions[0].startswith("patchcore-3-") and versions[1].startswith("patchcore1-3-")
+
+
 def test_averages_of_a_file_are_not_rounded_twice(tmp_path):
     """The file's own average is what is shown: computed anew from rounded rows, it could be another number."""
     seeds = pd.concat([made_up({"A": [90.004 + s]}).assign(seed=s) for s in range(3)])
@@ -196,7 +225,7 @@ def test_costs_are_measured_once_for_all_methods(workspace):
     run, names = workspace.runs()[0], comparison.available(workspace)
     found = comparison.speed(run, names)
     assert found.groupby("method", sort=False).size().to_dict() == {"D3AD": 3, "SPADE": 3,
-                                                                    "DDAD": 3} and (found["seconds"] > 0).all()
+                                                                    "DDAD-like": 3} and (found["seconds"] > 0).all()
     assert comparison.speed(run, names).equals(found)
     table = comparison.table8(workspace, found, run.name)
     assert table["measured_fps"].tolist() == pytest.approx((1 / table["measured_seconds"]).tolist())

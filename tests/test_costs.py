@@ -1,4 +1,6 @@
 """What a study with the paper's networks costs, by formula: against numbers worked out by hand."""
+import re
+
 import pytest
 
 from d3ad import Config
@@ -48,6 +50,13 @@ def test_the_papers_networks_are_counted_on_shapes():
     gflop = {name: value / 1e9 for name, value in found.flop.items()}
     assert 270 < gflop["encode"] < 275 and 620 < gflop["decode"] < 625 and 35 < gflop["eps"] < 45
     assert found.pooled == 128 * 256 and found.latent == 4 * 32 * 32
+
+
+def test_a_training_below_its_full_number_of_images_is_called_short():
+    lines = gpu_page.measured().splitlines()
+    of_gan = [line for line in lines if line.startswith("| GANomaly")]
+    assert of_gan and all(re.search(r"\| short, \d+ % \|$", line) for line in of_gan)
+    assert all(line.endswith("| 100 % |") for line in lines if line.startswith("| CFA"))
 
 
 def test_the_page_is_what_the_formulas_and_the_committed_measurements_give():

@@ -137,6 +137,19 @@ def test_contradictions_are_found(monkeypatch):
     pd.testing.assert_frame_equal(paper.contradictions().round(3), expected)
 
 
+def test_beside_a_reported_pro_stands_that_of_200_thresholds():
+    frame = pd.DataFrame(dict(dataset=["A", "A", "A", "B"], category=["x", "x", "y", "x"], method=["m", "n", "m", "m"],
+                              reported_pro=[90.0, None, 80.0, None], measured_pro=[70.0, 71.0, 72.0, 73.0],
+                              measured_pro_200=[60.0, 61.0, None, 63.0]))
+    # B reports nothing, and y lacks the number
+    assert paper.pro_of_200(frame).tolist() == [True, True, False, False]
+    assert paper.as_reported(frame)["measured_pro"].tolist() == [60, 61, 72, 73]
+    frame.loc[1, "measured_pro_200"] = None  # then n could no longer be compared with m
+    assert paper.as_reported(frame)["measured_pro"].tolist() == [70, 71, 72, 73]
+    older = frame.drop(columns="measured_pro_200")
+    assert paper.as_reported(older) is older and not paper.pro_of_200(older).any()
+
+
 def test_where_the_text_differs_from_the_tables():
     found = paper.text_against_tables()
     assert list(found) == ["text", "tables"] and found["text"].is_unique

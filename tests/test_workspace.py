@@ -1,4 +1,5 @@
 """Workspaces, cached outcomes, tables and their provenance, in the smoke profile."""
+import dataclasses
 import gc
 import hashlib
 import json
@@ -151,7 +152,8 @@ def test_products_are_written_whole_with_their_provenance(workspace):
     frame = pd.DataFrame([dict(dataset="A", category="x", method="m", measured_pro=None),
                           dict(dataset="A", category="y", method="m", measured_pro=12.346)])
     tables.save_table(workspace, frame, "table4")
-    assert (workspace.results / "table4.csv").read_text().splitlines()[1:] == ["A,x,m,,smoke", "A,y,m,12.35,smoke"]
+    assert (workspace.results / "table4.csv").read_text().splitlines()[1:] == ["A,x,m,,smoke,resnet18",
+                                                                                     "A,y,m,12.35,smoke,resnet18"]
     fig, ax = plt.subplots()
     ax.plot([0, 1])
     provenance.save_figure(workspace, fig, "fig05", "abc")
@@ -188,6 +190,8 @@ def test_a_table_of_the_paper_takes_its_own_dataset_and_methods(workspace):
     assert list(rows) == ["dataset", "category", "method", "measured_p_auroc"]
     assert rows["method"].tolist() == ["D3AD", "FastFlow"]
     assert len(tables.of_dataset(workspace, frame, "visa", "pro")) == 3
+    with_200 = frame.assign(measured_pro_200=80.0)
+    assert list(tables.of_dataset(workspace, with_200, "visa", "pro"))[-2:] == ["measured_pro", "measured_pro_200"]
     tables.of_paper(workspace, 7, rows, "P-AUROC on VisA")
     written = pd.read_csv(workspace.results / "table7.csv")
     assert written.query("dataset == @title")["method"].tolist() == ["D3AD"]  # Table 7 has no FastFlow
@@ -200,8 +204,58 @@ def test_tables_are_written_in_three_formats(workspace):
     tables.save_layouts(workspace, tables.beside_paper(6, measured), "table6", "Table 6: 100 % of it")
     tex = (workspace.results / "table6.tex").read_text()
     assert "\\toprule" in tex and "\\textbf{100.0}" in tex and "100 \\% of it" in tex and "metal nut" in tex
-    last = (workspace.results / "table6.md").read_text().splitlines()[-1]
+    caption, _, about, *_, last, _, empty = (workspace.results / "table6.md").read_text().splitlines()
     assert last.startswith("| MVTec-like, measured | weave |") and last.endswith("| 99.0 / 98.0 / 95.0 |")
+    assert caption == "Table 6: 100 % of it" and empty.startswith("Empty cells: SimpleNet needs about 4 minutes")
+    assert about == ("Measured in the profile smoke: features of ResNet-18, trained here; 64 x 64 pixels; seed 0. PRO "
+                     "is exact.")
+    assert f"100 \\% of it. {about}" in tex
+
+
+def test_a_table_says_which_pro_it_shows(workspace):
+    values = (("pill", "D3AD", 70.0), ("pill", "PatchCore", 71.0), ("bottle", "D3AD", 72.0),
+              ("bottle", "SimpleNet", None), ("Average", "D3AD", 73.0))
+    rows = [dict(dataset="MVTec AD", category=category, method=method, measured_pro=80.0, measured_pro_200=value)
+            for category, method, value in values]
+    frame = tables.beside_paper(6, pd.DataFrame([*rows, rows[0] | dict(dataset="MVTec-like")]))
+    assert list(frame)[-2:] == ["measured_pro", "measured_pro_200"]
+    cells = tables.layout(frame, "md").set_index(["dataset", "category"])["D3AD, measured"]
+    assert cells["MVTec AD", "pill"] == "70.0" and "80.0" in cells["MVTec AD", "bottle"]
+    assert cells["MVTec AD", "Average of 2"] == "73.0" and cells["MVTec-like", "pill"] == "80.0"
+    about = tables.what_was_measured(workspace, frame)
+    assert about.endswith("PRO has 200 thresholds, as the paper's, on datasets with a reported one; elsewhere, and in "
+                          "bottle, it is exact.")
+    assert tables.what_was_measured(workspace, frame[:3]) == "Nothing of it was measured in the profile smoke."
+    assert "PRO" not in tables.what_was_measured(workspace, tables.beside_paper(7, named("D3AD", measured_p_auroc=9.0)))
+
+
+def named(method: str, **values) -> pd.DataFrame:
+    return pd.DataFrame([dict(dataset="VisA-like", category="Average", method=method, **values)])
+
+
+def test_empty_cells_are_explained(workspace, monkeypatch):
+    frame = tables.beside_paper(1, named("D3AD", measured_pro=90.0))
+    needs = "RD4AD needs about 3 minutes of training a category, DRAEM about 280 (80 images of 128 pixels, one core); "
+    run = "python -m d3ad.study.measure --profile mvtec-cpu measures {}, what works on pixels for at most 30 minutes"
+    others = "; not in this profile's list: SPADE, PaDiM, PatchCore."
+    assert tables.empty_cells(workspace, frame) == f"Empty cells: {needs}{run.format('them')}{others}"
+    monkeypatch.setattr(tables.long_runs, "methods", lambda profile: {"RD4AD"})
+    found = f"{needs}measured in mvtec-cpu: RD4AD; {run.format('DRAEM')}{others}"
+    assert tables.empty_cells(workspace, frame) == f"Empty cells: {found}"
+    own = dataclasses.replace(workspace, study=workspace.study.replace(long_baselines=("RD4AD", "DRAEM")))
+    assert "--profile smoke measures them;" in tables.empty_cells(own, frame)
+    assert tables.empty_cells(workspace, paper.reported(1).assign(measured_pro=None)) == ""  # the data weren't there
+    some = pd.DataFrame([dict(dataset="MVTec AD", category=category, method=method, measured_pro=90.0)
+                         for category, method in (("pill", "D3AD"), ("bottle", "D3AD"), ("bottle", "SimpleNet"))])
+    assert "; SimpleNet was measured on bottle only." in tables.empty_cells(workspace, tables.beside_paper(6, some))
+
+
+def test_what_is_like_ddad_never_stands_in_its_row(workspace):
+    rows = pd.concat([named(method, measured_pro=90.0) for method in ("D3AD", "DDAD-like", "SPADE")])
+    shown = tables.of_paper(workspace, 2, rows.assign(dataset="VisA"), "diffusion models").data
+    written = pd.read_csv(workspace.results / "table2.csv").set_index("method")
+    assert pd.isna(written.loc["DDAD", "measured_pro"]) and written.loc["DDAD-like", "measured_pro"] == 90
+    assert "SPADE" not in written.index and "there is no DDAD here, only DDAD-like" in shown
 
 
 def test_the_registry_holds_every_average_and_every_claim(workspace):
@@ -214,6 +268,10 @@ def test_the_registry_holds_every_average_and_every_claim(workspace):
     entries = {entry["item"]: entry for entry in provenance.registry(workspace, ledger)}
     assert entries["Table 7, VisA, D3AD, p_auroc"]["paper"] == 97.9
     assert entries["Table 7, VisA-like, D3AD, p_auroc"]["measured"] == 98.0
+    beside = named("DIC", measured_pro=50.0, measured_pro_200=40.0).assign(dataset="VisA")
+    tables.save_table(workspace, tables.beside_paper(4, beside), "table4")
+    entries = {entry["item"]: entry for entry in provenance.registry(workspace, ledger)}
+    assert entries["Table 4, VisA, DIC, pro"]["measured"] == 40.0  # beside the paper's, which has 200 thresholds
     assert sum(item.startswith("claim: ") for item in entries) == len(claims.CLAIMS)
 
 

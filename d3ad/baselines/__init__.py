@@ -26,13 +26,19 @@ BASELINES = {
     "GANomaly": ("ganomaly", "GANomaly", True),
     "SkipGANomaly": ("skipganomaly", "SkipGANomaly", False),
 }
+VARIANTS = {"PatchCore 1%": ("patchcore", "PatchCore1", False)}  # made by name too, but in no table of the paper
+
+
+def registered(name: str) -> tuple[str, str, bool]:
+    """Module, class, and whether it needs anomalib.  Raises ValueError for an unknown name."""
+    if name not in BASELINES | VARIANTS:
+        raise ValueError(f"unknown baseline {name!r}; there are {', '.join(BASELINES | VARIANTS)}")
+    return (BASELINES | VARIANTS)[name]
 
 
 def check_installed(name: str) -> None:
     """Raise ValueError for an unknown name, ImportError where its package is missing; imports nothing heavy."""
-    if name not in BASELINES:
-        raise ValueError(f"unknown baseline {name!r}; there are {', '.join(BASELINES)}")
-    if BASELINES[name][2] and find_spec("anomalib") is None:
+    if registered(name)[2] and find_spec("anomalib") is None:
         raise ImportError(f'{name} rests on anomalib, which is not installed: pip install "d3ad[baselines]"')
 
 
@@ -51,8 +57,16 @@ def installed(names: Iterable[str]) -> list[str]:
 def baseline_class(name: str) -> type[Baseline]:
     """The class of a baseline.  Raises as `check_installed` does."""
     check_installed(name)
-    module, class_name, _ = BASELINES[name]
+    module, class_name, _ = registered(name)
     return getattr(import_module(f"d3ad.baselines.{module}"), class_name)
+
+
+def title_of(name: str) -> str:
+    """What tables call a baseline: its name, but for one that is not the method of the paper's row.
+
+    Raises as `check_installed` does.
+    """
+    return baseline_class(name).title or name
 
 
 def make(name: str, resources: Resources) -> Baseline:
@@ -60,5 +74,5 @@ def make(name: str, resources: Resources) -> Baseline:
     return baseline_class(name)(resources)
 
 
-__all__ = ["BASELINES", "Baseline", "BaselinePrediction", "Resources", "baseline_class", "check_installed", "installed",
-           "make"]
+__all__ = ["BASELINES", "VARIANTS", "Baseline", "BaselinePrediction", "Resources", "baseline_class", "check_installed",
+           "installed", "make", "registered", "title_of"]

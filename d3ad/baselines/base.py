@@ -60,11 +60,12 @@ class BaselinePrediction:
 class Baseline:
     """A method that learns from normal images (N, 3, H, W) in [-1, 1] and scores others.
 
-    A subclass sets `name` and, where it is trained by gradient, the `recipe` of its paper; it implements `_fit` and
-    `_look`.
+    A subclass sets `name`, a `title` where tables call it something else, and, where it is trained by gradient, the
+    `recipe` of its paper; it implements `_fit` and `_look`.
     """
 
     name = ""
+    title = ""
     recipe: Recipe | None = None  # None: nothing is trained by gradient
     on_pixels = False             # learns from the images themselves, not from features that are given
     needs_detector = False        # takes over networks of the D3AD beside it

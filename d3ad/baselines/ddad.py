@@ -5,8 +5,9 @@ Kept: noised input, one fixed step for all images, guidance by the input at ever
 reconstructions, the map: pixel distance plus feature distance scaled to the same maximum over the training images.
 Simplified: it takes over D3AD's trained autoencoder and diffusion model, where DDAD has one on pixels; so it is D3AD
 with noise, a fixed step and DDAD's conditioning, adaptation and map, and says what those are worth, not what DDAD's
-network is.  Step and guidance are fixed, where DDAD tunes both per category; denoising is deterministic; it doesn't
-crop to 224 before its metrics.  The backbone is the one that all methods here share (theirs: WideResNet-101).
+network is.  Tables call it DDAD-like.  Step and guidance are fixed, where DDAD tunes both per category; denoising is
+deterministic; it doesn't crop to 224 before its metrics.  The backbone is the one that all methods here share (theirs:
+WideResNet-101).
 Step: theirs is 250 of 1000 with beta from 1e-4 to 0.02, which leaves 52 % of the image (alpha-bar); in D3AD's schedule
 that is level 200.
 Images asked: none beside D3AD's; the adaptation takes one pass over the training images.
@@ -24,6 +25,7 @@ STEP, GUIDANCE = 200, 4.0
 
 class DDAD(Baseline):
     name = "DDAD"
+    title = "DDAD-like"
     needs_detector = True
 
     def fit(self, train: Tensor) -> "DDAD":

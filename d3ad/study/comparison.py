@@ -16,7 +16,17 @@ import torch
 from scipy.stats import studentized_range
 from tqdm import tqdm
 
-from d3ad.baselines import BASELINES, Baseline, BaselinePrediction, Resources, baseline_class, installed, make
+from d3ad.baselines import (
+    BASELINES,
+    Baseline,
+    BaselinePrediction,
+    Resources,
+    baseline_class,
+    installed,
+    make,
+    registered,
+    title_of,
+)
 from d3ad.baselines.base import Budget
 from d3ad.detector import D3AD
 from d3ad.infra.files import load_tensors, read_json, save_tensors, write_whole
@@ -57,6 +67,11 @@ def available(workspace: Workspace) -> list[str]:
             if name in study.baselines or any(is_for(run, name) for run in workspace.runs())]
 
 
+def titles(names: list[str]) -> dict[str, str]:
+    """What the tables call these baselines, to their names."""
+    return {title_of(name): name for name in names}
+
+
 def left_out(workspace: Workspace, names: list[str]) -> str:
     """Sentences on the paper's baselines that a profile doesn't measure, and why.  names: those that it measures."""
     waiting = [name for name in BASELINES if name not in names and name in workspace.study.long_baselines]
@@ -89,7 +104,8 @@ def ahead(frame: pd.DataFrame, metric: str, own: str = "D3AD") -> list[str]:
 def version_of(run: Run, name: str) -> str:
     """Of a baseline and of its budget."""
     settings = run.workspace.study.hash("baseline_images", "baseline_minutes", "baseline_width")
-    return f"{BASELINES[name][0]}-{NEWER.get(name, VERSION)}-{settings}"
+    module, kind, _ = registered(name)
+    return f"{module if name in BASELINES else kind.lower()}-{NEWER.get(name, VERSION)}-{settings}"
 
 
 def _file(run: Run, name: str) -> Path:
@@ -185,8 +201,8 @@ def outcome(run: Run, name: str) -> BaselineOutcome:
 
 
 def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
-    """A row per (dataset, category, split, seed, baseline) as `ablations.summary` has them, in percent, with the images
-    seen in training, those that the baseline's paper asks for, and a word of TRAINING.
+    """A row per (dataset, category, split, seed, baseline) as `ablations.summary` has them, in percent, with the PRO of
+    200 thresholds, the images seen in training, those that the baseline's paper asks for, and a word of TRAINING.
     """
     prepare(runs, names)
     rows = []
@@ -209,12 +225,13 @@ def has_long(run: Run, name: str) -> bool:
 
 
 def _row(run: Run, name: str) -> dict:
+    columns = ablations.AS_REPORTED
     if _numbers(run, name).exists():
         numbers = read_json(_numbers(run, name))
-        return ablations.row(run, name, numbers) | {key: numbers[key] for key in BUDGET}
-    columns = ("dataset", "category", "split", "seed", "method", *(f"measured_{m}" for m in ablations.METRICS), *BUDGET)
-    kept = long_runs.row(run, name, version_of(run, name))
-    return {column: kept[column] for column in columns}
+        return ablations.row(run, title_of(name), numbers, columns) | {key: numbers[key] for key in BUDGET}
+    kept = {"measured_pro_200": float("nan")} | long_runs.row(run, name, version_of(run, name))  # older rows lack it
+    keys = ("dataset", "category", "split", "seed", "method", *(f"measured_{metric}" for metric in columns), *BUDGET)
+    return {key: kept[key] for key in keys} | dict(method=title_of(name))
 
 
 def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.DataFrame:
@@ -226,7 +243,8 @@ def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.Data
     """
     own_split = [run for run in runs if run.split == workspace.study.split]
     variants = ablations.BENCHMARK | ({PAPERS_MAPS: dict(standardise=())} if workspace.config.standardise else {})
-    frame = pd.concat([ablations.summary(workspace, variants, runs), summary(own_split, names)], ignore_index=True)
+    own = ablations.summary(workspace, variants, runs, columns=ablations.AS_REPORTED)
+    frame = pd.concat([own, summary(own_split, names)], ignore_index=True)
     return marked(ablations.with_averages(frame)).astype(dict.fromkeys(BUDGET[:2], "Int64"))
 
 
@@ -279,13 +297,14 @@ def overall(frame: pd.DataFrame, split: str = "random") -> pd.DataFrame:
 
 
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
-    """One row per method: mean (`measured_*`) and standard deviation (`spread_*`) over seeds, of the same runs.
+    """One row per method: mean (`measured_*`) and standard deviation (`spread_*`) over seeds, of the same runs; of
+    `pro_200` too, where the rows have it.
 
     seeds: rows of `compared`.  Its averages are taken as they are, so that a number read back from a rounded CSV file
     isn't computed, and rounded, a second time; without any, they are computed from the single rows.
     """
     single, averages = seeds[seeds["category"] != "Average"], seeds[seeds["category"] == "Average"]
-    columns = [f"measured_{metric}" for metric in ablations.METRICS]
+    columns = [f"measured_{metric}" for metric in ablations.AS_REPORTED if f"measured_{metric}" in seeds]
     if len(averages):
         whole = averages[averages["dataset"].str.startswith("all ")] if averages["dataset"].nunique() > 1 else averages
         return whole[["method", *columns, *(c.replace("measured_", "spread_") for c in columns)]].reset_index(drop=True)
@@ -365,7 +384,8 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
             rows += [dict(method=name, round=i, seconds=seconds, megabytes=cost["megabytes"], **about)
                      for i, seconds in enumerate(cost["seconds"])]
         write_whole(file, json.dumps(rows))
-    return pd.DataFrame(json.loads(file.read_text(encoding="utf-8")))
+    frame = pd.DataFrame(json.loads(file.read_text(encoding="utf-8")))
+    return frame.assign(method=frame["method"].replace({name: title for title, name in titles(names).items()}))
 
 
 def table8(workspace: Workspace, measured: pd.DataFrame, dataset: str) -> pd.DataFrame:

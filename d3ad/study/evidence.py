@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from d3ad import metrics
+from d3ad.baselines import title_of
 from d3ad.study import ablations, comparison, resampling
 from d3ad.study.jobs import prepare
 from d3ad.study.outcome import AREAS
@@ -144,7 +145,10 @@ def variants(workspace: Workspace, fixed: dict[str, str]) -> dict[str, dict]:
 
 
 def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = None) -> Evidence:
-    """The evidence of a profile; computes what the cache lacks.  names: the baselines to compare with."""
+    """The evidence of a profile; computes what the cache lacks.  names: the baselines to compare with.
+
+    A baseline stands under its title, so no claim on DDAD is tested on what is only like it.
+    """
     runs = workspace.ledger_runs()
     fixed = ablations.better_fixed(ablations.steps_on_validation(workspace))
     compared = variants(workspace, fixed)
@@ -169,7 +173,7 @@ def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = 
             said = comparison.outcome(run, name)
             maps, masks = (said.prediction.anomaly_map, run.masks) if run.has_masks else (None, None)
             counts = resampling.count(said.prediction.score, run.labels, maps, masks)
-            keep(name, draws_of(counts, said.metrics, weights))
+            keep(title_of(name), draws_of(counts, said.metrics, weights))
         keep(BINS, _bins(run, weights))
         for method, how in ((SCALED_CHANGE, "scaled"), (NOISED_CHANGE, "noised")):
             rows = changes[(changes["category"] == run.category) & (changes["seed"] == run.config.seed)

@@ -26,6 +26,12 @@ def table(workspace: Workspace) -> Path:
     return (workspace.out or ROOT) / "results" / "long" / f"{workspace.name}.csv"
 
 
+def methods(profile: str) -> set[str]:
+    """The methods that the committed table of a profile has numbers of."""
+    file = ROOT / "results" / "long" / f"{profile}.csv"
+    return {entry["method"] for entry in _read(file, file.stat().st_mtime_ns).values()} if file.exists() else set()
+
+
 def key(run: Run, name: str, version: str) -> str:
     """12 hex digits of all that a baseline's numbers on a run depend on.
 

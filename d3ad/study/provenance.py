@@ -151,6 +151,7 @@ def minutes(workspace: Workspace) -> dict[str, float]:
 
 def registry(workspace: Workspace, ledger: pd.DataFrame) -> list[dict]:
     """Write results/<profile>/registry.json: each average of the paper's tables and each claim, reported and measured.
+    PRO beside a reported one is that of 200 thresholds where the table has it (`paper.as_reported`).
 
     Entries: item, paper, measured, spread, notebook, minutes; None where there is nothing.
     """
@@ -164,7 +165,7 @@ def registry(workspace: Workspace, ledger: pd.DataFrame) -> list[dict]:
 
     for name, (notebook, _) in ARTIFACTS.items():
         if name.startswith("table") and (workspace.results / f"{name}.csv").exists():
-            frame = pd.read_csv(workspace.results / f"{name}.csv", dtype={"category": str})
+            frame = paper.as_reported(pd.read_csv(workspace.results / f"{name}.csv", dtype={"category": str}))
             for row in frame[frame["category"].str.startswith("Average")].to_dict("records"):
                 for metric in paper.METRICS:
                     numbers = [row.get(f"{kind}_{metric}") for kind in ("reported", "measured", "spread")]

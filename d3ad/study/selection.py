@@ -2,7 +2,7 @@
 import pandas as pd
 from torch import Tensor
 
-BESIDE = ("DRAEM", "DDAD")  # whose masks the paper's Figure 9 sets beside D3AD's
+BESIDE = ("DRAEM", "DDAD-like")  # the paper's Figure 9 sets masks of DRAEM and DDAD beside D3AD's
 
 
 def by_area(masks: Tensor) -> list[int]:

@@ -12,6 +12,8 @@ from d3ad.config import ADAPTATION, DIFFUSION, PREDICTION, Config, profiles, rea
 from d3ad.infra.files import ROOT
 from d3ad.infra.settings import MACHINE, Settings, setting
 
+BACKBONES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18", "resnet34": "ResNet-34"}
+
 
 @dataclass(frozen=True)
 class Study(Settings):
@@ -76,6 +78,12 @@ class Study(Settings):
     def profile(cls, name: str, /, **changes) -> "Study":
         """The named profile's table [study], with `changes` on top.  ValueError for an unknown profile or key."""
         return cls.from_dict({**read_profile(name).get("study", {}), **changes})
+
+
+def features_in_words(config: Config) -> str:
+    """The network that gives the features, and where its weights come from: "EfficientNet-Lite0, ImageNet"."""
+    name = BACKBONES.get(config.backbone.split(".")[0], config.backbone)
+    return f"{name}, {'trained here' if config.backbone_weights == 'none' else 'ImageNet'}"
 
 
 def study_profiles() -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def effects(workspace: Workspace) -> pd.DataFrame:
     runs = [run for run in workspace.seed_runs() if run.config.seed == workspace.config.seed]
     applying = [switch for switch in SWITCHES if switch.applies(workspace.config)]
     variants = {"default": {}} | {f"{switch.name}: {switch.setting}": switch.changes for switch in applying}
-    frame = ablations.summary(workspace, variants, runs, columns=(*ablations.METRICS, "pro_200"))
+    frame = ablations.summary(workspace, variants, runs, columns=ablations.AS_REPORTED)
     means = ablations.method_means(frame)
     base = means.loc["default"]
     rows = []

@@ -1,9 +1,16 @@
 """Tables: what the paper reports beside what was measured, for a notebook, as CSV, Markdown and LaTeX."""
+import html as escaping
+
 import pandas as pd
 
-from d3ad.study import paper
+from d3ad.baselines import BASELINES, title_of
+from d3ad.study import long_runs, paper
+from d3ad.study.comparison import MINUTES
 from d3ad.study.provenance import write_product
+from d3ad.study.settings import Study, features_in_words
 from d3ad.study.workspace import Workspace
+
+LONG = "mvtec-cpu"  # the profile whose long baselines are measured for those that have none
 
 
 def html(frame: pd.DataFrame, decimals: int = 1, index: bool = False):
@@ -13,8 +20,12 @@ def html(frame: pd.DataFrame, decimals: int = 1, index: bool = False):
 
 
 def save_table(workspace: Workspace, frame: pd.DataFrame, name: str, fingerprint: str = "", decimals: int = 2) -> None:
-    """Write results/<profile>/<name>.csv, rounded, with empty cells where nothing was measured, and note its source."""
-    text = frame.assign(profile=workspace.name).to_csv(index=False, float_format=f"%.{decimals}f", lineterminator="\n")
+    """Write results/<profile>/<name>.csv, rounded, with empty cells where nothing was measured, and note its source.
+
+    Its last columns are the profile and the backbone (timm's name) that what was measured rests on.
+    """
+    frame = frame.assign(profile=workspace.name, backbone=workspace.config.backbone)
+    text = frame.to_csv(index=False, float_format=f"%.{decimals}f", lineterminator="\n")
     write_product(workspace, f"results/{workspace.name}/{name}.csv", text.encode(), fingerprint)
 
 
@@ -22,11 +33,12 @@ def beside_paper(table: int, measured: pd.DataFrame, more: tuple[str, ...] = ())
     """The paper's rows with what was measured on the same dataset, category and method, then all other measured rows.
 
     A cell that was not measured, or that the paper doesn't give, is empty.  more: measured columns that the paper
-    lacks.
+    lacks.  PRO of 200 thresholds comes last, where there is one and the paper gives a PRO.
     """
     known, measured = paper.reported(table), named_averages(measured)
     # the paper's own
     order = [f"measured_{column.removeprefix('reported_')}" for column in known if column.startswith("reported_")]
+    more = (*more, *(["measured_pro_200"] if "reported_pro" in known else []))
     measured = measured[paper.KEYS + [column for column in (*order, *more) if column in measured]]
     of_paper = pd.MultiIndex.from_frame(measured[paper.KEYS]).isin(pd.MultiIndex.from_frame(known[paper.KEYS]))
     return pd.concat([known.merge(measured, on=paper.KEYS, how="left"), measured[~of_paper]], ignore_index=True)
@@ -54,8 +66,10 @@ def layout(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
 
     A cell holds the metrics in their order, an em dash where one is missing; the best of a row and metric is bold,
     among what was reported and among what was measured.  Where a row has both, measured methods have a second column;
-    where no row has, the dataset's name says which rows were measured.  kind: "html", "md" or "tex".
+    where no row has, the dataset's name says which rows were measured.  PRO beside a reported one is that of 200
+    thresholds, where it is known (`paper.as_reported`).  kind: "html", "md" or "tex".
     """
+    frame = paper.as_reported(frame)
     given = {prefix: frame.filter(regex=f"^{prefix}_").notna().any(axis=1) for prefix in ("reported", "measured")}
     side_by_side = bool((given["reported"] & given["measured"]).any())
     methods = frame["method"].unique()
@@ -92,16 +106,16 @@ def _cell(column: pd.Series, method: str, kind: str) -> str:
 def save_layouts(workspace: Workspace, frame: pd.DataFrame, name: str, caption: str, fingerprint: str = "",
                  decimals: int = 2) -> None:
     """Write results/<profile>/<name>.csv, and the same as the paper lays it out: .md (Markdown) and .tex (LaTeX,
-    booktabs).
+    booktabs), with a line on what was measured, and in Markdown one on baselines that were not.
     """
     save_table(workspace, frame, name, fingerprint, decimals)
-    markdown = layout(frame, "md")
+    markdown, about, empty = layout(frame, "md"), what_was_measured(workspace, frame), empty_cells(workspace, frame)
     lines = ["| " + " | ".join(row) + " |" for row in [list(markdown.columns), ["---"] * markdown.shape[1],
                                                        *markdown.to_numpy().tolist()]]
-    write_product(workspace, f"results/{workspace.name}/{name}.md", ("\n".join([caption, "", *lines]) + "\n").encode(),
-                  fingerprint)
-    tex = layout(frame, "tex").to_latex(index=False, escape=False, caption=caption.replace("%", "\\%"),
-                                        label=f"tab:{name}")
+    text = "\n".join([caption, "", about, "", *lines, *(["", empty] if empty else [])])
+    write_product(workspace, f"results/{workspace.name}/{name}.md", (text + "\n").encode(), fingerprint)
+    tex = layout(frame, "tex").to_latex(index=False, escape=False, label=f"tab:{name}",
+                                        caption=f"{caption}. {about}".replace("%", "\\%").replace("_", "\\_"))
     write_product(workspace, f"results/{workspace.name}/{name}.tex", tex.replace("—", "--").encode(), fingerprint)
 
 
@@ -117,21 +131,94 @@ def of_dataset(workspace: Workspace, frame: pd.DataFrame, name: str, *metrics: s
     rows = named_averages(rows)
     if average_only:
         rows = rows[rows["category"].str.startswith("Average")]
-    return rows[paper.KEYS + [f"measured_{metric}" for metric in metrics]]
+    columns = [f"measured_{metric}" for metric in metrics]
+    if "pro" in metrics and "measured_pro_200" in rows:
+        columns.append("measured_pro_200")
+    return rows[paper.KEYS + columns]
 
 
 def of_paper(workspace: Workspace, number: int, rows: pd.DataFrame, caption: str):
     """A table of the paper beside what was measured: written as CSV, Markdown and LaTeX; returned for a notebook.
 
-    rows: of `of_dataset`; methods that the table lacks are left out.  The best number of a row is bold.
-    Raises ValueError for a table that the paper doesn't have.
+    rows: of `of_dataset`; methods that the table lacks are left out, but for those that are like one of its own.  The
+    best number of a row is bold.  Raises ValueError for a table that the paper doesn't have.
     """
-    frame = beside_paper(number, rows[rows["method"].isin(paper.reported(number)["method"])])
+    known = rows["method"].str.removesuffix("-like").isin(paper.reported(number)["method"])
+    frame = beside_paper(number, rows[known])
     save_layouts(workspace, frame, f"table{number}", f"Table {number}: {caption}")
-    return layout_html(frame)
+    return layout_html(workspace, frame)
 
 
-def layout_html(frame: pd.DataFrame):
-    """`layout` for a notebook."""
+def layout_html(workspace: Workspace, frame: pd.DataFrame):
+    """`layout` for a notebook, with the lines of `save_layouts` below."""
     from IPython.display import HTML
-    return HTML(layout(frame, "html").to_html(index=False, escape=False, border=0))
+    lines = [what_was_measured(workspace, frame), empty_cells(workspace, frame)]
+    below = "".join(f"\n<p>{escaping.escape(line)}</p>" for line in lines if line)
+    return HTML(layout(frame, "html").to_html(index=False, escape=False, border=0) + below)
+
+
+def what_was_measured(workspace: Workspace, frame: pd.DataFrame) -> str:
+    """What the measured cells of a table rest on, in a line: profile, features, image size, seed, and which PRO."""
+    if not is_measured(frame).any():
+        return f"Nothing of it was measured in the profile {workspace.name}."
+    config, label = workspace.config, workspace.study.label and f"; {workspace.study.label}"
+    return (f"Measured in the profile {workspace.name}: features of {features_in_words(config)}; {config.image_size} x "
+            f"{config.image_size} pixels; seed {config.seed}{label}.{_which_pro(frame)}")
+
+
+def is_measured(frame: pd.DataFrame) -> pd.Series:
+    """Which rows of a table have a measured number, a bool per row."""
+    return frame.filter(regex="^measured_").notna().any(axis=1)
+
+
+def _which_pro(frame: pd.DataFrame) -> str:
+    """Whether a table's measured PRO is exact; nothing where it has none."""
+    if "measured_pro" not in frame or frame["measured_pro"].isna().all():
+        return ""
+    of_200 = paper.pro_of_200(frame)
+    if not of_200.any():
+        return " PRO is exact."
+    rest = frame.loc[frame["measured_pro"].notna() & paper.has_reported_pro(frame) & ~of_200, "category"].unique()
+    and_in = f", and in {', '.join(rest)}," if len(rest) else ""
+    return f" PRO has 200 thresholds, as the paper's, on datasets with a reported one; elsewhere{and_in} it is exact."
+
+
+def empty_cells(workspace: Workspace, frame: pd.DataFrame) -> str:
+    """Why baselines lack measured cells of a table, in a line; empty where none does, or where nothing was measured."""
+    rows = frame[is_measured(frame)]
+    if rows.empty:
+        return ""
+    missing = [name for name in frame["method"].unique() if name in BASELINES and name not in set(rows["method"])]
+    parts = _to_be_trained(workspace, [name for name in missing if name in MINUTES])
+    untrained = [name for name in missing if name not in MINUTES]
+    other = {name: title_of(name) for name in untrained if title_of(name) != name}
+    parts += [f"there is no {name} here, only {title} (docs/baselines.md)" for name, title in other.items()]
+    if unlisted := [name for name in untrained if name not in other]:
+        parts.append(f"not in this profile's list: {', '.join(unlisted)}")
+    single = rows[~rows["category"].str.startswith("Average")]
+    on = single.groupby("method", sort=False)["category"].agg(list)
+    parts += [f"{name} was measured on {', '.join(categories)} only" for name, categories in on.items()
+              if set(categories) < set(single["category"])]
+    return f"Empty cells: {'; '.join(parts)}." if parts else ""
+
+
+def _to_be_trained(workspace: Workspace, names: list[str]) -> list[str]:
+    """How long these baselines take, and where they are measured or can be; parts of a sentence."""
+    if not names:
+        return []
+    own = workspace.name.removesuffix("-changed")
+    place = own if set(names) <= set(workspace.study.long_baselines) else LONG
+    done = [name for name in names if place != own and name in long_runs.methods(place)]
+    left = [name for name in names if name not in done]
+    first, *others = names
+    needs = ", ".join([f"{first} needs about {MINUTES[first]} minutes of training a category",
+                       *(f"{name} about {MINUTES[name]}" for name in others)])
+    parts = [f"{needs} (80 images of 128 pixels, one core)"]
+    if done:
+        parts.append(f"measured in {place}: {', '.join(done)}")
+    if left:
+        limit = Study.profile(place).baseline_minutes
+        cut = any(0 < limit < MINUTES[name] for name in left)
+        parts.append(f"python -m d3ad.study.measure --profile {place} measures {', '.join(left) if done else 'them'}"
+                     + f", what works on pixels for at most {limit:g} minute{'s' * (limit != 1)}" * cut)
+    return parts

@@ -12,7 +12,7 @@ from dataclasses import replace
 from torch import Tensor
 from tqdm import tqdm
 
-from d3ad.baselines import BASELINES, Resources, baseline_class, installed, make
+from d3ad.baselines import BASELINES, Resources, baseline_class, installed, make, title_of
 from d3ad.baselines.base import Budget
 from d3ad.detector import D3AD
 from d3ad.speed import presets
@@ -49,9 +49,10 @@ def measure(size: str, batch: int = 16, rounds: int = 1) -> list[dict]:
 
         costs = {number: timed(build, images[:number], rounds, warm_up=1)
                  for number in sorted({1, batch}, reverse=True)}
+        title = title_of(name) if name in BASELINES else name
         for number, cost in reversed(costs.items()):
             seconds = ready[1] * statistics.median(cost["seconds"])
-            rows.append(about | dict(method=name, way=f"{name}, batch of {number}", batch=number,
+            rows.append(about | dict(method=title, way=f"{title}, batch of {number}", batch=number,
                                      seconds_per_image=seconds, images_per_second=1 / seconds,
                                      megabytes=round(costs[batch]["megabytes"]) if number == batch else None,
                                      estimated=ready[1] != 1))

@@ -8,7 +8,7 @@ from d3ad.study.comparison import over_seeds
 from d3ad.study.provenance import ARTIFACTS
 from d3ad.study.readme import measured
 from d3ad.study.readme.cells import METRICS, markdown_table, metrics_text, seeds_text
-from d3ad.study.settings import Study, study_profiles
+from d3ad.study.settings import Study, features_in_words, study_profiles
 
 THUMBNAIL, PER_ROW = 200, 4  # pixels; pictures in a row of the gallery
 MAX_CATEGORIES = 6  # of one of the paper's datasets with a row of their own
@@ -23,7 +23,6 @@ DATA = {
     "mvtec": "MVTec AD under `--data-root`; for a GPU",
     "visa-authors": "VisA with the authors' settings for each category, tuned on the test set; for a GPU",
 }
-FEATURES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18", "resnet34": "ResNet-34"}
 AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoencoder", "taef2": "TAEF2",
                 "small": "autoencoder trained here", "smooth": "autoencoder trained here"}
 
@@ -49,13 +48,8 @@ def model_of(profile: str) -> str:
     study = Study.profile(profile)
     if study.start_steps:
         trained = f"{study.start_steps} steps for all categories, then {study.own_steps} for each"
-    return f"{config.image_size} pixels; {features_of(profile)}; {AUTOENCODERS[config.autoencoder]}; UNet, {trained}"
-
-
-def features_of(profile: str) -> str:
-    config = Config.profile(profile)
-    name = FEATURES.get(config.backbone.split(".")[0], config.backbone)
-    return f"{name}, {'trained here' if config.backbone_weights == 'none' else 'ImageNet'}"
+    networks = f"{features_in_words(config)}; {AUTOENCODERS[config.autoencoder]}; UNet, {trained}"
+    return f"{config.image_size} pixels; {networks}"
 
 
 def data_of(profile: str) -> str:
@@ -65,16 +59,22 @@ def data_of(profile: str) -> str:
 
 
 def results(up: str) -> str:
-    """The paper's datasets, reported and measured; then what else was measured."""
-    of_paper, rows = reported(), []
+    """The paper's datasets, reported and measured; then what else was measured.  Below, which PRO that is."""
+    of_paper, rows, exact = reported(), [], {}
     known = list(dict.fromkeys(of_paper.index.get_level_values("dataset")))
     frames = {profile: frame[(frame["method"] == "D3AD") & (frame["category"] != "Average")]
               for profile, frame in measured.frames("benchmark").items()}
 
-    def cells(profile: str, rows: pd.DataFrame) -> list[str]:
-        features = features_of(profile) if measured.is_current(profile) else "settings changed since"
+    def cells(profile: str, rows: pd.DataFrame, beside_reported: bool = True) -> list[str]:
+        row = over_seeds(rows).iloc[0]
+        if beside_reported:
+            exact[profile] = pd.isna(row.get("measured_pro_200"))
+            if not exact[profile]:
+                row = row.drop(["measured_pro", "spread_pro"]).rename(lambda name: name.replace("pro_200", "pro"))
+        features = (features_in_words(Config.profile(profile)) if measured.is_current(profile)
+                    else "settings changed since")
         source = f"[`{profile}`]({up}results/{profile}/benchmark.csv), {seeds_text(rows)}"
-        return [metrics_text(over_seeds(rows).iloc[0]), source, features]
+        return [metrics_text(row), source, features]
 
     for dataset in known:
         numbers = of_paper.loc[dataset]
@@ -102,8 +102,22 @@ def results(up: str) -> str:
                 title = "Synthetic datasets"
             title += f", mean of {len(names)} categories" if len(names) > 1 else ""
             title += f", split {split.replace('_', ' ')}" if others["split"].nunique() > 1 else ""
-            rows.append([title, "not in the paper", *cells(profile, part)])
-    return markdown_table(["I-AUROC / P-AUROC / PRO, in percent", "reported", "measured", "profile", "features"], rows)
+            rows.append([title, "not in the paper", *cells(profile, part, beside_reported=False)])
+    table = markdown_table(["I-AUROC / P-AUROC / PRO, in percent", "reported", "measured", "profile", "features"], rows)
+    more = (f"[fourteen baselines]({up}docs/baselines.md), "
+            f"[each number's commit]({up}docs/choices.md#where-each-number-comes-from)")
+    return f"{table}\n\n{_which_pro(exact)} More: {more}."
+
+
+def _which_pro(exact: dict[str, bool]) -> str:
+    """Which PRO the measured column shows, in a sentence.  exact: of each profile with rows that have a reported PRO,
+    whether its PRO is the exact one.
+    """
+    if all(exact.values()):
+        return "PRO is exact."
+    others = ", ".join(f"`{profile}`" for profile, is_exact in exact.items() if is_exact)
+    return ("PRO is exact; beside a reported one it has 200 thresholds, as the paper's"
+            + (f", but not in {others}, which kept the exact one only." if others else "."))
 
 
 def reported() -> pd.DataFrame:
