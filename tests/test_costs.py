@@ -38,6 +38,7 @@ def test_seeds_and_categories_add_up(small):
     assert found.memory["training"] == 4 * 1110 + 12 * 1000 + 50 * 10
     parts = costs.costs(small.replace(accumulate=5), Study(), counts, rate)
     assert parts.memory["training"] == 4 * 1110 + 12 * 1000 + 50 * 2
+    assert found.state == 12 * 1000 and "0.0 GB, for each worker that trains" in str(found)
     assert found.written == 6 * 12 * 1000                      # each ends before the clock says to write
     assert "6 detectors take" in str(found)
 
