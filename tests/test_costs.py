@@ -51,5 +51,12 @@ def test_the_papers_networks_are_counted_on_shapes():
     assert found.pooled == 128 * 256 and found.latent == 4 * 32 * 32
 
 
+def test_taef2_is_counted_in_place_of_the_papers_autoencoder():
+    found, papers = costs.sizes(Config.profile("mvtec-gpu")), costs.sizes(Config())
+    assert round(found.weights["autoencoder"] / 1e6, 1) == 2.7 and found.latent == 32 * 32 * 32
+    assert all(found.flop[name] < papers.flop[name] / 5 for name in ("encode", "decode"))
+    assert "15 detectors take" in str(costs.of_profile("mvtec-gpu"))
+
+
 def test_the_page_is_what_the_formulas_and_the_committed_measurements_give():
     assert (gpu_page.ROOT / "docs" / "gpu.md").read_text(encoding="utf-8") == gpu_page.page()
