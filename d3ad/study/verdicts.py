@@ -88,7 +88,7 @@ def verdict(low: float, high: float, margin: float, significant: bool = True) ->
 
 
 def judged(claims: tuple[Claim, ...], evidence: Evidence) -> pd.DataFrame:
-    """The ledger: a row per claim, columns `COLUMNS`; what was not tested is empty."""
+    """The ledger: a row per claim, columns `COLUMNS`; what was not tested has no numbers."""
     effects = [claim.measure(evidence) for claim in claims]
     tested = [i for i, effect in enumerate(effects) if effect is not None]
     significant = dict(zip(tested, holm([p_value(effects[i], claims[i].margin) for i in tested])))
