@@ -146,7 +146,7 @@ def rehearse(work: Path, narrow: bool) -> dict:
     whole = Watched(command, env=environment).wait()
     minutes = json.loads((work / "out" / "results" / "visa-changed" / "minutes.json").read_text())["minutes"]
     assert len(minutes) == NOTEBOOKS, f"notebooks that ran: {', '.join(minutes)}"
-    assert not list(cache.rglob("training.safetensors")), "states of finished trainings are left"
+    assert not list(cache.rglob("training*.safetensors")), "states of finished trainings are left"
     detector = next(cache.glob("visa-*/detector"))
     return dict(cores=psutil.cpu_count(), threads=os.environ.get("OMP_NUM_THREADS", "all"), step_seconds=step[0],
                 step_bytes=step[1], seconds_until_kill=killed, seconds=killed + whole[0],

@@ -16,6 +16,8 @@ from d3ad.baselines.noise import octave_noise, pasted, perlin, simplex
 from d3ad.baselines.rdpp import projection_loss, sinkhorn
 from d3ad.baselines.reverse import Bottleneck, Decoder
 from d3ad.detector import fit_backbone
+from d3ad.infra.checkpoint import STATE
+from d3ad.infra.files import read_json
 
 # Recipes under which a few steps suffice on the toy set; nothing is trained by the others.
 HASTE = {"RD4AD": (200, 8), "RD++": (96, 8), "DRAEM": (560, 4, 1e-3), "DiffusionAD": (40, 4, 1e-3),
@@ -113,8 +115,8 @@ def test_rates_of_a_recipe():
     assert [cosine.rate(share) for share in (0, 0.5, 1)] == pytest.approx([1, 0.7, 0.4])
 
 
-@pytest.mark.parametrize("name", ["SimpleNet", "GANomaly"])
-def test_a_training_goes_on_where_it_was_stopped(name, toy, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name, damaged", [("SimpleNet", False), ("SimpleNet", True), ("GANomaly", False)])
+def test_a_training_goes_on_where_it_was_stopped(name, damaged, toy, tmp_path, monkeypatch):
     train, test, _, shared = toy
     whole = dataclasses.replace(shared, budget=Budget(120, width=0.125))
     expected = make(name, whole).learn(train).predict(test[:2])
@@ -132,8 +134,11 @@ def test_a_training_goes_on_where_it_was_stopped(name, toy, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         make(name, resumed).learn(train)
     assert calls == [1, 2]
+    if damaged:
+        (resumed.folder / STATE).write_bytes(b"half")
     found = make(name, resumed).learn(train)
-    assert calls[2] == 3  # not from the beginning
+    assert calls[2] == (2 if damaged else 3)  # not from the beginning
+    assert read_json(resumed.folder / "seconds.json") > 0
     assert torch.equal(found.predict(test[:2]).score, expected.score)
 
 

@@ -40,6 +40,7 @@ def test_seeds_and_categories_add_up(small):
     assert found.memory["training"] == 4 * 1110 + 12 * 1000 + 50 * 10
     parts = costs.costs(small.replace(accumulate=5), Study(), counts, rate)
     assert parts.memory["training"] == 4 * 1110 + 12 * 1000 + 50 * 2
+    assert found.state == 12 * 1000 and "0.0 GB, for each worker that trains" in str(found)
     assert found.written == 6 * 12 * 1000                      # each ends before the clock says to write
     assert "6 detectors take" in str(found)
 
@@ -57,6 +58,13 @@ def test_a_training_below_its_full_number_of_images_is_called_short():
     of_gan = [line for line in lines if line.startswith("| GANomaly")]
     assert of_gan and all(re.search(r"\| short, \d+ % \|$", line) for line in of_gan)
     assert all(line.endswith("| 100 % |") for line in lines if line.startswith("| CFA"))
+
+
+def test_taef2_is_counted_in_place_of_the_papers_autoencoder():
+    found, papers = costs.sizes(Config.profile("mvtec-gpu")), costs.sizes(Config())
+    assert round(found.weights["autoencoder"] / 1e6, 1) == 2.7 and found.latent == 32 * 32 * 32
+    assert all(found.flop[name] < papers.flop[name] / 5 for name in ("encode", "decode"))
+    assert "15 detectors take" in str(costs.of_profile("mvtec-gpu"))
 
 
 def test_the_page_is_what_the_formulas_and_the_committed_measurements_give():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from d3ad.study import claims, readme
-from d3ad.study.readme import ROOT, comparisons, ledger, measured, overview
+from d3ad.study.readme import ROOT, comparisons, distances, ledger, measured, overview
 from d3ad.study.readme.cells import mean_and_spread
 from d3ad.study.settings import study_profiles
 
@@ -32,6 +32,22 @@ def test_its_blocks_are_what_the_committed_results_give(page):
 def test_every_block_has_its_place():
     placed = [match[2] for text in PAGES.values() for match in readme.MARKED.finditer(text)]
     assert sorted(placed) == sorted(readme.BLOCKS)
+
+
+def test_a_reversed_distance_is_named_with_the_better_step():
+    separability = pd.DataFrame([dict(category=name, block=block, pooling=pooling, measured_i_auroc=value + block)
+                                 for name, value in (("a", 80.0), ("b", 40.0)) for block in (2, 3)
+                                 for pooling in ("mean", "maximum")])
+    seeds = pd.DataFrame([dict(category=name, method=method, measured_distance_auroc=value)
+                          for name, values in (("a", (90.0, 94.0)), ("b", (45.0, 47.0))) for value in values
+                          for method in ("D3AD", "DA")])
+    steps = pd.DataFrame([dict(category=name, method=method, measured_i_auroc=value)
+                          for name, *values in (("a", 95.0, 90.0), ("b", 60.0, 70.0), ("Average of 2", 77.5, 80.0))
+                          for method, value in zip(("DIC", "100% (80)"), values)])
+    rows = distances.by_category(separability, seeds, steps, block=3)
+    assert rows.loc["b"].tolist() == [43.0, 46.0, 60.0, 70.0] and rows.loc["a"].tolist() == [83.0, 92.0, 95.0, 90.0]
+    assert "In this run: b, where the fixed step has the higher I-AUROC; one bright" in distances.sentences(rows)
+    assert distances.sentences(rows.loc[["a"]]).endswith("In this run: nowhere.")
 
 
 def test_the_readme_is_short():

@@ -11,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from d3ad.config import Config
+from d3ad.data import synthetic
 from d3ad.infra import pip_weights
 from d3ad.study import kernels, progress, runner
 
@@ -335,6 +336,18 @@ def test_weights_that_only_the_last_notebook_takes_are_asked_for_first(tmp_path,
     config, _ = runner.settings_of("smoke")
     with pytest.raises(runner.UsageError, match="notebook 10 takes a tiny autoencoder"):
         runner.say_costs(config, {}, [Path("09_your_parts.ipynb"), Path("10_speed.ipynb")])
+
+
+def test_a_forecast_is_printed_with_the_papers_unet_and_only_its_autoencoder_has_a_tiny_twin(tmp_path, capsys):
+    synthetic.write(tmp_path, "mvtec", "weave", 2, 1, 1)
+    nothing = str(tmp_path / "nothing")
+    config, _ = runner.settings_of("mvtec-gpu", tiny_weights=nothing)
+    arguments = dict(profile="mvtec-gpu", data_root=str(tmp_path), out=str(tmp_path / "out"))
+    runner.say_costs(config, arguments, [Path("10_speed.ipynb")])
+    said = capsys.readouterr().out
+    assert said.startswith("by formula: 1 detectors take") and "free on the cache's disk" in said
+    runner.say_costs(runner.settings_of("smoke")[0], {}, [Path("10_speed.ipynb")])  # it trains its own: seconds
+    assert capsys.readouterr().out == ""
 
 
 def test_notebooks_that_only_read_go_together_and_small_ones_that_need_different_things():

@@ -1,12 +1,15 @@
 """Training: resuming, batches, the losses' inputs, Eq. 10."""
+import contextlib
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from d3ad import Config, features, from_scratch, training
 from d3ad.features import adaptation_levels, adaptation_loss
-from d3ad.infra import optimising
-from d3ad.infra.checkpoint import known_settings
+from d3ad.infra import checkpoint, optimising
+from d3ad.infra.checkpoint import PREVIOUS, STATE, known_settings
+from d3ad.infra.files import load_tensors
 from d3ad.training import Attention, moved
 
 
@@ -134,6 +137,49 @@ def test_states_are_kept_by_the_clock_and_at_the_end(tmp_path, monkeypatch):
 
     optimising.optimise("test", model, loss_of_step, 8, learning_rate=0.1, folder=tmp_path)
     assert written == [3, 6, 8]
+
+
+def _optimised(steps: int, folder=None) -> tuple[torch.Tensor, list[float]]:
+    """The weight and losses of a small training, with a state after each step."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1, bias=False)
+    losses = optimising.optimise("test", model, lambda step: (model.weight - step).square().sum(), steps,
+                                 learning_rate=0.1, folder=folder, save_every=0)
+    return model.weight, losses
+
+
+@pytest.mark.parametrize("content", [b"", b"half", None])
+def test_a_damaged_state_is_passed_over_for_the_one_before_it(content, tmp_path, capsys):
+    _optimised(4, tmp_path)
+    newest, previous = tmp_path / STATE, tmp_path / PREVIOUS
+    newest.write_bytes(newest.read_bytes()[:-10] if content is None else content)  # the last: cut short
+    weight, losses = _optimised(4, tmp_path)
+    expected, expected_losses = _optimised(4)
+    assert torch.equal(weight, expected) and losses == expected_losses
+    said = capsys.readouterr().out
+    assert f"{newest} is damaged" in said and f"{previous}, at step 3" in said and said.count("\n") == 1
+    assert len(load_tensors(newest)[1]["losses"]) == 4 and len(load_tensors(previous)[1]["losses"]) == 3
+
+
+def test_a_run_killed_while_it_writes_goes_on_from_the_last_state(tmp_path, monkeypatch, capsys):
+    _optimised(2, tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "save_tensors", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        _optimised(4, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [PREVIOUS]
+    weight, losses = _optimised(4, tmp_path)
+    assert torch.equal(weight, _optimised(4)[0]) and len(losses) == 4 and capsys.readouterr().out == ""
+
+
+def test_where_no_state_is_whole_the_files_are_named(tmp_path):
+    _optimised(2, tmp_path)
+    for name in (PREVIOUS, STATE):
+        (tmp_path / name).write_bytes(b"half")
+        with pytest.raises(ValueError, match=f"{PREVIOUS} is damaged") if name == STATE else contextlib.nullcontext():
+            _optimised(2, tmp_path)
+    (tmp_path / PREVIOUS).unlink()
+    with pytest.raises(ValueError, match=f"{STATE} is damaged"):
+        _optimised(2, tmp_path)
 
 
 def test_a_checkpoint_holds_the_weights_of_a_shorter_training(tiny, tmp_path):

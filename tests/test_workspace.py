@@ -85,7 +85,7 @@ def test_one_detector_stays_loaded_and_no_state_of_its_training(workspace):
     assert second.losses["diffusion"] == second.detector.losses["diffusion"]
     gc.collect()
     assert detector() is None
-    assert first.folder != second.folder and not list(workspace.cache.rglob("training.safetensors"))
+    assert first.folder != second.folder and not list(workspace.cache.rglob("training*.safetensors"))
 
 
 def test_checkpoints_are_compared_without_test_images(tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ def train(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor], re
 
 
 class _Clock:
-    """Seconds of training, those before an interruption included."""
+    """Seconds of training, those before an interruption included; also those of steps that a damaged state lost."""
 
     def __init__(self, folder: Path | None):
         self.file = folder / "seconds.json" if folder else None

@@ -25,6 +25,7 @@ RETIRED = frozenset((
 # what these detectors were trained with, where a setting was not one yet
 EARLIER = {"unet_groups": 16, "unet_resampling": "conv"}
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name
+STATE, PREVIOUS = "training.safetensors", "training.previous.safetensors"  # of a training: its newest, the one before
 MOST = {"layers": 64, "depth": 64, "blocks": 64}  # of what makes a loop; any other number in a network's config: 16,384
 
 
@@ -207,21 +208,31 @@ def claim(folder: Path, settings: str, images: Tensor, is_first: bool) -> None:
 
 def keep_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict | None,
                   losses: list) -> None:
-    """Write a training's state: one safetensors file, with the losses (their number is the step) in its header."""
+    """Write a training's state: one safetensors file, with the losses (their number is the step) in its header.
+
+    The state before it stays, in case this one is damaged.  It takes its other name first, so that one of the two is
+    whole at any moment, and no more than two are on the disk.
+    """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in (average or {}).items()}
     tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.state_dict()["state"].items()
                 for k, v in state.items()}
-    save_tensors(folder / "training.safetensors", tensors, {"losses": losses})
+    with contextlib.suppress(FileNotFoundError):
+        (folder / STATE).replace(folder / PREVIOUS)
+    save_tensors(folder / STATE, tensors, {"losses": losses})
 
 
 def restore_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
                      average: dict | None) -> list[float]:
-    """Load what `keep_training` wrote; the losses so far, none where there is nothing."""
-    file = folder / "training.safetensors"
-    if not file.exists():
+    """Load what `keep_training` wrote last; the losses so far, none where there is nothing.
+
+    Where the newest state is damaged, or was never written to its end, the one before it is loaded.  Raises ValueError
+    where neither is whole.
+    """
+    state = _newest_state(folder)
+    if state is None:
         return []
-    tensors, about = load_tensors(file)
+    tensors, about = state
     parts: dict[str, dict] = {"model": {}, "average": {}, "optimizer": {}}
     for key, value in tensors.items():
         part, name = key.split(".", 1)
@@ -239,6 +250,23 @@ def restore_training(folder: Path, model: nn.Module, optimizer: torch.optim.Opti
         moments.update({k: torch.empty_like(parameter).copy_(v)
                         for k, v in moments.items() if v.shape == parameter.shape})
     return about["losses"]
+
+
+def _newest_state(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
+    """The newest whole state of a training, tensors and header; prints which one is passed over.  None of none."""
+    newest, previous = folder / STATE, folder / PREVIOUS
+    try:
+        if newest.exists():
+            return load_tensors(newest)
+    except ValueError:
+        if not previous.exists():
+            raise
+        state = load_tensors(previous)
+        print(f"{newest} is damaged and removed: the training goes on from the state before it, {previous}, at step "
+              f"{len(state[1]['losses'])}", flush=True)
+        newest.unlink(missing_ok=True)  # or it would take the place of the whole one
+        return state
+    return load_tensors(previous) if previous.exists() else None
 
 
 def weights_file(path: str, name: str = "model.safetensors") -> Path:

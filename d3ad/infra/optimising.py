@@ -25,14 +25,15 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor |
     loss_of_step: a scalar, or scalars one after the other that add up to it; the graph of each is gone before the next.
     name: shown beside the progress bar.  schedule: "constant" (the paper's) or "cosine", a short warm-up, then down to
     zero.  ema_decay: above 0, the weights left in `model` are their moving average.
-    folder: weights, optimizer and step are kept there, and a run that finds them goes on from them.
+    folder: weights, optimizer and step are kept there, with the state before, and a run that finds them goes on from
+    them.
     save_every: seconds after which they are kept again; at the end they are in any case.  What is trained doesn't
     depend on it.
     checkpoints: so many times, after equal parts of the training, the weights (their average, where one is taken) stay
     in the folder as checkpoint-<steps>.safetensors.
     team: the processes that share the training; `loss_of_step` shares its batch out itself.
     Raises FloatingPointError when the loss is no longer finite, ValueError where the processes find different states in
-    the folder or the state there is damaged, RuntimeError where it is of another network.
+    the folder or no state there is whole, RuntimeError where it is of another network.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()} if ema_decay else None

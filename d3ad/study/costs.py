@@ -91,13 +91,18 @@ def _bytes(tensor: Tensor) -> int:
 
 @dataclass
 class Costs:
-    """Of a study.  hours: on one device, by kind of work.  disk, memory: bytes at the end, and at most, by kind."""
+    """Of a study.  hours: on one device, by kind of work.  disk, memory: bytes at the end, and at most, by kind.
+
+    state: bytes of a training state, of which two lie on the disk for each worker that trains.  written: bytes of all
+    states over the whole study.
+    """
 
     detectors: int = 0
     hours: dict[str, float] = field(default_factory=dict)
     disk: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
-    written: float = 0.0  # bytes of training states over the whole study
+    state: float = 0.0
+    written: float = 0.0
 
     def on(self, devices: int) -> float:
         """Hours where so many devices take the detectors in turns, each with all that is measured on it."""
@@ -109,7 +114,8 @@ class Costs:
         memory = "; ".join(f"{name} {value / 1e9:.1f}" for name, value in self.memory.items())
         return (f"by formula: {self.detectors} detectors take {self.on(1):.0f} hours on one H100 at "
                 f"{100 * SHARE:.0f} % of its best rate, {self.on(8):.0f} on eight\n"
-                f"  hours: {parts}\n  disk: {sum(self.disk.values()) / 1e9:.0f} GB ({disk})\n"
+                f"  hours: {parts}\n  disk: {sum(self.disk.values()) / 1e9:.0f} GB ({disk}), and two training states, "
+                f"{2 * self.state / 1e9:.1f} GB, for each worker that trains\n"
                 f"  memory, GB: {memory}")
 
 
@@ -132,7 +138,8 @@ def costs(config: Config, study: Study, counts: dict[str, tuple[int, int]], rate
     largest = max(num_train for num_train, _ in counts.values())
     unet, of = sizes(config).weights["UNet"], sizes(config)
     seconds = 3600 * total.hours["training"] / total.detectors
-    total.written = total.detectors * (1 + seconds // SAVED_EVERY) * 12 * unet
+    total.state = 12.0 * unet  # weights and their two moments
+    total.written = total.detectors * (1 + seconds // SAVED_EVERY) * total.state
     half = 0.5 if config.train_precision == "bfloat16" else 1.0  # what is multiplied is kept in it
     all_weights = 4 * sum(of.weights.values())
     total.memory = {
@@ -181,7 +188,7 @@ def _flop(config: Config, study: Study, num_train: int, num_test: int, variants:
 
 
 def _disk(config: Config, study: Study, num_train: int, num_test: int, num_variants: int) -> dict[str, float]:
-    """Bytes kept of one detector and all that is measured on it; at most one training state at a time comes on top."""
+    """Bytes kept of one detector and all that is measured on it; two states come on top while it is trained."""
     of, pixels = sizes(config), config.image_size ** 2
     images = min(config.calibration_images, num_train)
     return {"detectors": 4.0 * (sum(of.weights.values()) + num_train * of.pooled + 3 * images * pixels),

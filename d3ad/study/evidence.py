@@ -4,21 +4,24 @@ A `Values` array (1 + D,) holds the estimate first and D bootstrap draws behind 
 methods on the same images belong together, so a difference is taken draw by draw: it is paired.
 """
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
+import torch
 
-from d3ad import metrics
-from d3ad.baselines import title_of
+from d3ad import detector, metrics, training
+from d3ad.baselines import baseline_class, title_of
+from d3ad.config import Config
 from d3ad.study import ablations, comparison, resampling
 from d3ad.study.jobs import prepare
 from d3ad.study.outcome import AREAS
+from d3ad.study.settings import Study
 from d3ad.study.workspace import Run, Workspace
 
 Key = tuple[str, str, int]  # dataset, category, seed
 PERCENT = (*ablations.METRICS, "pro_small", "pro_medium", "pro_large")
-NOISED, SCALED_CHANGE, NOISED_CHANGE, BINS = "D3AD, fully noised", "change, scaled", "change, noised", "bins"
+SCALED_CHANGE, NOISED_CHANGE, BINS = "change, scaled", "change, noised", "bins"
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,11 @@ class Effect:
     values: np.ndarray         # (1 + D,)
     keys: tuple[Key, ...] = ()  # the runs
     units: str = ""            # what was resampled, where it isn't the runs' images
+    note: str = ""             # what the claim leaves open and this run decided, in words
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "Effect":
         """The effect with its values changed."""
-        return Effect(function(self.values), self.keys, self.units)
+        return replace(self, values=function(self.values))
 
 
 @dataclass
@@ -39,20 +43,26 @@ class Evidence:
     """Numbers with their draws: method, then run, then metric (in percent).
 
     units: names of what is independent in each run's test images.  undertrained: baselines that got less training than
-    their papers ask for.  fixed: metric to the fixed step that was best on validation.  speed: of `comparison.speed`.
-    settings: of the profile, in words.  noun: what a unit is.
-    adapts: whether D3AD's features are adapted by Eq. 10.
+    their papers ask for.  narrowed: those whose networks are narrower than their papers'.  fixed: metric to the fixed
+    step that was best on validation.  speed: of `comparison.speed`.  timed: on what, in words.  settings: of the
+    profile, in words.  noun: what a unit is.
     """
 
     numbers: dict[str, dict[Key, dict[str, np.ndarray]]]
     units: dict[Key, list[str]] = field(default_factory=dict)
     undertrained: frozenset[str] = frozenset()
+    narrowed: frozenset[str] = frozenset()
     fixed: dict[str, str] = field(default_factory=dict)
     speed: pd.DataFrame | None = None
+    timed: str = ""
     settings: str = ""
     noun: str = "image"
     baselines: tuple[str, ...] = ()
-    adapts: bool = True
+
+    @property
+    def weakened(self) -> frozenset[str]:
+        """The baselines over which a lead proves nothing: they lack training or width."""
+        return self.undertrained | self.narrowed
 
     def gain(self, better: str, worse: str, metric: str, dataset: str | None = None) -> Effect | None:
         """How far one method is ahead of another in a metric, in points, over the runs that have both."""
@@ -140,14 +150,15 @@ def variants(workspace: Workspace, fixed: dict[str, str]) -> dict[str, dict]:
     config = workspace.config
     steps = {name: changes for name, changes in ablations.table4(config).items()
              if name in {*fixed.values(), *ablations.NAMED_STEPS}}
-    return {**ablations.BENCHMARK, **ablations.table5(config), **steps,
+    return {"D3AD": {}, **ablations.table5(config), **steps,
             "eta = 0": dict(guidance=0.0), "eta = 7": dict(guidance=7.0)}
 
 
 def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = None) -> Evidence:
-    """The evidence of a profile; computes what the cache lacks.  names: the baselines to compare with.
+    """The evidence of a profile; computes what the cache lacks.
 
-    A baseline stands under its title, so no claim on DDAD is tested on what is only like it.
+    names: the baselines to compare with; each stands under its title, so no claim on DDAD is tested on what is only
+    like it.  speed: of `comparison.speed` on the first of the profile's runs.
     """
     runs = workspace.ledger_runs()
     fixed = ablations.better_fixed(ablations.steps_on_validation(workspace))
@@ -155,7 +166,9 @@ def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = 
     every = {f"omega {omega}": dict(omega=omega) for omega in ablations.OMEGAS[::2]}
     prepare(runs, [*compared.values(), *every.values()])
     found = Evidence({}, fixed=fixed, speed=speed, settings=in_words(workspace), baselines=tuple(names),
-                     adapts=workspace.config.adapt_epochs > 0,
+                     timed="" if speed is None else timing_in_words(workspace.runs()[0], speed),
+                     narrowed=frozenset(name for name in names if workspace.study.baseline_width < 1
+                                        and baseline_class(name).on_pixels),
                      noun="tile" if "mtd" in workspace.study.datasets else "image")
     beside = [run for run in runs if _with_baselines(run)]
     comparison.prepare(beside, names)
@@ -214,14 +227,42 @@ def _bins(run: Run, weights: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def in_words(workspace: Workspace) -> str:
-    """What a verdict of this profile rests on besides the data: pixels, features, autoencoder."""
+    """What a verdict of this profile rests on besides the data: pixels, networks and their training, lambda, eta."""
     config, study = workspace.config, workspace.study
-    eta = "by category" if any("guidance" in own for own in study.per_category.values()) else f"{config.guidance:g}"
     features, autoencoder = ("trained here" if weights == "none" else "pretrained"
                              for weights in (config.backbone_weights, config.autoencoder_weights))
-    return (f"{config.image_size} pixels, features of {config.backbone.split('.')[0]} ({features}), "
-            f"autoencoder {config.autoencoder} ({autoencoder}), eta {eta}"
-            + (f", {study.label}" if study.label else ""))
+    parts = [f"{config.image_size} pixels",
+             f"UNet of {unet_weights(config) / 1e6:.1f} M weights ({_training_in_words(config, study)})",
+             f"features of {config.backbone.split('.')[0]} ({features})",
+             f"autoencoder {config.autoencoder} ({autoencoder})",
+             *(f"{name} by category" if _by_category(study, field) else f"{name} {getattr(config, field):g}"
+               for name, field in (("lambda", "weight"), ("eta", "guidance"))), study.label]
+    return ", ".join(filter(None, parts))
+
+
+def unet_weights(config: Config) -> int:
+    """How many weights the UNet has; counted on shapes, no memory is taken."""
+    with torch.device("meta"):
+        return sum(weights.numel() for weights in training.make_unet(config).parameters())
+
+
+def _by_category(study: Study, *names: str) -> bool:
+    return any(name in own for own in study.per_category.values() for name in names)
+
+
+def _training_in_words(config: Config, study: Study) -> str:
+    if study.start_steps:
+        return f"{study.start_steps} steps on all categories, {study.own_steps} on each"
+    if _by_category(study, "train_epochs", "train_steps"):
+        return "epochs by category"
+    return f"{config.train_steps} steps" if config.train_steps else f"{config.train_epochs} epochs"
+
+
+def timing_in_words(run: Run, speed: pd.DataFrame) -> str:
+    """What the times of `comparison.speed` were taken on: images, threads, kind of device."""
+    batch, threads = (int(speed[name].iloc[0]) for name in ("batch_size", "threads"))
+    device = detector.pick_device(run.config.device).type.upper().replace("CUDA", "GPU")
+    return f"{batch} images of {run} at once, {device}, {threads} thread{'s' * (threads > 1)}"
 
 
 def memory(workspace: Workspace) -> pd.DataFrame:

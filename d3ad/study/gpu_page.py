@@ -20,11 +20,11 @@ def page() -> str:
              + f" | {sum(found.disk.values()) / 1e9:.0f} | {found.written / 1e9:.0f} |"
              for name, found in ((name, of_profile(name)) for name in PROFILES)]
     config = Config.profile("visa")
-    of, memory = sizes(config), of_profile("visa").memory
+    of, visa = sizes(config), of_profile("visa")
     return TEXT.format(
         table="\n".join(lines), share=f"{100 * SHARE:.0f}", minutes=SAVED_EVERY // 60, batch=config.batch_size,
-        training=memory["training"] / 1e9, prediction=memory["prediction"] / 1e9, predicted=config.predict_batch,
-        state=12 * of.weights["UNet"] / 1e9, detector=4 * sum(of.weights.values()) / 1e9,
+        training=visa.memory["training"] / 1e9, prediction=visa.memory["prediction"] / 1e9,
+        predicted=config.predict_batch, state=visa.state / 1e9, detector=4 * sum(of.weights.values()) / 1e9,
         per_image=of.saved / 2e9, weights=of.weights["UNet"] / 1e6, measured=measured(), rehearsal=_rehearsal())
 
 
@@ -143,8 +143,8 @@ Without the baselines (`D3AD_SET='{{"baselines": []}}'`) their column goes.
 - Prediction, {predicted} images at a time: {prediction:.0f} GB. `predict_batch` changes it.
 - One detector is loaded at a time. A GPU with room for several, 16 GB each, is shared by as many worker processes.
 - A training state has {state:.1f} GB. It is written every {minutes} minutes and at a training's end, and removed when
-  the detector ({detector:.1f} GB of weights) is saved. "Written" in the table is all of these together. One is on the
-  disk at a time, for each worker.
+  the detector ({detector:.1f} GB of weights) is saved. "Written" in the table is all of these together. Two are on the
+  disk at a time, for each worker: the newest, and the one before it, for the case that the newest is damaged.
 
 ## The rehearsal
 

@@ -63,21 +63,22 @@ def check_weights(config: Config) -> None:
 
 
 def say_costs(config: Config, arguments: dict, notebooks: list[Path]) -> None:
-    """Print what a profile with the paper's networks will cost; nothing for one whose networks are small.
+    """Print what a profile with the paper's UNet will cost; nothing for one that trains a small autoencoder here.
 
     arguments: of `open_workspace`.  Raises UsageError where weights can't be had that only the last notebook takes, a
-    night later.
+    night later: beside the paper's autoencoder alone, whose place they take.
     """
-    if config.autoencoder == "kl":
-        from d3ad.autoencoders import load_autoencoder  # only there: these imports take seconds
-        from d3ad.study import costs
-        from d3ad.study.workspace import open_workspace
-        if any(source.name.startswith("10_") for source in notebooks):
-            try:
-                load_autoencoder("tiny", config.tiny_weights)
-            except FileNotFoundError:
-                raise UsageError("notebook 10 takes a tiny autoencoder, which can't be had from "
-                                 f"{config.tiny_weights}: put config.json and diffusion_pytorch_model.safetensors of "
-                                 "madebyollin/taesd into a folder and set tiny_weights to it, or leave the notebook "
-                                 "out with --only") from None
-        print(costs.of_workspace(open_workspace(**arguments)), flush=True)
+    if config.autoencoder in ("small", "smooth"):
+        return
+    from d3ad.autoencoders import load_autoencoder  # only there: these imports take seconds
+    from d3ad.study import costs
+    from d3ad.study.workspace import open_workspace
+    if config.autoencoder == "kl" and any(source.name.startswith("10_") for source in notebooks):
+        try:
+            load_autoencoder("tiny", config.tiny_weights)
+        except FileNotFoundError:
+            raise UsageError("notebook 10 takes a tiny autoencoder, which can't be had from "
+                             f"{config.tiny_weights}: put config.json and diffusion_pytorch_model.safetensors of "
+                             "madebyollin/taesd into a folder and set tiny_weights to it, or leave the notebook "
+                             "out with --only") from None
+    print(costs.of_workspace(open_workspace(**arguments)), flush=True)

@@ -30,7 +30,7 @@ class Claim:
     """`measure` gives the effect, or None where the evidence is missing; the claim wants it above `margin`.
 
     about: the paper's dataset that it was made on.  paper_effect: the effect in the paper's own numbers, where it gives
-    any; could this run have seen it?
+    any; could this run have seen it?  needs: what a run must have to test it, where that isn't plain.
     """
 
     claim: str
@@ -42,6 +42,7 @@ class Claim:
     paper_effect: float | None = None
     margin: float = 0.0
     margin_reason: str = "0: any lead counts"
+    needs: str = ""
 
 
 def interval(effect: Effect) -> tuple[float, float]:
@@ -87,7 +88,7 @@ def verdict(low: float, high: float, margin: float, significant: bool = True) ->
 
 
 def judged(claims: tuple[Claim, ...], evidence: Evidence) -> pd.DataFrame:
-    """The ledger: a row per claim, columns `COLUMNS`; what was not tested is empty."""
+    """The ledger: a row per claim, columns `COLUMNS`; what was not tested has no numbers."""
     effects = [claim.measure(evidence) for claim in claims]
     tested = [i for i, effect in enumerate(effects) if effect is not None]
     significant = dict(zip(tested, holm([p_value(effects[i], claims[i].margin) for i in tested])))
@@ -95,7 +96,7 @@ def judged(claims: tuple[Claim, ...], evidence: Evidence) -> pd.DataFrame:
     for i, (claim, effect) in enumerate(zip(claims, effects)):
         row = dict.fromkeys(COLUMNS) | dict(
             claim=claim.claim, where=claim.where, reported=claim.reported, quantity=claim.quantity, margin=claim.margin,
-            margin_reason=claim.margin_reason, verdict="not tested", setting="")
+            margin_reason=claim.margin_reason, verdict="not tested", setting=claim.needs and f"needs {claim.needs}")
         if effect is not None:
             low, high = interval(effect)
             found = verdict(low, high, claim.margin, significant[i])
@@ -115,12 +116,13 @@ def own_dataset(claim: Claim, effect: Effect) -> bool:
 
 
 def setting(evidence: Evidence, effect: Effect, own: bool) -> str:
-    """Where a verdict holds, in words: the data first, then what the detector was made of."""
+    """Where a verdict holds, in words: the data first, what the run chose, then what the detector was made of."""
     categories: dict[str, set[str]] = {}
     for dataset, category, _ in effect.keys:
         categories.setdefault(dataset, set()).add(category)
     data = ", ".join(f"{dataset} ({', '.join(sorted(names))})" if dataset in REAL else dataset
                      for dataset, names in categories.items())
     seeds = sorted({seed for *_, seed in effect.keys})
-    parts = [data, f"seeds {', '.join(map(str, seeds))}" if seeds else "", evidence.settings]
+    parts = [data, f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds else "", effect.note,
+             evidence.settings]
     return ("on " if own else "in this setting: ") + "; ".join(filter(None, parts))

@@ -4,7 +4,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from d3ad import training
-from d3ad.autoencoders import AutoencoderKL, AutoencoderTiny, LatentCodec, load_autoencoder
+from d3ad.autoencoders import TAEF2, AutoencoderKL, AutoencoderTiny, LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration
 from d3ad.conditioning import pool_features
 from d3ad.config import Config
@@ -50,8 +50,11 @@ def untrained(config: Config, num_reference: int = 900) -> D3AD:
 
 def random_networks(config: Config) -> tuple[LatentCodec, nn.Module, FeatureExtractor]:
     """Autoencoder, UNet and feature extractor of these settings, random weights."""
-    codec = LatentCodec(AutoencoderKL(**STABLE_DIFFUSION), "kl") if config.autoencoder == "kl" else \
-        load_autoencoder(config.autoencoder, "none", config.latent_channels)
+    pretrained = {"kl": lambda: AutoencoderKL(**STABLE_DIFFUSION), "tiny": AutoencoderTiny,
+                  "taef2": lambda: TAEF2(config.latent_channels)}  # `load_autoencoder` makes none of them at random
+    kind = config.autoencoder
+    codec = LatentCodec(pretrained[kind](), kind) if kind in pretrained else \
+        load_autoencoder(kind, "none", config.latent_channels)
     return codec, training.make_unet(config), FeatureExtractor(config.backbone, "none")
 
 

@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 
 from d3ad.infra.files import ROOT
-from d3ad.study.readme import comparisons, ledger, overview, speed
+from d3ad.study.readme import comparisons, distances, ledger, overview, speed
 
 MARKED = re.compile(r"(<!-- ([\w-]+): written by python -m d3ad\.study\.readme -->\n).*?(<!-- end -->)", flags=re.S)
 BLOCKS: dict[str, Callable[[str], str]] = {
     "profiles": overview.profiles, "results": overview.results, "state": overview.state, "gallery": overview.gallery,
     "own-part": overview.own_part, "own-parts": overview.own_parts,
     "headlines": partial(ledger.ledger, headlines=ledger.HEADLINES), "ledger": ledger.ledger, "rule": ledger.rule,
-    "counts": ledger.counts,
+    "counts": ledger.counts, "distances": distances.distances,
     "baseline-files": comparisons.baseline_files, "baselines": comparisons.baselines,
     "text-against-code": comparisons.text_against_code, "memory": comparisons.memory,
     "speed": speed.speed, "methods": speed.methods, "growth": speed.growth, "presets": speed.presets,
