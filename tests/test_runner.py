@@ -325,6 +325,8 @@ def test_of_several_runs_the_longest_is_kept(tmp_path):
     for minutes in (2.0, 0.3):
         progress.keep_minutes(file, "smoke", None, minutes)  # of a whole run
     assert json.loads(file.read_text()) == {"minutes": {"01_background": 3.0}, "settings": "smoke", "total": 2.0}
+    progress.keep_minutes(file, "smoke", "01_background", 0.7, anew=True)  # all from an empty cache
+    assert progress.kept_minutes(file, "smoke")["minutes"] == {"01_background": 0.7}
     progress.keep_minutes(file, "demo", "01_background", 0.5)  # other settings: the old times say nothing
     assert json.loads(file.read_text()) == {"minutes": {"01_background": 0.5}, "settings": "demo"}
     assert not list(tmp_path.rglob("*.part"))

@@ -82,13 +82,15 @@ def kept_minutes(file: Path, settings: str) -> dict:
     return kept if kept.get("settings") == settings else {"minutes": {}, "settings": settings}
 
 
-def keep_minutes(file: Path, settings: str, notebook: str | None, took: float) -> None:
-    """Note a notebook's minutes, or with None those of a run of all; of several runs with the same settings the longest
-    counts: it computed the most.
+def keep_minutes(file: Path, settings: str, notebook: str | None, took: float, anew: bool = False) -> None:
+    """Note a notebook's minutes, or with None those of a run of all.
+
+    anew: of a run of all from an empty cache, which counts whatever was noted before, perhaps on another machine.  Of
+    other runs with the same settings the longest counts: it computed the most.
     """
     kept = kept_minutes(file, settings)
     place, name = (kept["minutes"], notebook) if notebook else (kept, "total")
-    place[name] = max(place.get(name, 0.0), round(took, 1))
+    place[name] = round(took, 1) if anew else max(place.get(name, 0.0), round(took, 1))
     write_whole(file, json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 

@@ -230,7 +230,7 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
     if options.force and cache.exists():
         print(f"--force: removing {os.path.relpath(cache)}")
         shutil.rmtree(cache)
-    from_nothing = not cache.exists()  # else an earlier run, which may have been stopped, has computed a part
+    from_nothing = options.only is None and not cache.exists()  # else an earlier run has computed a part
     os.environ["D3AD_WORKERS"] = options.workers  # for the notebooks
     os.environ |= KEPT_MEMORY
     if options.update_notebooks:
@@ -253,12 +253,12 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
             if len(group) > 1:
                 print(f"two at a time{forecast}: {', '.join(source.stem for source in group)}", flush=True)
             for source, executed, seconds in two_at_a_time(run_next, group):
-                keep_minutes(results / "minutes.json", options.settings, source.stem, seconds / 60)
+                keep_minutes(results / "minutes.json", options.settings, source.stem, seconds / 60, from_nothing)
                 done.note(source)
                 if options.update_notebooks:
                     write_clean(executed, source)
-    if options.only is None and from_nothing:
-        keep_minutes(results / "minutes.json", options.settings, None, (time.monotonic() - started) / 60)
+    if from_nothing:
+        keep_minutes(results / "minutes.json", options.settings, None, (time.monotonic() - started) / 60, True)
     files = [path for folder in (figures, results) for path in sorted(folder.rglob("*")) if path.is_file()]
     written = [path for path in files if path.stat().st_mtime >= since]
     print(f"figures and tables written: {len(written)}", *map(os.path.relpath, written), sep="\n  ")
