@@ -17,7 +17,7 @@ class Brightness:
         self.config = Config.profile("smoke", image_size=size, predict_batch=batch)
         self.threshold, self.seconds, self.largest = threshold, seconds, 0
 
-    def predict(self, images, normalisation="train", progress=False):
+    def predict(self, images, normalisation="train", progress=False, value_range=None):
         images = as_images(images, self.config.image_size, "test")
         self.largest = max(self.largest, len(images))
         time.sleep(self.seconds)

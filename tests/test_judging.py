@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from brightness import Brightness
 from PIL import Image
 from tiny_datasets import photograph
 
 from d3ad import data
-from d3ad.app import cli, evaluating, judging, report
+from d3ad.app import cli, evaluating, judging, portions, report
 from d3ad.data import tree
 from d3ad.speed import presets
 
@@ -151,7 +152,7 @@ def test_portions_change_nothing_but_memory(tmp_path):
     whole, parts = Brightness(batch=4), Brightness(batch=100)
     for detector, name in ((whole, "a"), (parts, "b")):
         judging.judge(detector, tree.collect([tmp_path / "p"]), tmp_path / name, 0.6, "")
-    assert whole.largest == judging.PORTION and parts.largest == 70
+    assert whole.largest == portions.PORTION and parts.largest == 70
     assert (tmp_path / "a/scores.csv").read_bytes() == (tmp_path / "b/scores.csv").read_bytes()
 
 
@@ -161,7 +162,7 @@ def written(out: Path) -> dict:
 
 
 def test_kills_at_random_moments_change_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(judging, "PORTION", 4)
+    monkeypatch.setattr(portions, "PORTION", 4)
     monkeypatch.setattr(report, "MOST", 7)
     for i in range(40):
         photograph(tmp_path / f"p/{i}.png", value=(37 * i) % 256)
@@ -198,25 +199,44 @@ def test_a_run_of_another_threshold_begins_anew(tmp_path):
     assert place.begin("two") == 0 and not list(place.rows())
 
 
+def test_portions_computed_at_once_come_in_order_and_change_nothing(fitted, tmp_path, monkeypatch):
+    for i in range(14):
+        photograph(tmp_path / f"p/{i:02}.png", value=(37 * i) % 256)
+    (tmp_path / "p/05.png").write_bytes(b"damaged")
+    entries = tree.collect([tmp_path / "p"])
+    monkeypatch.setattr(portions, "portion_size", lambda detector: 2)
+
+    def scores(count: int) -> list[tuple[str, float | None]]:
+        monkeypatch.setattr(portions, "threads", lambda detector: count)
+        return [(entry.name, None if found is None else float(found.score[i]))
+                for _, portion in portions.in_portions(fitted, entries, None, 2) for entry, found, i, _ in portion]
+
+    before = torch.get_num_threads()
+    one, three = scores(1), scores(3)
+    assert [name for name, _ in three] == [entry.name for entry in entries[2:]] and torch.get_num_threads() == before
+    assert [score is None for _, score in three] == [name == "05.png" for name, _ in three]
+    assert [score for _, score in three if score] == pytest.approx([score for _, score in one if score], rel=1e-4)
+
+
 def test_the_next_portion_is_read_while_one_is_computed(tmp_path, monkeypatch):
-    monkeypatch.setattr(judging, "PORTION", 2)
+    monkeypatch.setattr(portions, "PORTION", 2)
     (tmp_path / "p").mkdir()
     for i in range(6):
         Image.new("RGB", (16, 16), (40 * i,) * 3).save(tmp_path / "p" / f"{i}.png")
     entries, read = tree.collect([tmp_path / "p"]), []
-    load = judging.load_with_size
-    monkeypatch.setattr(judging, "load_with_size", lambda path, *rest: read.append(path) or load(path, *rest))
+    load = portions.load_with_size
+    monkeypatch.setattr(portions, "load_with_size", lambda path, *rest: read.append(path) or load(path, *rest))
 
     class Waiting(Brightness):
-        def predict(self, images):
+        def predict(self, images, **options):
             deadline = time.monotonic() + 20
             while len(read) < min(6, done + 4) and time.monotonic() < deadline:  # the next two are on their way
                 time.sleep(0.001)
             assert len(read) >= min(6, done + 4)
-            return super().predict(images)
+            return super().predict(images, **options)
 
     done, names = 0, []
-    for first, portion in judging.in_portions(Waiting(size=16, batch=2), entries, None):
+    for first, portion in portions.in_portions(Waiting(size=16, batch=2), entries, None):
         assert first == done
         names += [entry.name for entry, *_ in portion]
         done += 2
@@ -237,15 +257,15 @@ def test_evaluate_sees_the_pixels_that_predict_sees(tmp_path, monkeypatch):
 
 
 def test_a_run_that_goes_on_counts_apart_what_it_judged_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(judging, "PORTION", 4)
+    monkeypatch.setattr(portions, "PORTION", 4)
     for i in range(10):
         photograph(tmp_path / f"in/{i}.png")
-    detector, entries, portions = Brightness(), tree.collect([tmp_path / "in"]), []
+    detector, entries, seen = Brightness(), tree.collect([tmp_path / "in"]), []
     predict = detector.predict
 
-    def stopped(images):
-        portions.append(images)
-        if len(portions) > 2:
+    def stopped(images, **options):
+        seen.append(images)
+        if len(seen) > 2:
             raise KeyboardInterrupt
         return predict(images)
 

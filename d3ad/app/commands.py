@@ -141,7 +141,7 @@ def _load(options):
 def _model(options):
     """The detector with device, batch and preset as asked for, its threshold, where that comes from, and what the
     results hang on."""
-    from d3ad.app import judging
+    from d3ad.app import portions
     from d3ad.calibration import threshold_for
     from d3ad.data import tree
     from d3ad.speed import presets
@@ -169,7 +169,7 @@ def _model(options):
         if len(good) < len(images):
             print(f"{options.good}: {len(good)} of {len(images)} images lie in folders called good; these set the "
                   "threshold", file=sys.stderr)
-        scores, lost = judging.scores_of(detector, good, progress=True)
+        scores, lost = portions.scores_of(detector, good, progress=True)
         lost += [entry for entry in entries if entry.kind != "image"]
         _say_left_out(lost, options.good)
         if not len(scores):
@@ -222,7 +222,7 @@ def run_predict(options) -> int:
     import time
 
     from d3ad import data
-    from d3ad.app import judging
+    from d3ad.app import judging, portions
     detector, threshold, guarantee, key = _model(options)
     tidy(options.out)  # before looking for photographs: out may lie among them
     entries = judging.without_results(_given_images(options), options.out)
@@ -230,7 +230,7 @@ def run_predict(options) -> int:
         raise data.DataError(f"{options.images[0]}: images not found in it or below; give the folder that holds them")
     if threshold is None:  # a detector that keeps its threshold elsewhere says it with a prediction
         threshold = next((float(found.threshold) for entry in entries if entry.kind == "image"
-                          for _, found, _, _ in judging.judged(detector, [entry], None) if found is not None), 0.0)
+                          for _, found, _, _ in portions.judged(detector, [entry], None) if found is not None), 0.0)
     started, guarantee = time.monotonic(), _sentence(guarantee, threshold)
     found = judging.judge(detector, entries, options.out, threshold, guarantee, options.raw, options.pictures,
                           options.coco, key, progress=True)

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from d3ad import metrics
-from d3ad.app.judging import portion_size
+from d3ad.app.portions import portion_size
 from d3ad.images import RangeWarning
 
 # maps and masks (n, H, W), the same each time it is called

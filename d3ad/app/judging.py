@@ -12,26 +12,22 @@ import io
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from d3ad.app import report
-from d3ad.data.pixels import DataError, load_with_size, picture, white_of
+from d3ad.app.portions import in_portions, portion_size, white_for
+from d3ad.data.pixels import picture
 from d3ad.data.tree import RECORD, Entry, results_in
-from d3ad.images import RangeWarning
 from d3ad.infra.files import alone, tidy, write_whole
 from d3ad.infra.processes import ALONE, Alone
 
 COLUMNS = ("path", "score", "t_hat", "is_anomalous", "threshold", "state", "width", "height", "boxes", "picture")
 JUDGED = "judged"
 LEFT_OUT = 3  # exit code: done, but something that may be a photograph was left out
-PORTION = 32  # images, or one batch where that is more: what is held at a time
 
 
 @dataclass
@@ -56,90 +52,6 @@ def without_results(entries: list[Entry], out: Path) -> list[Entry]:
     own = results_in(top)
     return [entry for entry in entries if (path := entry.path.parent.resolve() / entry.path.name) not in own
             and not path.is_relative_to(top / ".d3ad")]
-
-
-def portion_size(detector) -> int:
-    """Images judged at a time: whole batches, so that a run that goes on forms the batches of an undisturbed one."""
-    batch, team = detector.config.predict_batch, getattr(detector, "team", ALONE)
-    return batch * max(1, PORTION // batch) * team.count
-
-
-def white_for(detector, entries: list[Entry]) -> int | None:
-    """The white of 16-bit images: the detector's, else what the photographs themselves say; None where there are
-    none."""
-    known = getattr(detector, "white", None)
-    return known or white_of(entry.path for entry in entries if entry.kind == "image")
-
-
-def judged(detector, entries: list[Entry], white: int | None) -> Iterator[tuple]:
-    """(entry, prediction, i, size) for each image of one portion, image number i of the prediction, `size` the
-    photograph's own.
-
-    An entry that can't be read comes as (entry with its reason, None, 0, None); so do those that were left out before.
-    """
-    return _predicted(detector, *_read(entries, detector.config.image_size, white))
-
-
-def in_portions(detector, entries: list[Entry], white: int | None, start: int = 0) -> Iterator[tuple[int, Iterator]]:
-    """(number of its first entry, what `judged` says of it) for each portion from entry `start` on.
-
-    While one portion is computed, a thread reads the next: decoding and networks both leave the interpreter's lock.
-    """
-    step, size = portion_size(detector), detector.config.image_size
-    with ThreadPoolExecutor(1, "reader") as reader:
-        ahead = reader.submit(_read, entries[start:start + step], size, white)
-        for first in range(start, len(entries), step):
-            portion = ahead.result()
-            if first + step < len(entries):
-                ahead = reader.submit(_read, entries[first + step:first + 2 * step], size, white)
-            yield first, _predicted(detector, *portion)
-
-
-def _read(entries: list[Entry], image_size: int, white: int | None) -> tuple[list[tuple], list[torch.Tensor]]:
-    """(entry, number among the images read, the photograph's own size) of each entry, and the images."""
-    read, found = [], []
-    for entry in entries:
-        try:
-            if entry.kind == "image":
-                image, size = load_with_size(entry.path, image_size, white)
-                found.append((entry, len(read), size))
-                read.append(image)
-                continue
-        except DataError as error:
-            entry = unreadable(entry, str(error).removeprefix(f"{entry.path}: "))
-        except MemoryError:
-            entry = unreadable(entry, "too big for this machine's memory")
-        found.append((entry, 0, None))
-    return found, read
-
-
-def _predicted(detector, found: list[tuple], read: list[torch.Tensor]) -> Iterator[tuple]:
-    """What `judged` gives, of what `_read` found."""
-    prediction = None
-    if read:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RangeWarning)  # read from files, so their range is known
-            prediction = detector.predict(torch.stack(read))
-    for entry, i, size in found:
-        yield entry, prediction if size else None, i, size
-
-
-def unreadable(entry: Entry, reason: str) -> Entry:
-    """The entry as left out, and lost."""
-    return replace(entry, kind="left out", reason=reason.split("; replace")[0], lost=True)
-
-
-def scores_of(detector, entries: list[Entry], progress: bool = False) -> tuple[torch.Tensor, list[Entry]]:
-    """Scores (N,) of all images that can be read, in portions, and what could not."""
-    white, scores, lost = white_for(detector, entries), [], []
-    total = -(-len(entries) // portion_size(detector))
-    for _, portion in tqdm(in_portions(detector, entries, white), "good images", total, disable=not progress):
-        for entry, prediction, i, _ in portion:
-            if prediction is None:
-                lost.append(entry)
-            else:
-                scores.append(prediction.score[i])
-    return (torch.stack(scores) if scores else torch.empty(0)), lost
 
 
 def row_of(entry: Entry, prediction=None, i: int = 0, size: tuple[int, int] | None = None, threshold: float = 0.0,

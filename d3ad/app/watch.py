@@ -3,7 +3,8 @@ import json
 import time
 from pathlib import Path
 
-from d3ad.app.judging import COLUMNS, JUDGED, Out, Summary, judged, row_of, white_for
+from d3ad.app.judging import COLUMNS, JUDGED, Out, Summary, row_of
+from d3ad.app.portions import judged, white_for
 from d3ad.data.tree import collect, walk
 from d3ad.infra.files import alone
 
