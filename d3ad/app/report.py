@@ -222,5 +222,6 @@ def _pixels(image: Tensor) -> np.ndarray:
 
 def _data_url(picture: Image.Image, kind: str) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **({"quality": 88} if kind == "jpeg" else {"optimize": True}))
+    # the highest level, or `optimize`, takes 15 times as long for a map and saves 8 %
+    picture.save(buffer, kind, **({"quality": 88} if kind == "jpeg" else {"compress_level": 4}))
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
