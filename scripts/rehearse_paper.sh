@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Rehearses the paper's profile without a GPU: about half an hour on two free cores, 12 GB of memory, 20 GB of disk.
+# Rehearses the paper's profile without a GPU: about half an hour on two free cores, 16 GB of memory, 20 GB of disk.
 #
 #   ./scripts/rehearse_paper.sh [--work DIR] [--docs FILE] [--narrow]
 #
