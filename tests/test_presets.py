@@ -7,7 +7,7 @@ import torch
 from d3ad import training
 from d3ad.app import cli
 from d3ad.autoencoders import LatentCodec
-from d3ad.baselines import BASELINES
+from d3ad.baselines import BASELINES, title_of
 from d3ad.speed import benchmark, presets
 from d3ad.speed.benchmark import inference, machine, metrics, networks, reference
 from d3ad.speed.presets import PRESETS, FastNetworks, low_precision_pays
@@ -134,7 +134,7 @@ def test_the_command_writes_all_parts_and_keeps_other_machines(tmp_path, capsys)
     assert calls == dict(features=2, encode=1, conditioning=1, eps=10, decode=1, maps=1)
     assert max(faithful["largest_difference"].values()) < 1e-3
     methods = json.loads((tmp_path / "methods.json").read_text())
-    assert {row["method"] for row in methods} == {"D3AD, faithful", "D3AD, fast", *BASELINES}
+    assert {row["method"] for row in methods} == {"D3AD, faithful", "D3AD, fast", *map(title_of, BASELINES)}
     assert {row["batch"] for row in methods} == {1, 2} and all(row["seconds_per_image"] > 0 for row in methods)
     assert {row["method"] for row in methods if row["estimated"]} == {"AnoDDPM"}
     training_rows = json.loads((tmp_path / "training.json").read_text())

@@ -1,5 +1,6 @@
 """Photographs read and predicted in portions, so that memory doesn't hang on their number."""
 import contextlib
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from d3ad.data.pixels import DataError, load_with_size, white_of
 from d3ad.data.tree import Entry
+from d3ad.images import RangeWarning
 from d3ad.infra.processes import ALONE
 
 PORTION = 32  # images, or one batch where that is more
@@ -48,7 +50,7 @@ def in_portions(detector, entries: list[Entry], white: int | None, start: int = 
 
     def work(first: int) -> tuple[list[tuple], object]:
         found, images = _read(entries[first:first + step], size, white)
-        return found, images if count == 1 else _predict(detector, images)
+        return found, images if count == 1 else _predict(detector, images, in_thread=True)
 
     with _cores_for(count), ThreadPoolExecutor(count, "portions") as pool:
         ahead = deque()
@@ -97,9 +99,18 @@ def _read(entries: list[Entry], image_size: int, white: int | None) -> tuple[lis
     return found, read
 
 
-def _predict(detector, images: list[torch.Tensor]):
-    """The prediction of images that were read from files; None of none."""
-    return detector.predict(torch.stack(images), value_range=(-1, 1)) if images else None
+def _predict(detector, images: list[torch.Tensor], in_thread: bool = False):
+    """The prediction of images that were read from files, so their range is known; None of none.
+
+    in_thread: in one of several threads, where warnings can't be held back, and where the detector is a D3AD.
+    """
+    if not images:
+        return None
+    if in_thread:
+        return detector.predict(torch.stack(images), value_range=(-1, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RangeWarning)
+        return detector.predict(torch.stack(images))
 
 
 def _paired(found: list[tuple], prediction) -> Iterator[tuple]:

@@ -32,7 +32,8 @@ def pip_weights() -> dict[str, "Tensor"]:
     imported.  Raises as `pip_content` does.
     """
     import torch  # takes seconds, which who only checks the file doesn't have to wait
-    tensors = torch.load(io.BytesIO(pip_content()), map_location="cpu", weights_only=True)
+    content = pip_content()
+    tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return {timm_name(name): tensor for name, tensor in tensors.items()}
 
 
