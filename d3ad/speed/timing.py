@@ -16,8 +16,8 @@ ROUNDS = 3
 def keep_freed_memory() -> None:
     """Have glibc keep what is freed, so that large layers don't wait for the system to hand out fresh pages.
 
-    Measured on a CPU: a tenth off the paper's autoencoder, a fifth off a prediction with the demo profile's networks.
-    For this process, until it ends; nothing happens on other systems.
+    Measured: a tenth off the paper's autoencoder on a CPU.  For this process, until it ends; nothing happens on other
+    systems.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
