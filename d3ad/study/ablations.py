@@ -21,7 +21,8 @@ from d3ad.infra.files import write_whole
 from d3ad.study import selection
 from d3ad.study.jobs import on_trained, prepare
 from d3ad.study.outcome import evaluate
-from d3ad.study.workspace import Run, Workspace, shared_backbone
+from d3ad.study.shared import shared_backbone
+from d3ad.study.workspace import Run, Workspace
 
 TITLES = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
 METRICS = tuple(TITLES)

@@ -35,7 +35,8 @@ from d3ad.speed.timing import timed
 from d3ad.study import ablations, long_runs
 from d3ad.study.jobs import on_trained, together, train
 from d3ad.study.outcome import evaluate
-from d3ad.study.workspace import Run, Workspace, shared_backbone
+from d3ad.study.shared import shared_backbone
+from d3ad.study.workspace import Run, Workspace
 
 BUDGET = ("images", "images_asked", "training")  # seen in training; those asked for; a word of TRAINING
 TRAINING = FULL, SHORT, NONE_NEEDED = "full", "short", "none needed"

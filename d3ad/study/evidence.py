@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-import torch
 
-from d3ad import detector, metrics, training
+from d3ad import detector, metrics
 from d3ad.baselines import baseline_class, title_of
 from d3ad.config import Config
 from d3ad.study import ablations, comparison, resampling
+from d3ad.study.costs import sizes
 from d3ad.study.jobs import prepare
 from d3ad.study.outcome import AREAS
 from d3ad.study.settings import Study
@@ -232,18 +232,12 @@ def in_words(workspace: Workspace) -> str:
     features, autoencoder = ("trained here" if weights == "none" else "pretrained"
                              for weights in (config.backbone_weights, config.autoencoder_weights))
     parts = [f"{config.image_size} pixels",
-             f"UNet of {unet_weights(config) / 1e6:.1f} M weights ({_training_in_words(config, study)})",
+             f"UNet of {sizes(config).weights['UNet'] / 1e6:.1f} M weights ({_training_in_words(config, study)})",
              f"features of {config.backbone.split('.')[0]} ({features})",
              f"autoencoder {config.autoencoder} ({autoencoder})",
              *(f"{name} by category" if _by_category(study, field) else f"{name} {getattr(config, field):g}"
                for name, field in (("lambda", "weight"), ("eta", "guidance"))), study.label]
     return ", ".join(filter(None, parts))
-
-
-def unet_weights(config: Config) -> int:
-    """How many weights the UNet has; counted on shapes, no memory is taken."""
-    with torch.device("meta"):
-        return sum(weights.numel() for weights in training.make_unet(config).parameters())
 
 
 def _by_category(study: Study, *names: str) -> bool:
