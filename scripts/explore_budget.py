@@ -1,4 +1,4 @@
-"""How long the demo's networks are trained, on validation data: pictures drawn under another seed.
+"""How long the demo's networks are trained, on validation data: synthetic images of another seed.
 
     python scripts/explore_budget.py [--budgets 1000/0/600,1000/1200/200] [--out DIR]
 
@@ -29,7 +29,7 @@ PAGE = """# How long the networks of `demo` are trained
 The paper trains each category's network alone, for 300 epochs. That takes hours, and `demo` should take minutes. So its
 network is first trained on the good parts of all seven categories at once (`start_steps`), and each category's own sets
 out from there (`own_steps`). Is that as good as training each from random weights? `scripts/explore_budget.py` asks
-on pictures drawn under another seed, which no result uses: {good} good and {bad} defective ones of each category.
+on synthetic images of another seed, which no result uses: {good} good and {bad} defective ones of each category.
 
 {table}
 

@@ -155,6 +155,8 @@ def measure(category: str, copies: int, root: Path, work: Path) -> list[dict]:
 
 PAGE = """# Which maps to standardise, and parts that lie elsewhere
 
+[Back to the README](../README.md)
+
 Made by `scripts/explore_calibration.py` from `calibration.csv`, on validation data only, as
 [the other settings](settings.md): a fifth of the normal training images, held out (41 to 64 of a category), and
 synthetic defects on them. One seed.
@@ -184,7 +186,8 @@ diffusion model learned from {copies} moved copies of each training image.
 
 - The best of all: standardised {chosen}: mean {highest:.1f}.
 - In the profiles for real photographs now: standardised {used}: mean {mean:.1f}.
-- In them before, and in `demo` still ([demo-maps.csv](demo-maps.csv), from pictures drawn under another seed):
+- In the profiles for real photographs before, and still in `demo` ([demo-maps.csv](demo-maps.csv), from synthetic images
+  of another seed):
   standardised {earlier}: mean {before:.1f}.
 
 What this says:
@@ -192,10 +195,10 @@ What this says:
 - **The maps want different things.** The feature map gains much from being standardised. The latent map alone hardly
   gains where defects lie anywhere, and loses where parts vary ([each map alone](#each-map-alone)).
 - **What the test images suggested shows here.** Where parts vary, both maps standardised at lambda 0.5 find defects'
-  pixels less well (P-AUROC, PRO) than neither at lambda 0.7, in all four categories. Whole images (I-AUROC) are told as
-  well on average.
+  pixels less well (P-AUROC, PRO) than neither at lambda 0.7, in all four categories. On average, whole images (I-AUROC)
+  are classified as well.
 - **A lambda of 0.7 is on average as good as 0.5 or better,** whichever maps are standardised. The floor hardly matters.
-- **How sure this is.** Images as they are tell the three ways to standardise hardly apart; the feature map alone wins
+- **How sure this is.** On images as they are, the three ways to standardise hardly differ; the feature map alone wins
   on relit and moved ones ([by what is seen](#by-what-is-seen)). Pill, screw and bottle agree. Transistor doesn't: it
   prefers the latent map standardised, most of all where parts vary. Without bottle, the latent map would have been
   chosen. Differences of less than a point say little with so few images. The magnetic tiles were not measured.
@@ -232,7 +235,8 @@ lambda 0 is the feature map, 1 the latent map. Floor {floor}.
 
 ## Parts that lie elsewhere
 
-*Moved copies*: so many of each training image, moved by up to 3 of 128 pixels, the diffusion model learns from too.
+*Moved copies*: how many copies of each training image, moved by up to 3 of 128 pixels, the diffusion model also learns
+from.
 {moved}, defects anywhere, floor {floor}, lambda {weight}. Chosen: {copies}.
 
 {by_copies}

@@ -1,4 +1,4 @@
-"""Which maps the demo profile standardises, and lambda, on validation data: pictures drawn under another seed.
+"""Which maps the demo profile standardises, and lambda, on validation data: synthetic images of another seed.
 
     python scripts/explore_demo.py [--out FILE]
 

@@ -277,23 +277,24 @@ def write_tables(source: Path) -> None:
                "defect_in_light_auroc"]
     keys = [column for column in COLUMNS if column not in (*numbers, "defects", "job")]
     mean = rows.groupby(keys, dropna=False, sort=False)[numbers].mean().reset_index()
-    text = ["# What each setting changes", "",
+    text = ["# What each setting changes", "", "[Back to the README](../README.md)", "",
             "Made by `scripts/explore_settings.py` from `settings.csv`, on validation data only: held-out normal "
             "training images and synthetic",
             "defects on them (mean of two kinds, percent). No test image was read; nothing here is a result on a "
             "benchmark.", "",
             "## The setting chosen", "", "At 128 pixels; one for all categories.", "", "```toml", RECOMMENDED.rstrip(),
             "```", "",
-            "What is open: with the perceptual term the feature map alone (lambda 0) tells screw's defects far better "
-            "(86.5 / 86.6 / 72.0 against",
-            "83.6 / 82.5 / 66.9; not standardised 82.8 against 73.2), the latent map alone worse (84.6 against 87.4), "
-            "so at lambda 0.5 screw",
-            "is about one point *better* without it (plain8), within what 64 good images can tell; bottle and tiles "
-            "were not measured without. Standardising gains on bottle and tiles and loses on screw. Brightness does "
-            "not explain",
-            "distances on screw: darker copies of its held-out images are no farther from their neighbours, so nothing "
-            "here shows that",
-            "`dic_normalise` mends its test images; it does mend bottle and, in part, pill. One seed throughout.", "",
+            "Open questions. With the perceptual term, the feature map alone (lambda 0) separates screw's defects far",
+            "better, and the latent map alone less well ([weight](#weight)). So at lambda 0.5 screw is slightly *better*",
+            "without the term, by too little to be sure of with so few good images; bottle and tiles were not measured",
+            "without it. Standardising helps bottle and tiles and hurts screw. Brightness does not explain the distances",
+            "on screw: darker copies of its held-out images lie no farther from their neighbours. So nothing here shows",
+            "that `dic_normalise` would help on its test images; it does help on bottle and, in part, on pill. One seed",
+            "throughout.", "",
+            "In the tables, *plain8* is without the perceptual term and *near8* with it; *near8-dic2* is near8 with the",
+            "distance taken in block 2. *Adaptation*: epochs of Eq. 10, with the statistics of each batch (*batch*) or the",
+            "running ones (*running*). *Darker*, *dimmer*, *uneven*: the same good images, darkened by a factor, dimmed by",
+            "an offset, or lit unevenly.", "",
             "## The autoencoder alone", "",
             "What the feature map would tell if the diffusion model were perfect: phi of a defective image against phi "
             "of its decoded flawless",

@@ -117,17 +117,17 @@ ResNet-18 (timm's `resnet18.tv_in1k`) into `~/.cache/d3ad/resnet18`, each as `mo
 
 ## Hours and disk
 
-Multiplications are counted on the networks' shapes. An H100 is taken to reach {share} % of its best rate (989
-TFLOP/s in bfloat16, 495 in TF32), as measured below, and an image in a baseline's training to be as dear as one in the
-UNet's. The first decides all hours alike; the second, the column of the baselines. Loading, metrics and figures come on
-top. Eight GPUs take detectors in turns, each with all that is measured on it. The columns from training to baselines
-are hours of one.
+Multiplications are counted from the networks' shapes. Two things are assumed: that an H100 reaches {share} % of its best
+rate (989 TFLOP/s in bfloat16, 495 in TF32), as measured below, which scales all hours; and that an image costs as much
+in a baseline's training as in the UNet's, which scales the baselines' column. Loading, metrics and figures come on top.
+Of eight GPUs, each takes whole detectors in turn, with all that is measured on them. The columns from training to
+baselines are hours on one GPU.
 
 | profile | detectors | one H100, h | eight, h | training | adaptation | variants | baselines | disk, GB | written, GB |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 {table}
 
-Without the baselines (`D3AD_SET='{{"baselines": []}}'`) their column goes.
+Without the baselines (`D3AD_SET='{{"baselines": []}}'`) that column is saved.
 
 ## One category, measured
 
@@ -138,17 +138,17 @@ Without the baselines (`D3AD_SET='{{"baselines": []}}'`) their column goes.
 - The UNet has {weights:.1f} M weights, as the authors' does: their widths, two residual blocks a level, attention with
   eight heads at 32, 16, 8 and 4 and in the middle, 32 groups, and residual blocks that halve and double. It is built
   from diffusers' blocks under other names, so the authors' own checkpoints can't be read into it.
-- Training on batches of {batch}: {training:.0f} GB, at most. `accumulate = 3` sees a batch in three parts and frees
-  two thirds of the {per_image:.2f} GB an image; the gradients are the same but for rounding. D3AD_SET passes it on.
+- Training on batches of {batch}: {training:.0f} GB, at most. `D3AD_SET='{{"accumulate": 3}}'` takes a batch in three
+  parts, and so needs a third of the {per_image:.2f} GB an image; the gradients are the same but for rounding.
 - Prediction, {predicted} images at a time: {prediction:.0f} GB. `predict_batch` changes it.
 - One detector is loaded at a time. A GPU with room for several, 16 GB each, is shared by as many worker processes.
-- A training state has {state:.1f} GB. It is written every {minutes} minutes and at a training's end, and removed when
-  the detector ({detector:.1f} GB of weights) is saved. "Written" in the table is all of these together. Two are on the
-  disk at a time, for each worker: the newest, and the one before it, for the case that the newest is damaged.
+- A training state takes {state:.1f} GB. It is written every {minutes} minutes and at a training's end, and removed when
+  the detector ({detector:.1f} GB of weights) is saved. "Written" in the table is the sum of all states. Each worker has
+  two on disk at a time: the newest, and the one before it in case the newest is damaged.
 
 ## The rehearsal
 
-`./scripts/rehearse_paper.sh` runs every notebook in the `visa` profile without a GPU: a category drawn in VisA's
+`./scripts/rehearse_paper.sh` runs every notebook in the `visa` profile without a GPU: a synthetic category in VisA's
 official layout, networks of full size with random weights, batches of 30 in 10 parts, 128 pixels, a few steps. It is
 killed once and goes on. Its scores mean nothing: it tests whether a run gets through. What the last one measured:
 

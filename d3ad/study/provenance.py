@@ -27,7 +27,7 @@ ARTIFACTS = {
     "fig05": ("03_dic_histograms", "bins of training and test images"),
     "fig06": ("03_dic_histograms", "masks at fixed steps and at the dynamic one"),
     "fig07": ("06_qualitative", "reconstruction and segmentation by category"),
-    "fig08": ("06_qualitative", "reconstructions beside DRAEM's"),
+    "fig08": ("06_qualitative", "reconstructions, beside DRAEM's where it was measured"),
     "fig09": ("06_qualitative", "masks beside those of two baselines"),
     "fig10": ("06_qualitative", "more segmentations across scales"),
     "fig11": ("01_background", "the forward process, noised"),

@@ -1,13 +1,13 @@
 """What became of a claim: the effect that a run measures, its interval, and a verdict by one rule.
 
-The rule, for all claims alike: what a claim says is measured as one effect that it wants above a margin, with a 95 %
-interval from a bootstrap.  "holds": the whole interval lies above the margin.  "contradicted": the whole interval lies
-below it.  "inconclusive": the margin lies inside, or the difference doesn't survive Holm's correction for testing so
-many claims at once.  "not tested": this run lacks what it takes.  "reproduced" takes the place of "holds" only where
-the claim is about VisA, BTAD or MVTec AD and was measured on images of that dataset alone.
+The rule, for all claims alike: each claim is measured as one effect, which should exceed a margin, with a 95 % interval
+from a bootstrap.  "holds": the whole interval lies above the margin.  "contradicted": the whole interval lies below it.
+"inconclusive": the margin lies inside the interval, or the difference does not survive Holm's correction for testing so
+many claims at once.  "not tested": this run lacks the data or the methods that the claim needs.  "reproduced" takes the
+place of "holds" only where the claim is about VisA, BTAD or MVTec AD and was measured on images of that dataset alone.
 
-Resampled are images within each category (for magnetic tiles: tiles with all their exposures), the same for all methods
-compared; then the seeds of a category.  Categories stay as they are, and each counts the same.
+The bootstrap resamples images within each category (for magnetic tiles: tiles with all their exposures), the same for
+all methods compared; then the seeds of a category.  Categories are not resampled, and each has the same weight.
 """
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -34,11 +34,11 @@ def baselines(up: str) -> str:
         metric = list(shown)[-1]
         means = means.sort_values(f"measured_{metric}", ascending=False, kind="stable")
         seeds = measured.table(profile, "benchmark_seeds")
-        if single["seed"].nunique() == 1 and seeds is not None:
+        if single["seed"].nunique() == 1 and seeds is not None and seeds["seed"].nunique() > 1:
             names = ", ".join(dict.fromkeys(seeds.loc[seeds["category"] != "Average", "category"]))
             title = f"{shown[metric]}, {names}, {seeds_text(seeds)}"
             columns[title] = _bold_best(over_seeds(seeds).set_index("method"), metric, ranked)
-        columns["training images, of those asked for"] = {method: _budget(rows)
+        columns["training images seen, of those its paper asks for"] = {method: _budget(rows)
                                                           for method, rows in single.groupby("method")}
         rows = [[method, *(column.get(method, "—") for column in columns.values())] for method in means.index]
         title = f"### `{profile}`: {', '.join(dict.fromkeys(single['dataset']))}"
@@ -59,7 +59,7 @@ def _measured_in_part(profile: str, single: pd.DataFrame, shown: dict[str, str])
         ranked = set(rankable(rows)["method"])
         means = over_seeds(rows).set_index("method").sort_values(f"measured_{list(shown)[-1]}", ascending=False)
         columns = {title: _bold_best(means, metric, ranked) for metric, title in shown.items()}
-        columns["training images, of those asked for"] = {name: _budget(own) for name, own in rows.groupby("method")}
+        columns["training images seen, of those its paper asks for"] = {name: _budget(own) for name, own in rows.groupby("method")}
         parts += [f"#### `{profile}`: {dataset}, {category} alone",
                   markdown_table(["", *columns], [[name, *(column[name] for column in columns.values())]
                                                   for name in means.index])]
@@ -92,8 +92,8 @@ def _places(means: pd.DataFrame, shown: dict[str, str]) -> str:
         values = methods[f"measured_{metric}"]
         first = values.idxmax()
         place = f"{values.rank(ascending=False)['D3AD']:.0f} in {title}"
-        places.append(place if first == "D3AD" else f"{place} (first: {first})")
-    return f"D3AD's place among {len(methods)} methods: {', '.join(places)}."
+        places.append(place if first == "D3AD" else f"{place} (best: {first})")
+    return f"D3AD's rank among {len(methods)} methods: {', '.join(places)}."
 
 
 def text_against_code(up: str) -> str:

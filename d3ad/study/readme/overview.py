@@ -13,8 +13,8 @@ from d3ad.study.settings import Study, features_in_words, study_profiles
 THUMBNAIL, PER_ROW = 200, 4  # pixels; pictures in a row of the gallery
 MAX_CATEGORIES = 6  # of one of the paper's datasets with a row of their own
 DATA = {
-    "smoke": "a handful of drawn images; for the tests, its numbers mean nothing",
-    "demo": "drawn on the spot, in the layouts of VisA, BTAD and MVTec AD",
+    "smoke": "a handful of synthetic images; for the tests, its numbers mean nothing",
+    "demo": "synthetic, drawn on the spot, in the layouts of VisA, BTAD and MVTec AD",
     "mtd": "magnetic tiles, real photographs, under `--data-root`",
     "elpv": "solar cells, real photographs without masks, from `pip install elpv-dataset`",
     "mvtec-cpu": "whatever categories of MVTec AD lie under `--data-root`",
@@ -34,6 +34,9 @@ def profiles(up: str) -> str:
         notes = measured.notes(profile, "minutes")
         minutes = notes.get("total") or sum(notes.get("minutes", {}).values())
         took = f"{minutes:.0f}" if minutes else "not measured"
+        if minutes and "total" not in notes:  # of those that ran, one after the other
+            ran = sorted(name[:2] for name in notes["minutes"])
+            took += f" (notebook{'s' * (len(ran) > 1)} {', '.join(ran)})"
         model = model_of(profile)
         if profile == "smoke":
             model, took = "tiny", "few"
@@ -116,8 +119,8 @@ def _which_pro(exact: dict[str, bool]) -> str:
     if all(exact.values()):
         return "PRO is exact."
     others = ", ".join(f"`{profile}`" for profile, is_exact in exact.items() if is_exact)
-    return ("PRO is exact; beside a reported one it has 200 thresholds, as the paper's"
-            + (f", but not in {others}, which kept the exact one only." if others else "."))
+    return ("PRO is exact, but beside a reported one it is computed with 200 thresholds, as in the paper"
+            + (f" (except in {others}, which kept only the exact one)." if others else "."))
 
 
 def reported() -> pd.DataFrame:
