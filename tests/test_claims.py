@@ -160,7 +160,7 @@ def test_omega_hallucination_bins_and_sizes():
     assert found(evidence(1.0, slope=5)).loc["PRO falls as omega rises", "verdict"] == "contradicted"
     assert rows.loc["at high levels noise changes good images more (hallucination)", "effect"] == pytest.approx(1.0)
     assert rows.loc["test images lie in higher bins than training images", "effect"] == pytest.approx(2.0)
-    assert rows.loc["the distance of Algorithm 2 tells anomalies", "effect"] == pytest.approx(30.0)
+    assert rows.loc["the distance of Algorithm 2 separates anomalous from good images", "effect"] == pytest.approx(30.0)
     assert rows.loc["anomalies are localised regardless of their scale", "verdict"] == "holds"
 
 

@@ -79,7 +79,7 @@ def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of `summary` and, behind each dataset and split, its means over categories and seeds as "Average".
 
     `spread_*` is the standard deviation of the categories' mean over seeds, empty where there is one seed.  Where there
-    are several synthetic datasets, "all synthetic" averages over all their categories.
+    are several datasets, "all datasets" averages over all their categories, or "all synthetic" where they are.
     """
     values = [column for column in frame if column.startswith("measured_")]
 
@@ -93,7 +93,9 @@ def with_averages(frame: pd.DataFrame) -> pd.DataFrame:
     for (dataset, split), rows in frame.groupby(["dataset", "split"], sort=False):
         parts += [rows, average(rows, dataset=dataset, split=split)]
     if frame["dataset"].nunique() > 1:
-        parts.append(average(frame, dataset="all synthetic", split=frame["split"].iloc[0]))
+        synthetic = frame["dataset"].str.endswith("-like").all()
+        parts.append(average(frame, dataset="all synthetic" if synthetic else "all datasets",
+                             split=frame["split"].iloc[0]))
     return pd.concat(parts, ignore_index=True).astype({"seed": "Int64"})
 
 

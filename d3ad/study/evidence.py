@@ -232,7 +232,7 @@ def in_words(workspace: Workspace) -> str:
     features, autoencoder = ("trained here" if weights == "none" else "pretrained"
                              for weights in (config.backbone_weights, config.autoencoder_weights))
     parts = [f"{config.image_size} pixels",
-             f"UNet of {sizes(config).weights['UNet'] / 1e6:.1f} M weights ({_training_in_words(config, study)})",
+             f"UNet of {sizes(config).weights['UNet'] / 1e6:.1f} M weights ({training_in_words(config, study)})",
              f"features of {config.backbone.split('.')[0]} ({features})",
              f"autoencoder {config.autoencoder} ({autoencoder})",
              *(f"{name} by category" if _by_category(study, field) else f"{name} {getattr(config, field):g}"
@@ -244,7 +244,8 @@ def _by_category(study: Study, *names: str) -> bool:
     return any(name in own for own in study.per_category.values() for name in names)
 
 
-def _training_in_words(config: Config, study: Study) -> str:
+def training_in_words(config: Config, study: Study) -> str:
+    """How long a profile trains its diffusion model: "1000 steps", "300 epochs"."""
     if study.start_steps:
         return f"{study.start_steps} steps on all categories, {study.own_steps} on each"
     if _by_category(study, "train_epochs", "train_steps"):

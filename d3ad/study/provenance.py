@@ -46,6 +46,7 @@ ARTIFACTS = {
     "table8": ("07_benchmark_tables", "time per image"),
 }
 DPI = 150
+_WRITTEN: set[str] = set()  # what this process wrote, as its paths below a workspace's folder
 
 
 def header(workspace: Workspace) -> None:
@@ -110,20 +111,23 @@ def write_product(workspace: Workspace, path: str, content: bytes, fingerprint: 
             seed=workspace.config.seed, packages={name: version(name) for name in PACKAGES}, machine=machine(),
             seconds=round(time.monotonic() - workspace.opened, 1))
         write_whole(note, json.dumps(entries, indent=1, sort_keys=True) + "\n")
+    _WRITTEN.add(path)
 
 
 def written(workspace: Workspace, *names: str) -> None:
-    """Raise AssertionError where neither a figure nor a table of this name ("fig05", "table4") is there, or one isn't
-    in range.
+    """Raise AssertionError where this process wrote neither a figure nor a table of this name ("fig05", "table4"), or
+    one is empty or out of range; else print the names.
     """
     for name in names:
         picture, table = workspace.figures / f"{name}.png", workspace.results / f"{name}.csv"
-        assert picture.exists() or table.exists(), f"{name} was not written"
+        paths = {f"figures/{workspace.name}/{name}.png", f"results/{workspace.name}/{name}.csv"}
+        assert paths & _WRITTEN, f"{name} was not written"
         if picture.exists():
             assert plt.imread(picture).std() > 0.01, f"{name} is empty"
         if table.exists():
             values = pd.read_csv(table).filter(regex="^(measured|reported)_(i_auroc|p_auroc|pro)").to_numpy(dtype=float)
             assert ((values >= 0) & (values <= 100) | pd.isna(values)).all(), f"{name} is out of range"
+    print("written:", ", ".join(names))
 
 
 def tolerance(detector: D3AD, exact: float) -> float:

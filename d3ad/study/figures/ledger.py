@@ -2,24 +2,26 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from d3ad.study.figures.look import BAD, GOOD, TEST, TRAIN, WIDTH
+from d3ad.study.figures.look import BAD, GOOD, TRAIN, WIDTH
+
+COLOURS = {"reproduced": "#00664B", "holds": GOOD, "contradicted": BAD, "inconclusive": "#999999",
+           "not tested": "#dddddd"}
 
 
 def verdicts(frame):
     """The ledger at a glance: how many claims have which verdict."""
-    colours = {"reproduced": "#00664B", "holds": GOOD, "contradicted": BAD, "inconclusive": TEST,
-               "not tested": "#999999"}
     counts = frame["verdict"].value_counts()
     fig, ax = plt.subplots(figsize=(WIDTH, 0.9))
     left = 0
-    for name, colour in colours.items():
+    for name, colour in COLOURS.items():
         width = int(counts.get(name, 0))
         if width:
             ax.barh([""], [width], left=left, color=colour, label=name)  # a name may be wider than its bar
-            ax.text(left + width / 2, 0, width, ha="center", va="center", color="white", fontsize=8)
+            ax.text(left + width / 2, 0, width, ha="center", va="center", fontsize=8,
+                    color="#333333" if name == "not tested" else "white")
         left += width
     ax.axis("off")
-    fig.legend(loc="outside lower center", ncols=len(colours), fontsize=8, frameon=False)
+    fig.legend(loc="outside lower center", ncols=len(COLOURS), fontsize=8, frameon=False)
     return fig
 
 
@@ -46,10 +48,9 @@ def intervals(frame):
     frame: a ledger of `verdicts.judged`.  Filled: the interval excludes the margin, after Holm's correction.
     """
     frame = frame[frame["verdict"] != "not tested"].iloc[::-1]
-    colours = {"reproduced": "#00664B", "holds": GOOD, "contradicted": BAD}
     fig, ax = plt.subplots(figsize=(WIDTH, 0.2 * len(frame) + 0.7))
     for i, row in enumerate(frame.itertuples()):
-        colour = colours.get(row.verdict, "#999999")
+        colour = COLOURS[row.verdict]
         ax.plot([row.low - row.margin, row.high - row.margin], [i, i], color=colour, lw=2)
         ax.plot(row.effect - row.margin, i, "o", color=colour, ms=4)
     ax.axvline(0, color="#444444", lw=0.8, ls="--")

@@ -93,17 +93,19 @@ def omega_curves(frame, seed: int, metrics: dict[str, str]):
 
 
 def effects(frame, metrics: dict[str, str]):
-    """What each switch between text and code changes, in points: a row per switch, a panel per metric."""
+    """What each switch between text and code changes, in points: a row per switch, a panel per metric with an axis of
+    its own.
+    """
     labels = [f"{row.difference}: {row.changed_to}" for row in frame.itertuples()]
-    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.24 * len(frame) + 0.7), sharex=True, sharey=True,
-                             squeeze=False)
+    fig, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.24 * len(frame) + 0.7), sharey=True, squeeze=False)
     for ax, (column, title) in zip(axes[0], metrics.items()):
         values = frame[column].astype(float)
-        ax.barh(labels, values, color=[GOOD if v >= 0 else BAD for v in values.fillna(0)], height=0.7)
+        bars = ax.barh(labels, values, color=[GOOD if v >= 0 else BAD for v in values.fillna(0)], height=0.7)
+        ax.bar_label(bars, labels=["" if np.isnan(v) else f"{v:+.1f}" for v in values], fontsize=6, padding=2)
         ax.axvline(0, color="#444444", lw=0.8)
         ax.set(title=title, xlabel="points")
         ax.xaxis.grid(True)
-        ax.margins(x=0.1)
+        ax.margins(x=0.25)
     axes[0, 0].invert_yaxis()
     axes[0, 0].tick_params(axis="y", labelsize=7)
     return fig

@@ -9,6 +9,8 @@ from d3ad.study.comparison import over_seeds, partly, rankable
 from d3ad.study.readme import measured
 from d3ad.study.readme.cells import METRICS, markdown_table, mean_and_spread, seeds_text
 
+SEEN = "training images seen, of those its paper asks for"
+
 
 def baseline_files(up: str) -> str:
     """The fourteen baselines: file, paper, whose networks."""
@@ -38,8 +40,7 @@ def baselines(up: str) -> str:
             names = ", ".join(dict.fromkeys(seeds.loc[seeds["category"] != "Average", "category"]))
             title = f"{shown[metric]}, {names}, {seeds_text(seeds)}"
             columns[title] = _bold_best(over_seeds(seeds).set_index("method"), metric, ranked)
-        columns["training images seen, of those its paper asks for"] = {method: _budget(rows)
-                                                          for method, rows in single.groupby("method")}
+        columns[SEEN] = {method: _budget(rows) for method, rows in single.groupby("method")}
         rows = [[method, *(column.get(method, "—") for column in columns.values())] for method in means.index]
         title = f"### `{profile}`: {', '.join(dict.fromkeys(single['dataset']))}"
         categories = single["category"].nunique()
@@ -59,7 +60,7 @@ def _measured_in_part(profile: str, single: pd.DataFrame, shown: dict[str, str])
         ranked = set(rankable(rows)["method"])
         means = over_seeds(rows).set_index("method").sort_values(f"measured_{list(shown)[-1]}", ascending=False)
         columns = {title: _bold_best(means, metric, ranked) for metric, title in shown.items()}
-        columns["training images seen, of those its paper asks for"] = {name: _budget(own) for name, own in rows.groupby("method")}
+        columns[SEEN] = {name: _budget(own) for name, own in rows.groupby("method")}
         parts += [f"#### `{profile}`: {dataset}, {category} alone",
                   markdown_table(["", *columns], [[name, *(column[name] for column in columns.values())]
                                                   for name in means.index])]
