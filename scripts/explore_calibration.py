@@ -186,9 +186,8 @@ diffusion model learned from {copies} moved copies of each training image.
 
 - The best of all: standardised {chosen}: mean {highest:.1f}.
 - In the profiles for real photographs now: standardised {used}: mean {mean:.1f}.
-- In the profiles for real photographs before, and still in `demo` ([demo-maps.csv](demo-maps.csv), from synthetic images
-  of another seed):
-  standardised {earlier}: mean {before:.1f}.
+- In the profiles for real photographs before, and still in `demo` ([demo-maps.csv](demo-maps.csv), from synthetic
+  images of another seed): standardised {earlier}: mean {before:.1f}.
 
 What this says:
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_datasets import draw_tiles
 
+from d3ad.data import synthetic
 from d3ad.infra.files import load_tensors
 from d3ad.study import ablations, checkpoints, paper, provenance, tables
 from d3ad.study.jobs import train
@@ -44,6 +45,26 @@ def test_the_key_follows_settings_and_data(workspace):
     # a seed's autoencoder is that of the workspace's own seed
     other = open_workspace("smoke", out=str(workspace.out), categories=["weave"], datasets=["mvtec"], seed=1)
     assert other.run("mvtec", "weave", 1).key != workspace.run("mvtec", "weave", 1).key
+
+
+def test_a_changed_image_of_a_category_changes_the_keys_of_all_that_share_an_autoencoder_with_it(tmp_path):
+    for category in ("weave", "gear"):
+        synthetic.write(tmp_path, "mvtec", category, 3, 1, 1)
+
+    def keys(**settings) -> list[str]:
+        return [run.key for run in open_workspace("mvtec-cpu", str(tmp_path), str(tmp_path / "out"), **settings).runs()]
+
+    shared, alone = keys(), keys(autoencoder="kl", autoencoder_weights="hub", latent_channels=4)
+    image, *_ = sorted(tmp_path.rglob("weave/train/good/*.png"))
+    image.write_bytes(image.read_bytes() + b"0")
+    changed_shared, changed_alone = keys(), keys(autoencoder="kl", autoencoder_weights="hub", latent_channels=4)
+    assert not set(shared) & set(changed_shared)
+    assert len(set(alone) & set(changed_alone)) == 1  # gear's
+
+
+def test_a_category_that_no_dataset_has_is_refused():
+    with pytest.raises(ValueError, match=r"no wave \(allowed: .*weave"):
+        open_workspace("smoke", datasets=["mvtec"], categories=["wave"]).runs()
 
 
 def test_each_training_sets_out_from_a_unet_of_all_categories_where_the_profile_says_so(tmp_path):

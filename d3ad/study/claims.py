@@ -272,8 +272,8 @@ def _steps() -> list[Claim]:
                   "bins, no image its own neighbour", bins("test", "train"), margin_reason="0: any shift counts"),
             Claim("anomalous test images lie in higher bins than good ones", "implied by Section 4.1, Figure 2", "",
                   "bins, no image its own neighbour", bins("anomalous", "good"), margin_reason="0: any shift counts"),
-            Claim("the distance of Algorithm 2 separates anomalous from good images", "Section 4.1", "an initial estimate",
-                  "points of I-AUROC beyond 50", distance, margin_reason="0: 50 % is guessing")]
+            Claim("the distance of Algorithm 2 separates anomalous from good images", "Section 4.1",
+                  "an initial estimate", "points of I-AUROC beyond 50", distance, margin_reason="0: 50 % is guessing")]
 
 
 def _spread_of_categories() -> float:

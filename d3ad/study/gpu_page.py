@@ -119,9 +119,9 @@ ResNet-18 (timm's `resnet18.tv_in1k`) into `~/.cache/d3ad/resnet18`, each as `mo
 
 Multiplications are counted from the networks' shapes. Two things are assumed: that an H100 reaches {share} % of its
 best rate (989 TFLOP/s in bfloat16, 495 in TF32), as measured below, which scales all hours; and that an image costs as
-much in a baseline's training as in the UNet's, which scales the baselines' column. Loading, metrics and figures come on top.
-Of eight GPUs, each takes whole detectors in turn, with all that is measured on them. The columns from training to
-baselines are hours on one GPU.
+much in a baseline's training as in the UNet's, which scales the baselines' column. Loading, metrics and figures come
+on top. Of eight GPUs, each takes whole detectors in turn, with all that is measured on them. The columns from training
+to baselines are hours on one GPU.
 
 | profile | detectors | one H100, h | eight, h | training | adaptation | variants | baselines | disk, GB | written, GB |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|

@@ -20,6 +20,7 @@ from d3ad.images import every_nth
 from d3ad.infra.files import appearing, load_tensors, read_json, save_tensors, write_whole
 
 if TYPE_CHECKING:
+    from d3ad.study.settings import Study
     from d3ad.study.workspace import Run
 
 VERSION = 5  # raised when the model code computes something else, so that older caches are not used
@@ -105,15 +106,25 @@ def _kept(file: Path, make: Callable[[], torch.nn.Module], losses: dict,
 
 
 def key_parts(run: "Run") -> tuple[str, ...]:
-    """What the key of a run has of the shared parts beyond its own settings: the start, and the seed of these parts
-    where it isn't the run's.
+    """What the key of a run has of the shared parts beyond its own settings: nothing where nothing is learnt in common;
+    else which categories they learn from, the start, and the seed of these parts where it isn't the run's.
     """
-    workspace, parts = run.workspace, []
+    workspace = run.workspace
+    if not learns(run.config, workspace.study):
+        return ()
+    if workspace.study.source != "synthetic":  # a drawn category follows from its name; of others any file may change
+        return (place(run)[1].name, f"start {workspace.study.start_steps}")
+    parts = list(map(str, workspace.targets()))
     if workspace.study.start_steps:
         parts.append(f"start {workspace.study.start_steps}")
-    if workspace.study.source == "synthetic" and workspace.config.seed != run.config.seed:
+    if workspace.config.seed != run.config.seed:
         parts.append(f"shared by seed {workspace.config.seed}")
     return tuple(parts)
+
+
+def learns(config: Config, study: "Study") -> bool:
+    """Whether anything is trained on all categories together."""
+    return "none" in (config.autoencoder_weights, config.backbone_weights) or study.start_steps > 0
 
 
 def place(run: "Run") -> tuple[Config, Path, tuple["Run", ...]]:
@@ -121,13 +132,12 @@ def place(run: "Run") -> tuple[Config, Path, tuple["Run", ...]]:
     workspace = run.workspace
     config = run.config.replace(seed=workspace.config.seed) if workspace.study.source == "synthetic" else run.config
     siblings = tuple(workspace.run(*target, config.seed, run.split) for target in workspace.targets())
-    learns = "none" in (config.autoencoder_weights, config.backbone_weights) or workspace.study.start_steps
-    fingerprints = _fingerprints(siblings) if learns else ()
+    fingerprints = _fingerprints(siblings) if learns(config, workspace.study) else ()
     key = "|".join([str(VERSION), config.hash(*Config.names(DATA, AUTOENCODER, FEATURES)), *fingerprints])
     return config, workspace.cache / f"shared-{hashlib.sha256(key.encode()).hexdigest()[:12]}", siblings
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def _fingerprints(runs: tuple["Run", ...]) -> tuple[str, ...]:
     return tuple(run.dataset.fingerprint() for run in runs)
 

@@ -72,10 +72,16 @@ class Workspace:
         return settings_hash(self.config, self.study)
 
     def targets(self) -> list[tuple[str, str]]:
-        """Every (dataset, category) of the profile, in its order."""
+        """Every (dataset, category) of the profile, in its order.
+
+        Raises ValueError where `categories` names one that no dataset has.
+        """
         chosen = self.study.categories
-        return [(name, category) for name in self.study.datasets for category in self.categories(name)
-                if not chosen or category in chosen]
+        every = [(name, category) for name in self.study.datasets for category in self.categories(name)]
+        known = list(dict.fromkeys(category for _, category in every))
+        if unknown := [category for category in chosen if category not in known]:
+            raise ValueError(f"categories: no {', '.join(unknown)} (allowed: {', '.join(known)})")
+        return [(name, category) for name, category in every if not chosen or category in chosen]
 
     def categories(self, name: str) -> tuple[str, ...]:
         """The categories of one dataset."""
@@ -211,8 +217,7 @@ class Run:
     def key(self) -> str:
         """Of everything that the trained detector depends on."""
         names = set(Config.names()) - set(Config.names(MACHINE)) - {"normalisation"}
-        parts = [str(VERSION), self.config.hash(*sorted(names)), self.dataset.fingerprint(),
-                 *map(str, self.workspace.targets()), *key_parts(self)]
+        parts = [str(VERSION), self.config.hash(*sorted(names)), self.dataset.fingerprint(), *key_parts(self)]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 
     @cached_property
