@@ -78,7 +78,8 @@ class Workspace:
         """
         chosen = self.study.categories
         every = [(name, category) for name in self.study.datasets for category in self.categories(name)]
-        known = list(dict.fromkeys(category for _, category in every))
+        drawn = [category for names in synthetic.CATEGORIES.values() for category in names]
+        known = list(dict.fromkeys(drawn if self.study.source == "synthetic" else [category for _, category in every]))
         if unknown := [category for category in chosen if category not in known]:
             raise ValueError(f"categories: no {', '.join(unknown)} (allowed: {', '.join(known)})")
         return [(name, category) for name, category in every if not chosen or category in chosen]
