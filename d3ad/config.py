@@ -134,6 +134,9 @@ class Config(Settings):
         if self.t_max > self.train_t_max:
             raise ValueError(f"t_max ({self.t_max}) exceeds train_t_max ({self.train_t_max}): the network wouldn't "
                              "know it")
+        if self.dynamic and self.t_max % self.round_to:  # or T-hat could be 0 everywhere, or exceed t_max
+            raise ValueError(f"t_max must be a multiple of round_to where steps are dynamic; got {self.t_max} and "
+                             f"{self.round_to}")
         if self.beta_start > self.beta_end:
             raise ValueError(f"beta_start ({self.beta_start}) exceeds beta_end ({self.beta_end})")
         if self.min_bin > self.num_bins:

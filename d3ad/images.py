@@ -35,7 +35,11 @@ def as_images(images, size: int, split: str, white: int | None = None,
         images, split = data.open_folder(images, split), "train" if split == "train" else "test"
     # a Dataset, known without its import
     if not isinstance(images, (Tensor, np.ndarray)) and hasattr(images, "fingerprint"):
+        asked, dataset = split, images
         images, split = (images.good(), "test") if split == "good" else (images, split)
+        if not getattr(images, split):
+            what = {"train": "training", "good": "good test"}.get(asked, asked)
+            raise ValueError(f"{dataset}: there is no {what} image in it")
         return images.images(split, size, white)
     if isinstance(images, np.ndarray) and images.dtype.kind in "uif":
         images = torch.from_numpy(np.ascontiguousarray(images))

@@ -23,6 +23,7 @@ from d3ad.app import export, verdict
 from d3ad.app.cli import main
 from d3ad.app.estimator import D3ADEstimator
 from d3ad.data import synthetic
+from d3ad.infra.files import load_tensors
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,14 @@ def test_exported_networks_say_the_same(fitted, images, tmp_path, capsys):
             assert a.shape == b.shape and torch.allclose(a, b, atol=1e-4), name
     settings = json.loads((tmp_path / "out" / "export.json").read_text())
     assert settings["image_size"] == 64 and settings["threshold"] == float(fitted.calibration.threshold)
+
+
+def test_a_fresh_detector_without_standardised_maps_is_exported(fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "networks", lambda detector: {})
+    plain = fitted.variant(standardise=())
+    export.export(plain, tmp_path / "out")  # its calibration's tensors share memory
+    tensors, _ = load_tensors(tmp_path / "out" / "verdict.safetensors")
+    assert torch.equal(tensors["latent_range"], plain.calibration.latent_range)
 
 
 def test_an_export_gives_predicts_scores_without_this_package(fitted, images, tmp_path):

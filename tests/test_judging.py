@@ -1,4 +1,5 @@
 """Photographs of one's own are judged: in their own size, by a threshold, in portions, and after any kill."""
+import dataclasses
 import io
 import json
 import multiprocessing
@@ -19,6 +20,7 @@ from tiny_datasets import photograph
 from d3ad import data
 from d3ad.app import cli, evaluating, judging, portions, report
 from d3ad.data import tree
+from d3ad.images import as_images
 from d3ad.speed import presets
 
 
@@ -142,6 +144,23 @@ def test_a_threshold_rests_on_good_images_only(fitted, tmp_path):
     detector = copy.copy(fitted)
     assert detector.set_threshold(tmp_path / "parts").num_images == 4
     assert detector.set_threshold(data.load("folder", tmp_path / "parts")).num_images == 1  # a fifth is held back
+
+
+def test_no_threshold_rests_on_known_defects(tmp_path):
+    photograph(tmp_path / "NG/b.png")
+    with pytest.raises(data.DataError, match="all of its images lie in folders of defects"):
+        data.photographs(tmp_path, good_only=True)
+    photograph(tmp_path / "a.png")
+    assert [sample.image.name for sample in data.photographs(tmp_path, good_only=True).test] == ["a.png"]
+    assert len(data.photographs(tmp_path).test) == 2
+
+
+def test_a_dataset_without_images_of_a_split_is_named(tmp_path):
+    photograph(tmp_path / "parts/a.png")
+    empty = dataclasses.replace(data.photographs(tmp_path / "parts"), test=())
+    for split, what in (("test", "test"), ("good", "good test"), ("train", "training")):
+        with pytest.raises(ValueError, match=f"parts.*: there is no {what} image in it"):
+            as_images(empty, 64, split)
 
 
 # ---- any number ----

@@ -80,6 +80,13 @@ def test_a_saved_detector_keeps_its_preset(fitted, images, tmp_path):
     assert torch.equal(loaded.predict(images).score, fast.predict(images).score)
 
 
+def test_a_preset_goes_on_a_faithful_detector_only(fitted):
+    fast = presets.apply(fitted, "3 steps")
+    assert presets.apply(fast, "3 steps").config.num_steps == 3
+    with pytest.raises(ValueError, match="bears the preset '3 steps', .* fit anew"):
+        presets.apply(fast, "faithful")
+
+
 def test_compiling_goes_through_torch_compile_and_nothing_else_changes(fitted, images, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda model, options: compiled.append(model) or model)

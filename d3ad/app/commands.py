@@ -154,6 +154,7 @@ def _model(options):
         presets.preset(options.preset)  # before anything is said of thresholds
     detector = _load(options)
     if options.preset and options.preset != detector.preset:
+        presets.check_applicable(detector, options.preset)  # no threshold would help
         if options.threshold is None and not options.good:
             raise ValueError(f"no threshold was set under the preset {options.preset!r}: the model's belongs to "
                              f"{detector.preset!r}; give --good FOLDER with good photographs that were not trained on, "
@@ -165,10 +166,10 @@ def _model(options):
     if options.good:
         entries = [entry for entry in tree.collect([options.good]) if entry.kind != "mask"]
         images = [entry for entry in entries if entry.kind == "image"]
-        good = tree.only_good(images)
+        good = tree.only_good(images, options.good)
         if len(good) < len(images):
-            print(f"{options.good}: {len(good)} of {len(images)} images lie in folders called good; these set the "
-                  "threshold", file=sys.stderr)
+            print(f"{options.good}: {len(good)} of {len(images)} images lie in folders called good, or outside those "
+                  "of defects; these set the threshold", file=sys.stderr)
         scores, lost = portions.scores_of(detector, good, progress=True)
         lost += [entry for entry in entries if entry.kind != "image"]
         _say_left_out(lost, options.good)

@@ -48,7 +48,7 @@ def whole_file(file: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Have what a full disk raises be an OSError that names `path`."""
+    """Turn what writing raises, on a full disk for example, into an OSError that names `path`."""
     try:
         yield
     except SafetensorError as error:
@@ -80,7 +80,8 @@ def save_tensors(file: Path, tensors: "dict[str, Tensor]", about: dict) -> None:
     """Write tensors as safetensors, on the CPU, with `about` as JSON in the file's header."""
     from safetensors.torch import save_file  # takes torch with it, a second that the runner need not wait
     with whole_file(file) as part:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part,
+        # safetensors refuses tensors that share memory, as those of `Calibration.neutral` do
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, part,
                   metadata={"about": json.dumps(about)})
 
 
