@@ -40,7 +40,7 @@ class Config(Settings):
     tiny_weights: str = setting("madebyollin/taesd", MACHINE)
 
     # autoencoder E, D (Section 3)
-    # the paper's; same latents; other latents; trained here
+    # "kl": the paper's; "tiny": the same latents; "taef2": other latents; "small", "smooth": trained here
     autoencoder: str = setting("kl", AUTOENCODER, ("kl", "tiny", "taef2", "small", "smooth"))
     # on the hub, a folder, or "none": trained here
     autoencoder_weights: str = setting("stabilityai/sd-vae-ft-mse", AUTOENCODER)
@@ -122,7 +122,7 @@ class Config(Settings):
     normalisation: str = setting("test", PREDICTION, ("test", "train"))
     # normal images that set ranges and threshold, at most
     calibration_images: int = setting(100, PREDICTION, (1, 100_000))
-    # of T-hat with statistics of their own, others in between; 0: all
+    # how many values of T-hat get statistics of their own, the others interpolated; 0: all
     calibration_levels: int = setting(0, PREDICTION, (0, 100))
     threshold_quantile: float = setting(0.99, PREDICTION, (0.5, 1.0))  # of the calibration images' scores
 

@@ -19,6 +19,7 @@ from tiny_datasets import photograph
 
 from d3ad import data
 from d3ad.app import cli, evaluating, judging, portions, report
+from d3ad.app.judging import Out
 from d3ad.data import tree
 from d3ad.images import as_images
 from d3ad.speed import presets
@@ -164,6 +165,25 @@ def test_a_dataset_without_images_of_a_split_is_named(tmp_path):
 
 
 # ---- any number ----
+
+def test_a_kill_before_the_run_is_marked_finished_loses_no_picture(tmp_path, monkeypatch):
+    photograph(tmp_path / "parts/a.png")
+    run, reached = (Brightness(), tree.collect([tmp_path / "parts"]), tmp_path / "out", 0.5, "A sentence."), Out.reached
+    judging.judge(*run)
+    whole = (tmp_path / "out/report.html").read_bytes()
+
+    def killed(place, key, done, finished=False):
+        if finished:
+            raise KeyboardInterrupt
+        reached(place, key, done)
+
+    monkeypatch.setattr(Out, "reached", killed)
+    with pytest.raises(KeyboardInterrupt):
+        judging.judge(*run)
+    monkeypatch.setattr(Out, "reached", reached)
+    judging.judge(*run)
+    assert (tmp_path / "out/report.html").read_bytes() == whole and not (tmp_path / "out/.d3ad/page").exists()
+
 
 def test_portions_change_nothing_but_memory(tmp_path):
     for i in range(70):

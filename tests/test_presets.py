@@ -95,6 +95,16 @@ def test_compiling_goes_through_torch_compile_and_nothing_else_changes(fitted, i
     assert compiled == [fitted.unet]
 
 
+def test_a_metric_whose_package_is_missing_is_left_out(monkeypatch, capsys):
+    def fail(maps, masks):
+        raise ImportError("no anomalib")
+
+    monkeypatch.setattr(metrics, "anomalib_aupro", fail)
+    rows = metrics.measure(num_maps=6, size=64, largest=6)
+    assert "anomalib's AUPRO" not in {row["method"] for row in rows} and len(rows) == 5
+    assert capsys.readouterr().out == "anomalib's AUPRO is not measured: no anomalib\n"
+
+
 def test_an_unknown_preset_is_refused_with_all_names(fitted):
     with pytest.raises(ValueError, match="must be one of faithful, .*fast; got 'quick'"):
         presets.apply(fitted, "quick")
