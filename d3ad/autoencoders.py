@@ -70,7 +70,7 @@ class LatentCodec(nn.Module):
         return self.scale * torch.cat([p.mean for p in posteriors]), self.scale * torch.cat([p.std for p in posteriors])
 
     def encode_all(self, images: Tensor, batch_size: int = 32) -> tuple[Tensor, Tensor]:
-        """As `encode`, for any number of images, on the CPU: each image is encoded once."""
+        """As `encode`, for any number of images, `batch_size` at a time; the results are on the CPU."""
         moments = [self.encode(batch.to(self.model.device)) for batch in images.split(batch_size)]
         return tuple(torch.cat(part).cpu() for part in zip(*moments, strict=True))
 

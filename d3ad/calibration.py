@@ -154,8 +154,7 @@ def threshold_for(scores, false_alarm_rate: float = 0.01) -> Threshold:
     """The lowest threshold that keeps the expected rate of false alarms at or below `false_alarm_rate`.
 
     scores: (N,) of good images that were not trained on.  Where N is too small for the rate, the largest score is
-    taken, and
-    `expected_rate`, 1 / (N + 1), says what that gives.
+    taken, and `expected_rate`, 1 / (N + 1), says what that gives.
     Raises ValueError for no scores, scores that aren't finite, or a rate outside (0, 0.5].
     """
     from scipy.stats import beta  # half a second, which only this needs

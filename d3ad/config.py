@@ -40,7 +40,7 @@ class Config(Settings):
     tiny_weights: str = setting("madebyollin/taesd", MACHINE)
 
     # autoencoder E, D (Section 3)
-    # the paper's; same latents; other latents; trained here
+    # "kl": the paper's; "tiny": the same latents; "taef2": other latents; "small", "smooth": trained here
     autoencoder: str = setting("kl", AUTOENCODER, ("kl", "tiny", "taef2", "small", "smooth"))
     # on the hub, a folder, or "none": trained here
     autoencoder_weights: str = setting("stabilityai/sd-vae-ft-mse", AUTOENCODER)
@@ -122,7 +122,7 @@ class Config(Settings):
     normalisation: str = setting("test", PREDICTION, ("test", "train"))
     # normal images that set ranges and threshold, at most
     calibration_images: int = setting(100, PREDICTION, (1, 100_000))
-    # of T-hat with statistics of their own, others in between; 0: all
+    # how many values of T-hat get statistics of their own, the others interpolated; 0: all
     calibration_levels: int = setting(0, PREDICTION, (0, 100))
     threshold_quantile: float = setting(0.99, PREDICTION, (0.5, 1.0))  # of the calibration images' scores
 
@@ -134,6 +134,9 @@ class Config(Settings):
         if self.t_max > self.train_t_max:
             raise ValueError(f"t_max ({self.t_max}) exceeds train_t_max ({self.train_t_max}): the network wouldn't "
                              "know it")
+        if self.dynamic and self.t_max % self.round_to:  # or T-hat could be 0 everywhere, or exceed t_max
+            raise ValueError(f"t_max must be a multiple of round_to where steps are dynamic; got {self.t_max} and "
+                             f"{self.round_to}")
         if self.beta_start > self.beta_end:
             raise ValueError(f"beta_start ({self.beta_start}) exceeds beta_end ({self.beta_end})")
         if self.min_bin > self.num_bins:

@@ -6,6 +6,7 @@ reconstruction (Algorithm 1), decoded image, latent and feature maps, their sum 
 import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from math import isnan
 from pathlib import Path
 
 import torch
@@ -40,11 +41,14 @@ class Prediction:
     latent_map: Tensor      # (N, H, W) l_map before normalisation
     feature_map: Tensor     # (N, H, W) f_map before normalisation
     distance: Tensor        # (N,) mean KNN distance of Algorithm 2
-    threshold: float        # of scores and of map values, from normal images
+    threshold: float        # of scores and of map values, from normal images; NaN under normalisation "test"
 
     @property
     def is_anomalous(self) -> Tensor:
-        """(N,) bool: the score exceeds the threshold."""
+        """(N,) bool: the score exceeds the threshold.  Raises ValueError where there is none."""
+        if isnan(self.threshold):
+            raise ValueError('there is no threshold for scores under normalisation "test": the detector\'s belongs to '
+                             'the ranges of training images; predict with normalisation="train"')
         return self.score > self.threshold
 
     def __len__(self) -> int:
@@ -107,7 +111,8 @@ class D3AD:
         self.losses: dict[str, list[float]] = {}
         # of the threshold, where good images that were not trained on have set it
         self.guarantee: Threshold | None = None
-        self.preset = "faithful"  # the name of the networks that it predicts with
+        # the preset that its settings and threshold belong to; `presets.load` also computes as it says
+        self.preset = "faithful"
         self.white: int | None = None  # of 16-bit images; None: as each set of images says of itself
 
     def fit(self, images, folder: Path | str | None = None, codec: LatentCodec | None = None,
@@ -120,8 +125,8 @@ class D3AD:
         folder: training states are kept there; a fit that was interrupted goes on from them.
         codec, backbone: parts trained or loaded elsewhere; the backbone is copied before it is adapted.
         start: a UNet from whose weights the training of the diffusion model sets out; None: from random ones.
-        Raises ValueError for images that don't fit the config or a folder with states of other images or settings,
-        FileNotFoundError for missing weights.
+        Raises ValueError for images or a codec that don't fit the config, or a folder with states of other images or
+        settings; FileNotFoundError for missing weights.
         """
         config = self.config
         if isinstance(images, (str, Path)):
@@ -129,6 +134,8 @@ class D3AD:
         self.white = getattr(images, "white", None)  # of a dataset
         images = as_images(images, config.image_size, "train", self.white, value_range)
         training.check_training_images(images, config)  # before any training
+        if codec:
+            check_channels(codec, config)
         if folder:
             checkpoint.claim(Path(folder), config.hash(*TRAINED), images, self.team.is_first)
         images, held = training.set_apart(images, config.calibration_share)
@@ -170,7 +177,7 @@ class D3AD:
         """Scores and maps of images: a folder, a `d3ad.data.Dataset` (its test images), or a Tensor (N, 3, H, W).
 
         normalisation: "train" uses the ranges of normal training images, so that each image's score stands for itself;
-        "test" uses the range over all the images given, as the authors' evaluation does.
+        "test" uses the range over all the images given, as the authors' evaluation does; to that no threshold belongs.
         value_range: of a Tensor's values where it isn't [-1, 1], such as (0, 1).
         All images are held at once; `d3ad.app.judging` takes any number of files in portions.
         """
@@ -185,22 +192,31 @@ class D3AD:
         values = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         anomaly_map, score = self._fuse(values["latent_map"], values["feature_map"], values["t_hat"],
                                         normalisation=normalisation)
-        return Prediction(score, anomaly_map, threshold=float(self.calibration.threshold), **values)
+        return Prediction(score, anomaly_map, threshold=self._threshold_under(normalisation), **values)
 
     def renormalised(self, prediction: Prediction, normalisation: str) -> Prediction:
         """The same prediction with its maps fused under another normalisation, without predicting anew."""
         anomaly_map, score = self._fuse(prediction.latent_map, prediction.feature_map, prediction.t_hat,
                                         normalisation=normalisation)
-        return replace(prediction, anomaly_map=anomaly_map, score=score)
+        return replace(prediction, anomaly_map=anomaly_map, score=score,
+                       threshold=self._threshold_under(normalisation))
 
-    def set_threshold(self, good_images, false_alarm_rate: float = 0.01) -> Threshold:
+    def _threshold_under(self, normalisation: str) -> float:
+        """The threshold of a prediction; NaN where the maps' own ranges move its scores."""
+        return float(self.calibration.threshold) if normalisation == "train" else float("nan")
+
+    def set_threshold(self, good_images, false_alarm_rate: float = 0.01,
+                      value_range: tuple[float, float] | None = None) -> Threshold:
         """Set the threshold for a rate of false alarms, on good images that were *not* trained on.
 
         good_images: as in `predict`; of a folder or Dataset that also holds anomalous ones only the good.  `fit`
         alone takes a quantile of training images, which score lower than new ones.
+        value_range: as in `predict`.
         """
-        good_images = as_images(good_images, self.config.image_size, "good", self.white)
-        self.guarantee = threshold_for(self.predict(good_images).score, false_alarm_rate)
+        good_images = as_images(good_images, self.config.image_size, "good", self.white, value_range)
+        # their range is known by now, so that nothing is warned of twice
+        scores = self.predict(good_images, value_range=(-1, 1)).score
+        self.guarantee = threshold_for(scores, false_alarm_rate)
         self.calibration = replace(self.calibration, threshold=torch.tensor(self.guarantee.value, dtype=torch.float64))
         return self.guarantee
 
@@ -325,10 +341,8 @@ class D3AD:
     def _load_parts(self, folder: Path, autoencoder: str) -> None:
         """Networks from the detector's own checked settings, never from a second config.json beside the weights."""
         config = self.config
-        self.codec = load_autoencoder(autoencoder, str(folder / "autoencoder")).to(self.device).eval()
-        if self.codec.channels != config.latent_channels:
-            raise ValueError(f"latent_channels is {config.latent_channels}, but the autoencoder has "
-                             f"{self.codec.channels} latent channels")
+        codec = load_autoencoder(autoencoder, str(folder / "autoencoder"))
+        self.codec = check_channels(codec, config).to(self.device).eval()
         self.unet = checkpoint.load_network(folder / "unet" / checkpoint.WEIGHTS,
                                             lambda: training.make_unet(config)).to(self.device)
         self.backbone = checkpoint.load_network(folder / "features" / "model.safetensors",
@@ -346,13 +360,24 @@ class D3AD:
         self.calibration = Calibration(**{name: stored[name] for name in names})
 
 
+def check_channels(codec: LatentCodec, config: Config) -> LatentCodec:
+    """The autoencoder itself.  Raises ValueError where its latents have other channels than the config's UNet takes."""
+    if codec.channels != config.latent_channels:
+        raise ValueError(f"latent_channels is {config.latent_channels}, but the autoencoder has {codec.channels} "
+                         "latent channels")
+    return codec
+
+
 def fit_codec(images: Tensor | None, config: Config, folder: Path | None, losses: dict,
               team: Alone = ALONE) -> LatentCodec:
-    """The autoencoder that the config asks for, loaded, or trained on `images` where it has no weights."""
+    """The autoencoder that the config asks for, loaded, or trained on `images` where it has no weights.
+
+    Raises ValueError where its latents have other channels than the config says.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        codec = load_autoencoder(config.autoencoder, config.autoencoder_weights,
-                                 config.latent_channels).to(pick_device(config.device))
+        codec = check_channels(load_autoencoder(config.autoencoder, config.autoencoder_weights,
+                                                config.latent_channels), config).to(pick_device(config.device))
     if config.autoencoder_weights == "none":
         from d3ad import from_scratch
         losses["autoencoder"] = from_scratch.train_autoencoder(codec, images, config, folder, team)

@@ -58,26 +58,41 @@ def perturb(x0: Tensor, t: int | Tensor, alpha_bar: Tensor, omega: float = 0.0, 
 
 
 def predict_x0(x_t: Tensor, eps: Tensor, abar_t: Tensor) -> Tensor:
-    """f_theta(x_t) below Eq. 7: the clean image that x_t and the predicted noise imply (Eq. 3 solved for x0)."""
+    """f_theta(x_t) below Eq. 7: the clean image that x_t and the predicted noise imply (Eq. 3 solved for x0).
+
+    x_t, eps: (B, ...).  abar_t: from `abar_at`, (B, 1, ...).
+    """
     return (x_t - (1 - abar_t).sqrt() * eps) / abar_t.sqrt()
 
 
 def guided_eps(eps: Tensor, x_t: Tensor, x0: Tensor, abar_t: Tensor, guidance: float) -> Tensor:
-    """eps-hat of Eq. 8 (Algorithm 1, lines 6-7): the predicted noise, pulled towards the input by eta = `guidance`."""
+    """eps-hat of Eq. 8 (Algorithm 1, lines 6-7): the predicted noise, pulled towards the input by eta = `guidance`.
+
+    eps, x_t, x0: (B, ...).  abar_t: from `abar_at`, (B, 1, ...).
+    """
     x_tilde = abar_t.sqrt() * x0 + (1 - abar_t).sqrt() * eps
     return eps - guidance * (1 - abar_t).sqrt() * (x_tilde - x_t)
 
 
 def ddim_step(x_t: Tensor, eps: Tensor, abar_t: Tensor, abar_next: Tensor, sigma: float = 0.0,
               noise: Tensor | None = None) -> Tensor:
-    """Eq. 7 (Algorithm 1, line 8): from t to an earlier step; sigma = 0, the paper's choice, is deterministic."""
+    """Eq. 7 (Algorithm 1, line 8): from t to an earlier step; sigma = 0, the paper's choice, is deterministic.
+
+    x_t, eps, noise: (B, ...).  abar_t, abar_next: from `abar_at`, (B, 1, ...).
+    Raises ValueError where sigma > 0 and noise is missing.
+    """
+    if sigma > 0 and noise is None:
+        raise ValueError("sigma > 0 needs `noise`")
     direction = (1 - abar_next - sigma ** 2).clamp_min(0).sqrt()
     x_next = abar_next.sqrt() * predict_x0(x_t, eps, abar_t) + direction * eps
     return x_next if sigma == 0 else x_next + sigma * noise
 
 
 def posterior_mean(x_t: Tensor, eps: Tensor, beta_t: Tensor | float, abar_t: Tensor) -> Tensor:
-    """mu_theta of Eq. 4 in DDPM's noise parameterisation (Ho et al. 2020, Eq. 11)."""
+    """mu_theta of Eq. 4 in DDPM's noise parameterisation (Ho et al. 2020, Eq. 11).
+
+    x_t, eps: (B, ...).  beta_t: a number or one per image (B,).  abar_t: from `abar_at`, (B, 1, ...).
+    """
     beta_t = per_image(beta_t, x_t)
     return (x_t - beta_t / (1 - abar_t).sqrt() * eps) / (1 - beta_t).sqrt()
 

@@ -35,7 +35,11 @@ def as_images(images, size: int, split: str, white: int | None = None,
         images, split = data.open_folder(images, split), "train" if split == "train" else "test"
     # a Dataset, known without its import
     if not isinstance(images, (Tensor, np.ndarray)) and hasattr(images, "fingerprint"):
+        asked, dataset = split, images
         images, split = (images.good(), "test") if split == "good" else (images, split)
+        if not getattr(images, split):
+            what = {"train": "training", "good": "good test"}.get(asked, asked)
+            raise ValueError(f"{dataset}: there is no {what} image in it")
         return images.images(split, size, white)
     if isinstance(images, np.ndarray) and images.dtype.kind in "uif":
         images = torch.from_numpy(np.ascontiguousarray(images))
@@ -50,14 +54,17 @@ def as_images(images, size: int, split: str, white: int | None = None,
                          f"got {_describe(images)}")
     if images.is_complex():
         raise ValueError("image values must be real numbers")
-    images = _in_range(images.detach().cpu(), value_range)
+    images = in_range(images.detach().cpu(), value_range)
     if images.shape[-2:] != (size, size):
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(-1, 1)
     return images
 
 
-def _in_range(images: Tensor, value_range: tuple[float, float] | None) -> Tensor:
-    """Values of a known range, or of that which their type says, as float32 in [-1, 1]."""
+def in_range(images: Tensor, value_range: tuple[float, float] | None) -> Tensor:
+    """Values (N, 3, H, W) of a known range, or of that which their type says, as float32 in [-1, 1].
+
+    Raises ValueError for values that aren't finite or lie outside the range.
+    """
     low, high = value_range or ((0, 255) if images.dtype == torch.uint8 else (-1, 1))
     slack = 0.0005 * (high - low)
     images = images.float()

@@ -32,12 +32,13 @@ def min_max(maps: Tensor, low: Tensor | float | None = None, high: Tensor | floa
 
     The own range makes a map depend on all the others, as the authors' evaluation over a whole test set does.
     A given range may be exceeded: values above it stay above 1, so that a strong defect isn't cut off.  A range of no
-    width gives 0.
+    width gives 0, one that holds NaN gives NaN.
     """
     low = maps.min() if low is None else torch.as_tensor(low).to(maps)
     high = maps.max() if high is None else torch.as_tensor(high).to(maps)
     width = high - low
-    return torch.where(width > 0, (maps - low) / torch.where(width > 0, width, 1), 0)
+    flat = width <= 0  # false for NaN, which must not pass for 0
+    return torch.where(flat, 0, (maps - low) / torch.where(flat, 1, width))
 
 
 def gaussian_kernel(sigma: float) -> Tensor:

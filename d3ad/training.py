@@ -58,12 +58,18 @@ def eps_model(unet: UNet2DModel) -> diffusion.EpsModel:
 
 
 def check_training_images(images: Tensor, config: Config) -> None:
-    """Raise ValueError where there are too few images for Algorithm 2."""
+    """Raise ValueError where there are too few images (N, 3, H, W) for Algorithm 2, or to standardise maps by."""
     needed = config.k + (not config.include_self)
     count = num_trained_on(len(images), config.calibration_share)
     if count < needed:
         raise ValueError(f"{count} training images are too few for k = {config.k} neighbours: give at least "
                          f"{ceil(needed / (1 - config.calibration_share))}, or lower k")
+    calibrating = min(config.calibration_images, len(images) - count or len(images))
+    if config.standardise and calibrating < 2:  # one image has no standard deviation
+        raise ValueError(f"standardise needs at least 2 images that calibrate, and {len(images)} training images with "
+                         f"calibration_share = {config.calibration_share:g} and calibration_images = "
+                         f"{config.calibration_images} leave {calibrating}: give more images, raise either, or set "
+                         "standardise = []")
 
 
 def num_trained_on(number: int, share: float) -> int:

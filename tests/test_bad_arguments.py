@@ -10,7 +10,7 @@ import torch
 from bad_inputs import TABLES, table
 from tiny_datasets import draw
 
-from d3ad import D3AD, Config, data
+from d3ad import D3AD, Config, data, training
 from d3ad.app import cli
 from d3ad.app.part import split_off
 from d3ad.calibration import threshold_for
@@ -106,6 +106,13 @@ def test_k_must_not_exceed_the_training_set(tiny, images):
         D3AD(tiny.replace(k=11)).fit(images)
     with pytest.raises(ValueError, match="give at least 11"):
         D3AD(tiny.replace(k=10, include_self=False)).fit(images)
+
+
+def test_one_image_can_t_standardise(tiny, images):
+    for changes in (dict(calibration_images=1), dict(calibration_share=0.1)):
+        with pytest.raises(ValueError, match="standardise needs at least 2 images that calibrate, .* leave 1: give"):
+            D3AD(tiny.replace(**changes)).fit(images)
+        training.check_training_images(images, tiny.replace(standardise=(), **changes))
 
 
 ABAR = alpha_bar()

@@ -54,6 +54,9 @@ TABLES["test_a_bad_command_is_one_line"] = [
     ("unknown preset", "predict nowhere good --out o --preset fats", "preset must be one of faithful"),
     ("seed of a division that is fixed", "fit --dataset visa --data-root . --out m --split-seed 3",
      "--split-seed goes with mtd, elpv, folder: it changes nothing in visa"),
+    ("division of other datasets", "fit --dataset elpv --out m --split by_tile", "--split goes with mtd"),
+    ("folder and dataset", "fit good --dataset mtd --data-root . --out m", "exclude each other"),
+    ("folder and data root", "check good --data-root .", "exclude each other"),
     ("a batch of none", "benchmark --batch 0", "0 must lie in 1..4096"),
     ("unknown normalisation", "evaluate m --normalisation max", "invalid choice"),
 ]

@@ -23,6 +23,7 @@ from d3ad.app import export, verdict
 from d3ad.app.cli import main
 from d3ad.app.estimator import D3ADEstimator
 from d3ad.data import synthetic
+from d3ad.infra.files import load_tensors
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,22 @@ def test_exported_networks_say_the_same(fitted, images, tmp_path, capsys):
     assert settings["image_size"] == 64 and settings["threshold"] == float(fitted.calibration.threshold)
 
 
+def test_a_fresh_detector_without_standardised_maps_is_exported(fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "networks", lambda detector: {})
+    plain = fitted.variant(standardise=())
+    export.export(plain, tmp_path / "out")  # its calibration's tensors share memory
+    tensors, _ = load_tensors(tmp_path / "out" / "verdict.safetensors")
+    assert torch.equal(tensors["latent_range"], plain.calibration.latent_range)
+
+
+def test_an_export_that_is_killed_leaves_no_verdict_of_two_detectors(fitted, tmp_path, monkeypatch):
+    (tmp_path / "verdict.py").touch()
+    monkeypatch.setattr(export, "networks", lambda detector: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export.export(fitted, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_export_gives_predicts_scores_without_this_package(fitted, images, tmp_path):
     files = []
     for i, image in enumerate(images[:4]):
@@ -180,6 +197,13 @@ def test_a_prediction_becomes_anomalibs_batch_and_its_metrics_agree(fitted, imag
     batch = anomalib_bridge.to_image_batch(prediction, images, labels, masks)
     assert torch.allclose(anomalib_bridge.images_of(batch), images,
                           atol=1e-6) and batch.pred_label.tolist() == prediction.is_anomalous.tolist()
+    batch.image = 2 * batch.image  # as after a Normalize
+    with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
+        anomalib_bridge.images_of(batch)
+    scorer = anomalib_bridge._Scorer()
+    scorer.detector = fitted
+    with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
+        scorer(batch.image)
     auroc = AUROC(fields=["pred_score", "gt_label"])
     auroc.update(batch)
     assert float(auroc.compute()) == pytest.approx(metrics.image_auroc(prediction.score, labels), abs=1e-5)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from d3ad.app import cli
 from d3ad.app.cli import main
 from d3ad.app.part import split_off
 
@@ -72,6 +73,15 @@ def test_a_second_fit_on_other_images_takes_nothing_from_the_first(drawn, tmp_pa
         assert main(["fit", str(folder), "--out", str(tmp_path / out), *QUICK]) == 0
     weights = [(tmp_path / out / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() for out in "ab"]
     assert weights[0] == weights[1] and not list(tmp_path.glob("*.training"))
+
+
+def test_a_missing_package_is_one_line(monkeypatch, capsys):
+    def fail(options):
+        raise ImportError("no module named 'papers'")
+
+    monkeypatch.setattr(cli, "run_synthesize", fail)
+    assert main(["synthesize", "x"]) == 2
+    assert capsys.readouterr().err == "python -m d3ad synthesize: no module named 'papers'\n"
 
 
 def test_one_drawing_alone_can_be_asked_for(tmp_path, capsys):

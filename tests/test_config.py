@@ -37,7 +37,9 @@ def test_defaults_are_the_papers():
 @pytest.mark.parametrize("change, message", [
     (dict(omega=1.5), "omega"), (dict(k=0), "k must"), (dict(k="20"), "k must be of type int"),
     (dict(k=True), "k must"),
-    (dict(autoencoder="vq"), "autoencoder"), (dict(t_max=2000), "t_max"), (dict(train_t_max=50), "train_t_max"),
+    (dict(autoencoder="vq"), "autoencoder"), (dict(t_max=2000), "t_max"),
+    (dict(t_max=85), "multiple of round_to"), (dict(t_max=4), "multiple of round_to"),
+    (dict(train_t_max=50), "train_t_max"),
     (dict(map_blocks=[2.5]), "map_blocks"), (dict(nonsense=1), "nonsense"),
     (dict(learning_rate="1e-4"), "learning_rate"),
     (dict(beta_start=0.5), "beta_start"), (dict(min_bin=11), "min_bin"), (dict(image_size=100), "multiples of 8"),

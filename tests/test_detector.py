@@ -1,8 +1,13 @@
 """D3AD as a whole, with tiny networks: independence of the batch, saving, errors."""
+import copy
+import warnings
+from math import isnan
+
 import pytest
 import torch
 
 from d3ad import D3AD, Config
+from d3ad.images import RangeWarning
 from d3ad.training import set_apart
 
 
@@ -73,6 +78,33 @@ def test_normalisation_over_the_test_set_spans_zero_to_one(fitted, images):
     assert float(p.anomaly_map.min()) == 0 and float(p.anomaly_map.max()) == 1
     with pytest.raises(ValueError, match="normalisation"):
         fitted.predict(images, normalisation="none")
+
+
+def test_no_threshold_belongs_to_the_range_of_the_test_set(fitted, images):
+    alone = fitted.predict(images)
+    for p in (fitted.predict(images, normalisation="test"), fitted.renormalised(alone, "test")):
+        assert isnan(p.threshold)
+        with pytest.raises(ValueError, match="belongs to the ranges of training images"):
+            p.is_anomalous  # noqa: B018
+    assert fitted.renormalised(p, "train").threshold == alone.threshold == float(fitted.calibration.threshold)
+
+
+def test_a_threshold_takes_images_of_another_range_without_a_warning(fitted, images):
+    detector = copy.copy(fitted)
+    expected = detector.set_threshold(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = detector.set_threshold((images + 1) / 2, value_range=(0, 1))
+    assert found.value == pytest.approx(expected.value, abs=1e-4)
+    with pytest.warns(RangeWarning) as said:
+        detector.set_threshold(images.abs())
+    assert len(said) == 1
+
+
+def test_a_codec_of_other_channels_is_refused_before_training(tiny, images, fitted):
+    other = tiny.replace(latent_channels=fitted.codec.channels + 1)
+    with pytest.raises(ValueError, match="latent_channels is .*, but the autoencoder has"):
+        D3AD(other).fit(images, codec=fitted.codec)
 
 
 def test_threshold_is_a_quantile_of_the_calibration_images_scores(fitted):

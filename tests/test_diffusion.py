@@ -78,6 +78,8 @@ def test_ddim_step_agrees_with_diffusers():
     theirs = scheduler.step(eps, 70, x, eta=0.0).prev_sample
     ours = diffusion.ddim_step(x, eps, ABAR[71], ABAR[61])
     assert torch.allclose(ours, theirs, atol=1e-5)
+    with pytest.raises(ValueError, match="needs `noise`"):
+        diffusion.ddim_step(x, eps, ABAR[71], ABAR[61], sigma=0.1)
 
 
 def test_posterior_mean_agrees_with_the_posterior_of_gaussians():

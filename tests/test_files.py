@@ -23,6 +23,13 @@ def test_tensors_and_what_belongs_to_them_come_back(tmp_path):
     assert torch.equal(tensors["a"], turned) and int(tensors["b"]) == 3 and about == {"losses": [0.5], "name": "Löß"}
 
 
+def test_tensors_that_share_memory_are_stored(tmp_path):
+    whole = torch.arange(6.0)
+    files.save_tensors(tmp_path / "x.safetensors", dict(a=whole, b=whole, c=whole[2:]), {})
+    tensors, _ = files.load_tensors(tmp_path / "x.safetensors")
+    assert all(torch.equal(tensors[name], expected) for name, expected in dict(a=whole, b=whole, c=whole[2:]).items())
+
+
 def test_a_folder_appears_only_when_it_is_whole_and_the_first_one_stays(tmp_path):
     folder = tmp_path / "model"
     with pytest.raises(KeyboardInterrupt), files.appearing(folder) as part:

@@ -1,4 +1,5 @@
 """Photographs of one's own are judged: in their own size, by a threshold, in portions, and after any kill."""
+import dataclasses
 import io
 import json
 import multiprocessing
@@ -18,7 +19,9 @@ from tiny_datasets import photograph
 
 from d3ad import data
 from d3ad.app import cli, evaluating, judging, portions, report
+from d3ad.app.judging import Out
 from d3ad.data import tree
+from d3ad.images import as_images
 from d3ad.speed import presets
 
 
@@ -144,7 +147,43 @@ def test_a_threshold_rests_on_good_images_only(fitted, tmp_path):
     assert detector.set_threshold(data.load("folder", tmp_path / "parts")).num_images == 1  # a fifth is held back
 
 
+def test_no_threshold_rests_on_known_defects(tmp_path):
+    photograph(tmp_path / "NG/b.png")
+    with pytest.raises(data.DataError, match="all of its images lie in folders of defects"):
+        data.photographs(tmp_path, good_only=True)
+    photograph(tmp_path / "a.png")
+    assert [sample.image.name for sample in data.photographs(tmp_path, good_only=True).test] == ["a.png"]
+    assert len(data.photographs(tmp_path).test) == 2
+
+
+def test_a_dataset_without_images_of_a_split_is_named(tmp_path):
+    photograph(tmp_path / "parts/a.png")
+    empty = dataclasses.replace(data.photographs(tmp_path / "parts"), test=())
+    for split, what in (("test", "test"), ("good", "good test"), ("train", "training")):
+        with pytest.raises(ValueError, match=f"parts.*: there is no {what} image in it"):
+            as_images(empty, 64, split)
+
+
 # ---- any number ----
+
+def test_a_kill_before_the_run_is_marked_finished_loses_no_picture(tmp_path, monkeypatch):
+    photograph(tmp_path / "parts/a.png")
+    run, reached = (Brightness(), tree.collect([tmp_path / "parts"]), tmp_path / "out", 0.5, "A sentence."), Out.reached
+    judging.judge(*run)
+    whole = (tmp_path / "out/report.html").read_bytes()
+
+    def killed(place, key, done, finished=False):
+        if finished:
+            raise KeyboardInterrupt
+        reached(place, key, done)
+
+    monkeypatch.setattr(Out, "reached", killed)
+    with pytest.raises(KeyboardInterrupt):
+        judging.judge(*run)
+    monkeypatch.setattr(Out, "reached", reached)
+    judging.judge(*run)
+    assert (tmp_path / "out/report.html").read_bytes() == whole and not (tmp_path / "out/.d3ad/page").exists()
+
 
 def test_portions_change_nothing_but_memory(tmp_path):
     for i in range(70):

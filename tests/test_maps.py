@@ -36,6 +36,7 @@ def test_min_max():
     assert maps.min_max(x).flatten().tolist() == [0, 0.5, 0.25, 1]
     assert maps.min_max(x, 1.0, 3.0).flatten().tolist() == [0, 1, 0.5, 2]
     assert maps.min_max(torch.full((1, 2, 2), 7.0)).abs().max() == 0
+    assert maps.min_max(x, float("nan"), float("nan")).isnan().all()  # never a silent 0
 
 
 @pytest.mark.parametrize("sigma", [0.8, 2.0, 4.0])

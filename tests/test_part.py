@@ -173,3 +173,18 @@ def test_a_notebook_inspects_every_photograph_of_a_labelled_folder(tmp_path):
     photograph(tmp_path / "new/NG/1.png")
     parts = part.read(open_workspace("smoke", out=str(tmp_path / "out")), str(tmp_path / "good"), str(tmp_path / "new"))
     assert len(parts.new) == 11 and int(parts.labels.sum()) == 1
+
+
+def test_what_is_left_out_or_not_known_is_said(tmp_path, capsys):
+    for i in range(10):
+        photograph(tmp_path / f"good/{i}.png", value=20 * i)
+    photograph(tmp_path / "new/1.png")
+    (tmp_path / "new/2.heic").touch()
+    with pytest.warns(UserWarning, match="1 files are left out: .*2.heic"):
+        parts = part.read(open_workspace("smoke", out=str(tmp_path / "out")), str(tmp_path / "good"),
+                          str(tmp_path / "new"))
+    assert len(parts.new) == 1 and parts.labels is None
+    for name in ("this", "that"):
+        photograph(tmp_path / f"unclear/{name}/1.png")
+    part._labelled(str(tmp_path / "unclear"))
+    assert f"{tmp_path / 'unclear'}: which of its parts are good is not known (" in capsys.readouterr().out

@@ -80,12 +80,29 @@ def test_a_saved_detector_keeps_its_preset(fitted, images, tmp_path):
     assert torch.equal(loaded.predict(images).score, fast.predict(images).score)
 
 
+def test_a_preset_goes_on_a_faithful_detector_only(fitted):
+    fast = presets.apply(fitted, "3 steps")
+    assert presets.apply(fast, "3 steps").config.num_steps == 3
+    with pytest.raises(ValueError, match="bears the preset '3 steps', .* fit anew"):
+        presets.apply(fast, "faithful")
+
+
 def test_compiling_goes_through_torch_compile_and_nothing_else_changes(fitted, images, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda model, options: compiled.append(model) or model)
     assert torch.equal(presets.apply(fitted, "faithful", compiled=True).predict(images).score,
                        fitted.predict(images).score)
     assert compiled == [fitted.unet]
+
+
+def test_a_metric_whose_package_is_missing_is_left_out(monkeypatch, capsys):
+    def fail(maps, masks):
+        raise ImportError("no anomalib")
+
+    monkeypatch.setattr(metrics, "anomalib_aupro", fail)
+    rows = metrics.measure(num_maps=6, size=64, largest=6)
+    assert "anomalib's AUPRO" not in {row["method"] for row in rows} and len(rows) == 5
+    assert capsys.readouterr().out == "anomalib's AUPRO is not measured: no anomalib\n"
 
 
 def test_an_unknown_preset_is_refused_with_all_names(fitted):

@@ -56,6 +56,12 @@ def test_bad_arguments_are_named(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_defect_that_never_shows_is_named(monkeypatch):
+    monkeypatch.setattr(synthetic, "_photograph", lambda scene, frame, size: np.zeros((size, size, 3), np.uint8))
+    with pytest.raises(RuntimeError, match="board: none of 100 drawings of 'scratch'"):
+        synthetic.draw("board", rng(0), "scratch", 64)
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     root = tmp_path_factory.mktemp("drawn")

@@ -109,6 +109,12 @@ def test_one_detector_stays_loaded_and_no_state_of_its_training(workspace):
     assert first.folder != second.folder and not list(workspace.cache.rglob("training*.safetensors"))
 
 
+def test_an_epoch_counts_moved_copies():
+    config = Config(batch_size=8, train_moved=8, train_steps=100)
+    assert checkpoints.steps_of_epoch(config, 80) == 90 and checkpoints.steps_of_epoch(config, 79) == 88
+    assert checkpoints.steps_of_epoch(Config(batch_size=30), 4) == 1
+
+
 def test_checkpoints_are_compared_without_test_images(tmp_path, monkeypatch):
     workspace = open_workspace("smoke", out=str(tmp_path), categories=["weave"], datasets=["mvtec"], train_steps=4)
     run = checkpoints.validated(workspace)

@@ -24,11 +24,15 @@ from torchvision.transforms.v2 import Resize  # noqa: E402
 
 from d3ad.config import Config  # noqa: E402
 from d3ad.detector import D3AD, Prediction  # noqa: E402
+from d3ad.images import in_range  # noqa: E402
 
 
 def images_of(batch: ImageBatch) -> Tensor:
-    """The images of anomalib's batch as D3AD takes them, (N, 3, H, W) in [-1, 1]."""
-    return 2 * batch.image.float().clamp(0, 1) - 1
+    """The images of anomalib's batch as D3AD takes them, (N, 3, H, W) in [-1, 1].
+
+    Raises ValueError where they don't lie in [0, 1], such as after a Normalize with ImageNet's statistics.
+    """
+    return in_range(batch.image, (0, 1))
 
 
 def to_image_batch(prediction: Prediction, images: Tensor, labels: Tensor | None = None,
@@ -59,7 +63,7 @@ class _Scorer(nn.Module):
         if self.detector is None:
             raise RuntimeError("no detector is fitted: anomalib's checkpoints don't hold one; keep it with "
                                "module.detector.save(folder) and give D3ADModule(detector=D3AD.load(folder))")
-        prediction = self.detector.predict(2 * images.float().clamp(0, 1).cpu() - 1)
+        prediction = self.detector.predict(images.float(), value_range=(0, 1))
         return InferenceBatch(*(value.to(images.device) for value in _predicted(prediction)))
 
 
@@ -100,7 +104,7 @@ class D3ADModule(MemoryBankMixin, AnomalibModule):
     def fit(self) -> None:
         """Train D3AD on what was gathered; called by anomalib at the end of the epoch."""
         with torch.inference_mode(False), torch.enable_grad():
-            self.detector = D3AD(self.config).fit(torch.cat(self.gathered))
+            self.detector = D3AD(self.config).fit(torch.cat(self.gathered), value_range=(-1, 1))
         self.gathered.clear()
 
     def validation_step(self, batch: ImageBatch, *args, **kwargs) -> ImageBatch:

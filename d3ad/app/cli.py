@@ -196,7 +196,7 @@ def _dataset_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dataset", help="visa, btad, mvtec, mtd, elpv or folder")
     command.add_argument("--data-root", type=Path, help="where it lies; of elpv by default its package")
     command.add_argument("--category")
-    command.add_argument("--split", choices=("random", "by_tile"), default="random", help="of the magnetic tiles")
+    command.add_argument("--split", choices=("random", "by_tile"), help="of the magnetic tiles; by default random")
     command.add_argument("--split-seed", type=int, metavar="N",
                          help="of the division of mtd, elpv or a folder; by default 0")
 
@@ -209,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open to the end of the process)
     try:
         return options.run(options) or 0
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         said = explain(error) if isinstance(error, OSError) else error
         print(f"python -m d3ad {options.command}: {said}", file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
 Heavy packages are imported where a command needs them: a wrong option is answered without waiting for torch.
 """
 import contextlib
+import io
 import json
 import shutil
 import sys
@@ -10,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 from d3ad.config import Config
-from d3ad.infra.files import alone, tidy
+from d3ad.infra.files import alone, tidy, write_whole
 
 DRAWN = ("mtd", "elpv", "folder")  # datasets that are divided at random
 
@@ -24,7 +25,11 @@ def _need_dataset(options) -> None:
 def _dataset(options):
     from d3ad import data
     _need_dataset(options)
-    more = dict(split=options.split) if options.dataset == "mtd" else {}
+    more = {}
+    if options.split is not None:
+        if options.dataset != "mtd":
+            raise ValueError(f"--split goes with mtd: it changes nothing in {options.dataset}")
+        more["split"] = options.split
     if options.split_seed is not None:
         if options.dataset not in DRAWN:
             raise ValueError(f"--split-seed goes with {', '.join(DRAWN)}: it changes nothing in {options.dataset}")
@@ -36,13 +41,22 @@ def _dataset(options):
     return data.load(options.dataset, options.data_root, options.category, **more)
 
 
+def _take_folder(options) -> None:
+    """Have a FOLDER be the dataset.  Raises ValueError where --dataset or --data-root names another one."""
+    if not options.folder:
+        return
+    if options.dataset or options.data_root:
+        raise ValueError(f"{options.folder} and --dataset or --data-root exclude each other: give the folder, or the "
+                         "dataset")
+    options.dataset, options.data_root = "folder", options.folder
+
+
 def run_check(options) -> None:
     """Print what is unusual, and raise DataError with every problem of every category."""
     from tqdm import tqdm
 
     from d3ad import data
-    if options.folder:
-        options.dataset, options.data_root = "folder", options.folder
+    _take_folder(options)
     _need_dataset(options)
     names = [options.category] if options.category else data.categories(options.dataset, options.data_root)
     problems, images = [], 0
@@ -75,6 +89,7 @@ def run_fit(options) -> int:
     from d3ad.infra.processes import launched
     from d3ad.speed.presets import preset
     check_replaceable(options.out)  # before any training
+    _take_folder(options)
     changes = {}
     for setting in options.set:
         name, _, value = setting.partition("=")
@@ -87,8 +102,6 @@ def run_fit(options) -> int:
     config = Config.profile(options.profile, **changes)
     preset(options.preset)  # before any training
     pick_device(config.device)
-    if options.folder:
-        options.dataset, options.data_root = "folder", options.folder
     dataset = _dataset(options)
     for line in (*dataset.notes, *(f"left out: {left}" for left in dataset.left_out if left.lost)):
         print(line)
@@ -154,6 +167,7 @@ def _model(options):
         presets.preset(options.preset)  # before anything is said of thresholds
     detector = _load(options)
     if options.preset and options.preset != detector.preset:
+        presets.check_applicable(detector, options.preset)  # no threshold would help
         if options.threshold is None and not options.good:
             raise ValueError(f"no threshold was set under the preset {options.preset!r}: the model's belongs to "
                              f"{detector.preset!r}; give --good FOLDER with good photographs that were not trained on, "
@@ -165,10 +179,10 @@ def _model(options):
     if options.good:
         entries = [entry for entry in tree.collect([options.good]) if entry.kind != "mask"]
         images = [entry for entry in entries if entry.kind == "image"]
-        good = tree.only_good(images)
+        good = tree.only_good(images, options.good)
         if len(good) < len(images):
-            print(f"{options.good}: {len(good)} of {len(images)} images lie in folders called good; these set the "
-                  "threshold", file=sys.stderr)
+            print(f"{options.good}: {len(good)} of {len(images)} images lie in folders called good, or outside those "
+                  "of defects; these set the threshold", file=sys.stderr)
         scores, lost = portions.scores_of(detector, good, progress=True)
         lost += [entry for entry in entries if entry.kind != "image"]
         _say_left_out(lost, options.good)
@@ -320,4 +334,6 @@ def run_benchmark(options) -> None:
         print(benchmark.as_text(rows), f"written: {file}", sep="\n")
         if part == "growth":
             from d3ad.study import speed_figures
-            speed_figures.growth(rows).savefig(file.with_suffix(".png"))
+            picture = io.BytesIO()
+            speed_figures.growth(rows).savefig(picture, format="png")
+            write_whole(file.with_suffix(".png"), picture.getvalue())

@@ -79,8 +79,10 @@ def networks(detector: D3AD) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
 def export(detector: D3AD, out: Path | str) -> list[Path]:
     """Write every network of the detector, and what makes a score and a verdict of their outputs; returns the files.
 
-    The networks compute in float32, whatever the detector's preset.
+    The networks compute in float32, whatever the detector's preset.  verdict.py comes last: where it lies, the files
+    beside it belong together.
     """
+    (Path(out) / "verdict.py").unlink(missing_ok=True)  # or a kill could leave it with networks of two detectors
     out, batch, files = Path(out), torch.export.Dim("batch", min=1, max=MOST), []
     for name, (network, example) in networks(detector).items():
         with torch.no_grad(), warnings.catch_warnings():

@@ -190,6 +190,8 @@ def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee
             kept.forget()
         _finish(place, entries, summary, kept, guarantee, coco)
         place.reached(key, len(entries), finished=True)
+        # not before: a run that goes on after a kill in between would write a page without pictures
+        shutil.rmtree(place.page, ignore_errors=True)
     return summary
 
 
@@ -271,7 +273,6 @@ def _finish(place: Out, entries: list[Entry], summary: Summary, kept: _Kept, gua
     if coco:
         place.announce("coco.json")
         write_whole(place.folder / "coco.json", json.dumps(as_coco(place.rows())) + "\n")
-    shutil.rmtree(place.page, ignore_errors=True)
 
 
 def _files(place: Out, row: dict) -> list[str]:

@@ -143,10 +143,13 @@ def read(workspace: Workspace, good_folder: str = "", new_folder: str = "") -> P
     good_folder: photographs of good parts, or a folder with `good` and one folder per defect, which can be inspected
     too.
     new_folder: photographs to inspect, all in it and below; where its folders' names say so, they are labelled.
+    Warns of files that may be photographs and are left out.
     Raises ValueError where there is nothing to inspect but what is trained on.
     """
     dataset = data.load("folder", good_folder) if good_folder else example(workspace)
     inspected = _labelled(new_folder) if new_folder else dataset
+    for read_one in [dataset] if inspected is dataset else [dataset, inspected]:
+        data.warn_of_left_out(read_one)
     if not inspected.test:
         raise ValueError(f"{dataset.root} holds good parts only, and all are trained on: give new_folder, with parts "
                          "to inspect")
@@ -161,7 +164,8 @@ def _labelled(folder: str) -> Dataset:
     every = data.photographs(folder)
     try:
         known = data.load("folder", folder)
-    except data.DataError:  # its names leave open what is good; then nothing is known
+    except data.DataError as error:  # its names leave open what is good, or its files can't be read together
+        print(f"{folder}: which of its parts are good is not known ({' '.join(str(error).split())})")
         return every
     samples = {sample.image: sample for sample in (*known.train, *known.test)}
     return replace(every, test=tuple(samples.get(sample.image, sample) for sample in every.test))

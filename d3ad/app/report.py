@@ -127,11 +127,6 @@ def heat_map(anomaly_map: Tensor, high: float) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(colours[..., :3]))
 
 
-def overlay(image: Tensor, above: np.ndarray) -> Image.Image:
-    """The image (3, H, W), tinted red where `above` (H, W) is True."""
-    return tinted(Image.fromarray(_pixels(image)), above)
-
-
 def tinted(photograph: Image.Image, above: np.ndarray) -> Image.Image:
     """A photograph in RGB, tinted red where `above` (height, width) is True."""
     pixels = np.array(photograph)

@@ -70,5 +70,5 @@ def coupled_loss(distances: Tensor, radius: Tensor) -> Tensor:
     """
     near = distances.topk(min(NEIGHBOURS + HARD, distances.shape[2]), largest=False).values
     attracted = (near[..., :NEIGHBOURS] - radius ** 2).clamp_min(0).mean()
-    repelled = (radius ** 2 - near[..., HARD:] - MARGIN).clamp_min(0).mean()
+    repelled = (radius ** 2 - near[..., NEIGHBOURS:] - MARGIN).clamp_min(0).mean()
     return 1000 * (attracted + repelled)

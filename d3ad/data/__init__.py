@@ -20,7 +20,7 @@ from .tree import photographs
 NAMES = ("visa", "btad", "mvtec", "mtd", "elpv", "folder")  # a module each, with READER or the same functions
 
 __all__ = ["NAMES", "DataError", "Dataset", "LeftOut", "Sample", "categories", "load", "load_image", "load_mask",
-           "open_folder", "photographs"]
+           "open_folder", "photographs", "warn_of_left_out"]
 
 
 def categories(name, root) -> tuple[str, ...]:
@@ -69,10 +69,15 @@ def open_folder(folder, split) -> Dataset:
     Warns of files that may be photographs and are left out.  Raises `DataError` where it holds no image.
     """
     dataset = load("folder", folder) if split == "train" else photographs(folder, split == "good")
+    warn_of_left_out(dataset, stacklevel=5)
+    return dataset
+
+
+def warn_of_left_out(dataset, stacklevel=3) -> None:
+    """Warn of files that may be photographs and are left out of a `Dataset`, in the name of the caller's caller."""
     lost = [str(left) for left in dataset.left_out if left.lost]
     if lost:
-        warnings.warn(f"{len(lost)} files are left out: {'; '.join(lost[:5])}", stacklevel=4)
-    return dataset
+        warnings.warn(f"{len(lost)} files are left out: {'; '.join(lost[:5])}", stacklevel=stacklevel)
 
 
 def _reader(name):

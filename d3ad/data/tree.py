@@ -133,26 +133,32 @@ def collect(given: Iterable[str | Path]) -> list[Entry]:
     return list({entry.path: entry for entry in reversed(entries)}.values())[::-1]
 
 
-def only_good(images: list[Entry]) -> list[Entry]:
-    """Of images those in folders called good, where there are such folders; else all."""
-    good = [entry for entry in images
-            if {names.meaning(part) for part in Path(entry.name).parts[:-1]} & {"good", "good test"}]
-    return good or images
+def only_good(images: list[Entry], root: Path | str) -> list[Entry]:
+    """Of images below the folder `root` those in folders called good, where there are such folders; else all that don't
+    lie in a folder of defects.
+
+    Raises `DataError` where all lie in folders of defects.
+    """
+    meanings = [{names.meaning(part) for part in Path(entry.name).parts[:-1]} for entry in images]
+    rest = [(entry, found) for entry, found in zip(images, meanings) if "defect" not in found]
+    if images and not rest:
+        raise DataError(f"{root}: all of its images lie in folders of defects; give a folder that holds good ones")
+    return [entry for entry, found in rest if found & {"good", "good test"}] or [entry for entry, _ in rest]
 
 
 def photographs(root: Path | str, good_only: bool = False) -> Dataset:
     """Every image below a folder as the test images of a `Dataset`, labels unknown (0); masks and the rest in
     ``left_out``.
 
-    good_only: where sub-folders are called good and others are not, the good ones only.
-    Raises `DataError` where there is no folder, or no image in it.
+    good_only: none from sub-folders of defects; where some are called good and others are not, the good ones only.
+    Raises `DataError` where there is no folder, or no image in it, or, of good ones, no image outside its defects.
     """
     root = Path(os.path.abspath(Path(root).expanduser()))
     if not root.is_dir():
         raise DataError(f"{root}: not a folder; give the one that holds images")
     entries = walk(root)
     images = [entry for entry in entries if entry.kind == "image"]
-    images = only_good(images) if good_only else images
+    images = only_good(images, root) if good_only else images
     if not images:
         raise DataError(f"{root}: images not found in it or below; give the folder that holds them")
     left = tuple(entry.left_out() for entry in entries if entry.kind == "left out")

@@ -64,7 +64,9 @@ def save(folder: Path, models: dict, parts: dict[str, tuple[dict[str, Tensor], d
 
 @contextlib.contextmanager
 def naming(file: Path) -> Iterator[None]:
-    """Have every ValueError of the block name `file`, where it names nothing in that folder already."""
+    """Re-raise a ValueError, TypeError or KeyError of the block as a ValueError that begins with `file`, unless its
+    text already names that folder.
+    """
     try:
         yield
     except (ValueError, TypeError, KeyError) as error:

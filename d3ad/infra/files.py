@@ -48,7 +48,7 @@ def whole_file(file: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Have what a full disk raises be an OSError that names `path`."""
+    """Turn what writing raises, on a full disk for example, into an OSError that names `path`."""
     try:
         yield
     except SafetensorError as error:
@@ -79,9 +79,17 @@ def read_json(file: Path):
 def save_tensors(file: Path, tensors: "dict[str, Tensor]", about: dict) -> None:
     """Write tensors as safetensors, on the CPU, with `about` as JSON in the file's header."""
     from safetensors.torch import save_file  # takes torch with it, a second that the runner need not wait
+    stored: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        # safetensors refuses tensors that share memory, as those of `Calibration.neutral` do; copies of all would
+        # double what the state of a training takes
+        stored[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
     with whole_file(file) as part:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part,
-                  metadata={"about": json.dumps(about)})
+        save_file(stored, part, metadata={"about": json.dumps(about)})
 
 
 def load_tensors(file: Path) -> "tuple[dict[str, Tensor], dict]":

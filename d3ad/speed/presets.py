@@ -108,6 +108,15 @@ def own_networks(detector: D3AD) -> Networks:
     return networks_of(detector, detector.preset)
 
 
+def check_applicable(detector: D3AD, name: str) -> None:
+    """Raise ValueError where the detector bears another preset than `name` and "faithful": what that one replaced is
+    not in it any more.
+    """
+    if detector.preset not in ("faithful", name):
+        raise ValueError(f"the detector bears the preset {detector.preset!r}, to which its steps and networks belong: "
+                         f"apply {name!r} to a faithful one, or fit anew")
+
+
 def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: bool = False,
           light: FeatureExtractor | None = None) -> D3AD:
     """The detector computing as `PRESETS[name]` says: same weights, calibrated anew.
@@ -118,12 +127,13 @@ def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: 
     it takes.
     A threshold that `set_threshold` made belongs to the preset under which it was made: set it again under another.
     The preset that the detector bears already changes nothing.
-    Raises ValueError for an unknown preset, or where the light features have fewer than k calibration images to compare
-    with; FileNotFoundError where weights can't be had.
+    Raises ValueError for an unknown preset, for a detector that bears another than "faithful" already, or where the
+    light features have fewer than k calibration images to compare with; FileNotFoundError where weights can't be had.
     """
     chosen, other = preset(name), copy.copy(detector)
     if name == detector.preset and tiny is None and not compiled:
         return speed_up(other)
+    check_applicable(detector, name)
     if chosen.tiny and detector.codec.kind == "kl":
         other.codec = (tiny or load_autoencoder("tiny", HUB["tiny"])).to(detector.device).eval()
     other.preset = name

@@ -57,7 +57,7 @@ def draw(category: str, rng: np.random.Generator, defect: str | None = None, siz
     Returns the image, uint8 (size, size, 3), and the mask, uint8 (size, size) of 0 and 255: all 0 for a
     normal picture, else the one to three regions where the defect changed it.  For the same state of `rng`,
     the picture with a defect equals the normal one outside its mask.
-    Raises ValueError for an unknown category or defect and for size < 64.
+    Raises ValueError for an unknown category or defect and for size < 64, RuntimeError where no defect can be seen.
     """
     _one_of("category", category, CATALOGUE)
     if defect is not None:
@@ -78,6 +78,9 @@ def draw(category: str, rng: np.random.Generator, defect: str | None = None, siz
             mask = _changed(seen, changed)
             if 1 <= regions(mask)[1] <= 3:
                 break
+        else:
+            raise RuntimeError(f"{category}: none of 100 drawings of {defect!r} shows in one to three regions at size "
+                               f"{size}")
         seen = np.where(mask[..., None], changed, seen)
     return _expose(seen, camera), mask.astype(np.uint8) * 255
 
