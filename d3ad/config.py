@@ -168,6 +168,11 @@ class Config(Settings):
         if not self.map_blocks or not self.adapt_blocks:
             raise ValueError("map_blocks and adapt_blocks must name at least one block")
 
+    @property
+    def sigma_pixels(self) -> float:
+        """`sigma`, which is given at 256 pixels, in pixels of the config's own size."""
+        return self.sigma * self.image_size / 256
+
     def hashed(self) -> dict:
         """As `to_dict`; `standardise` counts as true or false, which it was, where it names both kinds of maps or none:
         results of such settings are still of them.

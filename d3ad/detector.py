@@ -142,7 +142,7 @@ class D3AD:
         at = (lambda name: Path(folder) / name) if folder else (lambda name: None)
         self.codec = codec or fit_codec(images, config, at("autoencoder"), self.losses, self.team)
         mean, std = training.latents(self.codec, images, config)
-        self.unet = fit_unet(mean, std, config, at("diffusion"), self.losses, self.team, start)
+        self.unet = training.fit_unet(mean, std, config, at("diffusion"), self.losses, self.team, start)
         backbone = backbone or fit_backbone(images, config, at("features"), self.losses)
         self._fit_features(images, held, mean[:len(images)], backbone, at("adaptation"))
         return self
@@ -270,9 +270,8 @@ class D3AD:
     def _fuse(self, latent: Tensor, feature: Tensor, t_hat: Tensor, calibrated: Calibration | None = None,
               normalisation: str = "train") -> tuple[Tensor, Tensor]:
         """Eq. 9: anomaly maps and scores of maps before any normalisation."""
-        sigma = self.config.sigma * self.config.image_size / 256
-        return calibration.fuse(latent, feature, t_hat, calibrated or self.calibration, self.config.weight, sigma,
-                                normalisation)
+        return calibration.fuse(latent, feature, t_hat, calibrated or self.calibration, self.config.weight,
+                                self.config.sigma_pixels, normalisation)
 
     def _calibrate(self) -> Calibration:
         """Ranges, and where the config asks for it statistics per level and pixel, of the calibration images."""
@@ -382,20 +381,6 @@ def fit_codec(images: Tensor | None, config: Config, folder: Path | None, losses
         from d3ad import from_scratch
         losses["autoencoder"] = from_scratch.train_autoencoder(codec, images, config, folder, team)
     return codec.eval().requires_grad_(False)
-
-
-def fit_unet(mean: Tensor, std: Tensor, config: Config, folder: Path | None, losses: dict, team: Alone = ALONE,
-             start: torch.nn.Module | None = None) -> torch.nn.Module:
-    """The noise predictor, trained on latents by their mean and standard deviation (N, C, h, w); from the weights of
-    `start`, a UNet of the same settings, or from random ones.
-    """
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        unet = training.make_unet(config).to(pick_device(config.device))
-    if start is not None:
-        unet.load_state_dict(start.state_dict())
-    losses["diffusion"] = training.train_diffusion(unet, mean, std, config, folder, team)
-    return unet
 
 
 def fit_backbone(images: Tensor | None, config: Config, folder: Path | None, losses: dict) -> FeatureExtractor:

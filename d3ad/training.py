@@ -18,6 +18,7 @@ from d3ad import diffusion
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_levels, adaptation_loss
 from d3ad.images import image_seed
+from d3ad.infra.devices import pick_device
 from d3ad.infra.optimising import optimise
 from d3ad.infra.processes import ALONE, Alone
 from d3ad.infra.torchvision_shim import make_torchvision_importable
@@ -171,9 +172,28 @@ def train_diffusion(unet: UNet2DModel, mean: Tensor, std: Tensor, config: Config
                     schedule=config.learning_schedule, folder=folder, checkpoints=config.checkpoints, team=team)
 
 
+def fit_unet(mean: Tensor, std: Tensor, config: Config, folder: Path | None, losses: dict, team: Alone = ALONE,
+             start: torch.nn.Module | None = None) -> torch.nn.Module:
+    """The noise predictor, trained on latents by their mean and standard deviation (N, C, h, w); from the weights of
+    `start`, a UNet of the same settings, or from random ones.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        unet = make_unet(config).to(pick_device(config.device))
+    if start is not None:
+        unet.load_state_dict(start.state_dict())
+    losses["diffusion"] = train_diffusion(unet, mean, std, config, folder, team)
+    return unet
+
+
 def num_training_steps(config: Config, num_images: int) -> int:
     """`train_steps`, or what `train_epochs` come to."""
-    return config.train_steps or config.train_epochs * (num_images // min(config.batch_size, num_images))
+    return config.train_steps or config.train_epochs * steps_per_epoch(config, num_images)
+
+
+def steps_per_epoch(config: Config, num_images: int) -> int:
+    """Whole batches that so many images give; of fewer than a batch, one."""
+    return num_images // min(config.batch_size, num_images)
 
 
 def adapt(backbone: FeatureExtractor, codec: "LatentCodec", unet: UNet2DModel, images: Tensor, mean: Tensor,
@@ -200,6 +220,5 @@ def adapt(backbone: FeatureExtractor, codec: "LatentCodec", unet: UNet2DModel, i
         return adaptation_loss([features[j] for j in config.adapt_blocks],
                                [features_hat[j] for j in config.adapt_blocks], config.adapt_loss)
 
-    num_steps = config.adapt_epochs * (len(images) // min(config.batch_size, len(images)))
-    return optimise("adaptation", backbone, loss_of_step, num_steps, learning_rate=config.adapt_learning_rate,
-                    weight_decay=config.weight_decay, folder=folder)
+    return optimise("adaptation", backbone, loss_of_step, config.adapt_epochs * steps_per_epoch(config, len(images)),
+                    learning_rate=config.adapt_learning_rate, weight_decay=config.weight_decay, folder=folder)

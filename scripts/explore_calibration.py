@@ -138,7 +138,7 @@ def measure(category: str, copies: int, root: Path, work: Path) -> list[dict]:
     normal = {"trained on": every_nth(train, 40), "unseen": every_nth(found.calibration_images, 40)}
     levels = {name: [raw_maps(fixed, few) for fixed in at] for name, few in normal.items()}
     own = {name: raw_maps(found, few) for name, few in normal.items()}
-    sigma, defects, rows = config.sigma * config.image_size / 256, by_place(held, images), []
+    sigma, defects, rows = config.sigma_pixels, by_place(held, images), []
     for seen, change in SEEN.items():
         good = raw_maps(found, change(held, torch.zeros_like(held[:, 0]), torch.Generator().manual_seed(3))[0])
         for (place, kind), (bad, masks) in defects.items():

@@ -77,7 +77,7 @@ def distances(a: dict[int, Tensor], b: dict[int, Tensor], size: int) -> Tensor:
 def ideal(config: Config, codec, train: Tensor, held: Tensor) -> list[dict]:
     """Rows of the measurement "ideal"."""
     phi = FeatureExtractor(config.backbone, config.backbone_weights).eval()
-    size, sigma = config.image_size, config.sigma * config.image_size / 256
+    size, sigma = config.image_size, config.sigma_pixels
 
     def decoded(images: Tensor) -> Tensor:
         return torch.cat([codec.decode(codec.encode(batch)[0]) for batch in images.split(16)])
@@ -139,7 +139,7 @@ def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, ada
     batch"."""
     backbone, rows = detector.fit_backbone(train, config, None, {}), []
     fitted = D3AD(config).fit(train, folder, codec, backbone)
-    kinds, few, sigma = validation(held), every_nth(train, 40), config.sigma * config.image_size / 256
+    kinds, few, sigma = validation(held), every_nth(train, 40), config.sigma_pixels
     for adaptation in adaptations:
         epochs, _, statistics = adaptation.partition(" ")
         found = fitted if epochs == "0" else fitted.readapted(train, backbone, adapt_epochs=int(epochs),

@@ -17,7 +17,7 @@ from d3ad.study import ablations, checkpoints, paper, provenance, tables
 from d3ad.study.jobs import train
 from d3ad.study.settings import Study
 from d3ad.study.workspace import D3AD, Config, open_workspace
-from d3ad.training import make_unet
+from d3ad.training import make_unet, steps_per_epoch
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +109,10 @@ def test_one_detector_stays_loaded_and_no_state_of_its_training(workspace):
     assert first.folder != second.folder and not list(workspace.cache.rglob("training*.safetensors"))
 
 
-def test_an_epoch_counts_moved_copies():
-    config = Config(batch_size=8, train_moved=8, train_steps=100)
-    assert checkpoints.steps_of_epoch(config, 80) == 90 and checkpoints.steps_of_epoch(config, 79) == 88
-    assert checkpoints.steps_of_epoch(Config(batch_size=30), 4) == 1
+def test_an_epoch_drops_its_last_incomplete_batch():
+    config = Config(batch_size=8)
+    assert steps_per_epoch(config, 720) == 90 and steps_per_epoch(config, 711) == 88
+    assert steps_per_epoch(Config(batch_size=30), 4) == 1
 
 
 def test_checkpoints_are_compared_without_test_images(tmp_path, monkeypatch):

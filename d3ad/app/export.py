@@ -92,7 +92,7 @@ def export(detector: D3AD, out: Path | str) -> list[Path]:
             torch.export.save(program, content)
         write_whole(out / f"{name}.pt2", content.getvalue())
         files.append(out / f"{name}.pt2")
-    sigma = detector.config.sigma * detector.config.image_size / 256
+    sigma = detector.config.sigma_pixels
     tensors = vars(detector.calibration) | dict(reference=detector.conditioning.reference,
                                                 edges=detector.conditioning.edges,
                                                 alpha_bar=detector.alpha_bar.float(),

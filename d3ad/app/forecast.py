@@ -48,7 +48,7 @@ def num_steps(config: Config, num_images: int) -> dict[str, int]:
     return dict(autoencoder=config.autoencoder_steps if config.autoencoder_weights == "none" else 0,
                 diffusion=training.num_training_steps(config, latents),
                 features=config.pretrain_steps if config.backbone_weights == "none" else 0,
-                adaptation=config.adapt_epochs * (trained // min(config.batch_size, trained)))
+                adaptation=config.adapt_epochs * training.steps_per_epoch(config, trained))
 
 
 def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: bool = False) -> Forecast:

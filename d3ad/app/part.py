@@ -98,11 +98,13 @@ def _codec_and_backbone(images: Tensor, config: Config, folder: Path | None) -> 
     losses: dict = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    beside = joblib.Parallel(n_jobs=2, return_as="generator")(
-        [joblib.delayed(_features)(images, config, folder and folder / "features")])
-    codec = fit_codec(images, config, folder and folder / "autoencoder", losses)
-    backbone, of_features = next(beside)
-    torch.set_num_threads(threads)
+    try:
+        beside = joblib.Parallel(n_jobs=2, return_as="generator")(
+            [joblib.delayed(_features)(images, config, folder and folder / "features")])
+        codec = fit_codec(images, config, folder and folder / "autoencoder", losses)
+        backbone, of_features = next(beside)
+    finally:
+        torch.set_num_threads(threads)
     return dict(codec=codec, backbone=backbone, losses=losses | of_features)
 
 

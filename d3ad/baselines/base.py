@@ -177,7 +177,7 @@ class Baseline:
     @property
     def sigma(self) -> float:
         """Standard deviation of the Gaussian over maps: the 4 pixels at 256 x 256 that all these methods use."""
-        return self.config.sigma * self.config.image_size / 256
+        return self.config.sigma_pixels
 
     def finish(self, anomaly_map: Tensor) -> Tensor:
         """A coarse map (B, h, w) at the images' size, smoothed."""

@@ -252,7 +252,7 @@ def side_by_side(run: Run, i: int, levels: list[int]) -> dict:
     sides = {side: perturbed(run, image, levels, omega) for side, omega in (("scaled", 0.0), ("noised", 1.0))}
     found = [level for side in sides.values() for level in side]
     latent, feature = (torch.cat([level[name] for level in found]) for name in ("latent_map", "feature_map"))
-    sigma = config.sigma * config.image_size / 256
+    sigma = config.sigma_pixels
     fused, _ = fuse(latent, feature, torch.zeros(len(found), dtype=torch.long), Calibration.neutral(0), config.weight,
                     sigma, "test")
     change = maps.smooth(torch.cat([(level["reconstruction"] - image).abs().mean(1) for level in found]), sigma)

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 
 from d3ad import metrics, training
-from d3ad.config import Config
 from d3ad.detector import D3AD
 from d3ad.from_scratch import corrupt
 from d3ad.images import every_nth
@@ -68,21 +67,17 @@ def compare(run: Run) -> None:
     defective, where = corrupt(good, training.step_generator(run.config.seed, 0))
     images, masks = torch.cat([good, defective]), torch.cat([torch.zeros_like(where), where]) > 0
     labels = torch.arange(len(images)) >= len(good)
+    latents = len(training_images) * (1 + run.config.train_moved)  # each image and its moved copies
+    of_epoch = training.steps_per_epoch(run.config, latents)
     rows, detector = [], run.detector
     for file in files:
         found = at(detector, file).predict(images)
         steps = int(file.stem.rsplit("-", 1)[1])
         rows.append(dict(dataset=run.workspace.title(run.name), category=run.category, steps=steps,
-                         epochs=steps / steps_of_epoch(run.config, len(training_images)),
+                         epochs=steps / of_epoch,
                          validation_pro=100 * metrics.pro(found.anomaly_map, masks),
                          validation_i_auroc=100 * metrics.image_auroc(found.score, labels)))
     write_whole(run.folder / FILE, json.dumps(rows))
-
-
-def steps_of_epoch(config: Config, num_images: int) -> int:
-    """Training steps in which the diffusion model sees each of so many images, and each moved copy of them, once."""
-    return training.num_training_steps(config.replace(train_steps=0, train_epochs=1),
-                                       num_images * (1 + config.train_moved))
 
 
 def at(detector: D3AD, file: Path) -> D3AD:

@@ -79,7 +79,7 @@ def shared_unet(run: "Run", losses: dict) -> torch.nn.Module | None:
 
     def fit(states: Path, found: dict) -> torch.nn.Module:
         mean, std = training.latents(shared_codec(run, {}), _training_images(siblings), config)
-        unet = detector.fit_unet(mean, std, config, states, found)
+        unet = training.fit_unet(mean, std, config, states, found)
         found["diffusion, all categories"] = found.pop("diffusion")  # each category has losses of its own
         return unet
 

@@ -63,7 +63,7 @@ class Reference:
 def fused(latent: Tensor, feature: Tensor, config: Config) -> Tensor:
     """Eq. 9 with the range of all maps given, one map after the other."""
     latent, feature = maps.min_max(latent), maps.min_max(feature)
-    sigma = config.sigma * config.image_size / 256
+    sigma = config.sigma_pixels
     return torch.cat([maps.anomaly_map(latent[i:i + 1], feature[i:i + 1], config.weight, sigma)
                       for i in range(len(latent))])
 
