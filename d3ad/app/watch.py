@@ -52,9 +52,10 @@ def watch(detector, folder: str, out: Path, threshold: float, interval: float = 
         key = f"watch {key} {threshold!r}"
         number = place.begin(key)
         known = {row["path"] for row in place.rows()}
+        white = None  # of 16-bit photographs: the highest seen so far, where the detector doesn't know it
         while rounds is None or rounds > 0:
             for entry in arrivals(Path(folder), known, seen, Path(out)):
-                white = white_for(detector, [entry])
+                white = max(filter(None, (white, white_for(detector, [entry]))), default=None)
                 found, prediction, i, size = next(judged(detector, [entry], white))
                 row = place.one(number, found, prediction, i, size, white, 6) if prediction else row_of(found)
                 if prediction:

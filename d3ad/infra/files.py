@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -217,7 +218,9 @@ def in_turn(lock: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(lock: Path, timeout: float) -> Iterator[None]:
-    """filelock's lock, waited for `timeout` seconds (-1: for ever); where the file system knows no locks, none."""
+    """filelock's lock, waited for `timeout` seconds (-1: for ever); where the file system knows no locks, none, and a
+    warning says so.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = filelock.FileLock(lock)
     try:
@@ -225,6 +228,7 @@ def _locked(lock: Path, timeout: float) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
             raise
+        warnings.warn(f"{lock.parent}: the file system knows no locks, so run one command at a time here", stacklevel=4)
     try:
         yield
     finally:

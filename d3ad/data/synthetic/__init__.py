@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_closing, binary_fill_holes, label
 
-from d3ad.infra.files import replacing, whole_file
+from d3ad.infra.files import in_turn, replacing, whole_file
 
 from .catalogue import CATALOGUE
 from .painting import stack
@@ -165,7 +165,8 @@ def write(root, layout: str, category: str, num_train: int, num_good: int, num_b
             _write_images(partial, **arguments)
             (partial / "drawn.json").write_text(json.dumps(arguments, indent=1) + "\n")
     if layout == "visa":
-        _write_split(folder)
+        with in_turn(folder.with_name(f"{folder.name}.lock")):  # else one of two processes could undo the other's rows
+            _write_split(folder)
     return folder
 
 
