@@ -92,6 +92,7 @@ def test_profiles_on_real_datasets_take_the_same_path(profile, category, table, 
     synthetic.write(tmp_path / "data", profile, category, *SMOKE["study"]["counts"])
     networks = {k: v for k, v in {**SMOKE, **SMOKE["study"]}.items()
                 if k not in ("study", "source", "datasets", "categories", "counts", "spread_categories", "seeds")}
+    networks["baselines"] = ["PaDiM", "CFA"]  # one that trains nothing, one that does; the smoke profile has all
     monkeypatch.setenv("D3AD_SET", json.dumps(networks))
     monkeypatch.setenv("TQDM_DISABLE", "1")
     source = next(path for path in NOTEBOOKS if path.stem.startswith("07"))
