@@ -105,7 +105,7 @@ def effects(frame, metrics: dict[str, str]):
         ax.axvline(0, color="#444444", lw=0.8)
         ax.set(title=title, xlabel="points")
         ax.xaxis.grid(True)
-        ax.margins(x=0.25)
+        ax.margins(x=0.4)
     axes[0, 0].invert_yaxis()
     axes[0, 0].tick_params(axis="y", labelsize=7)
     return fig
