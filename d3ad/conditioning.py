@@ -36,7 +36,7 @@ def one_brightness(images: Tensor) -> Tensor:
 
 
 def knn_distances(queries: Tensor, reference, k: int) -> Tensor:
-    """L1 distances (B, k) of each query (B, D) to its k nearest among `reference` (N, D), rising; exact.
+    """L1 distances (B, min(k, N)) of each query (B, D) to its k nearest among `reference` (N, D), rising; exact.
 
     reference: a Tensor, or whatever gives rows by slices, such as a memory-mapped array; it is taken in portions of
     `PORTION` bytes, so beside it no more than these and a batch's distances lie in memory.

@@ -74,8 +74,8 @@ def check_training_images(images: Tensor, config: Config) -> None:
 
 
 def num_trained_on(number: int, share: float) -> int:
-    """How many of so many normal images are trained on, where `set_apart` takes a share of them."""
-    return number - round(share * number)
+    """How many of so many normal images are trained on, where `set_apart` takes a share of them: one at least."""
+    return number - max(round(share * number), int(share > 0))
 
 
 def set_apart(images: Tensor, share: float) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ class Evidence:
     units: names of what is independent in each run's test images.  undertrained: baselines that got less training than
     their papers ask for.  narrowed: those whose networks are narrower than their papers'.  fixed: metric to the fixed
     step that was best on validation.  speed: of `comparison.speed`.  timed: on what, in words.  settings: of the
-    profile, in words.  noun: what a unit is.
+    profile, in words.  noun: what a unit is.  baselines: the names of those that the profile measures, and no others.
     """
 
     numbers: dict[str, dict[Key, dict[str, np.ndarray]]]
@@ -275,7 +275,10 @@ def memory(workspace: Workspace) -> pd.DataFrame:
     for run in fresh:
         drawn = draws_of(run.counts(), run.numbers(), resampling.unit_weights(run.units))
         found.setdefault(run.split, {})[key_of(run)] = drawn
-    evidence = Evidence(found, {key_of(run): run.units for run in fresh}, noun="tile")
+    units: dict[Key, list[str]] = {}
+    for run in fresh:  # those of both splits
+        units.setdefault(key_of(run), []).extend(run.units)
+    evidence = Evidence(found, units, noun="tile")
     rows = []
     for metric in ablations.METRICS:
         effect = evidence.gain("random", "by_tile", metric)

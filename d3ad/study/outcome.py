@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from d3ad import metrics
-from d3ad.conditioning import assign_bins
 from d3ad.data import synthetic
-from d3ad.detector import D3AD, Prediction
+from d3ad.detector import Prediction
 from d3ad.infra.files import load_tensors, save_tensors
 
 AREAS = {"pro": (0.0, 1.0), "pro_small": (0.0, synthetic.SMALL), "pro_medium": (synthetic.SMALL, synthetic.MEDIUM),
@@ -55,12 +54,3 @@ def evaluate(prediction, labels: Tensor, masks: Tensor | None) -> dict[str, floa
                  p_auroc=metrics.pixel_auroc(prediction.anomaly_map, masks))
             | metrics.pro_by_area(prediction.anomaly_map, masks,
                                   AREAS) | {"pro_200": metrics.pro_200(prediction.anomaly_map, masks)})
-
-
-def mean_bins(detector: D3AD, prediction: Prediction, labels: Tensor) -> dict[str, float]:
-    """Mean bin of Algorithm 2 of training, good and anomalous test images; the distance's own I-AUROC."""
-    dic = detector.conditioning
-    train, test = (assign_bins(distance, dic.edges).float() for distance in (dic.train_distances, prediction.distance))
-    return dict(bin_train=float(train.mean()), bin_good=float(test[labels == 0].mean()),
-                bin_anomalous=float(test[labels == 1].mean()),
-                distance_auroc=metrics.image_auroc(prediction.distance, labels))

@@ -23,9 +23,10 @@ from d3ad.infra.checkpoint import read_settings
 from d3ad.infra.files import ROOT, load_tensors, read_json, save_tensors, write_whole
 from d3ad.infra.optimising import CHECKPOINT
 from d3ad.infra.settings import MACHINE
+from d3ad.metrics import image_auroc
 from d3ad.speed.presets import own_networks
 from d3ad.study import resampling
-from d3ad.study.outcome import Outcome, evaluate, mean_bins
+from d3ad.study.outcome import Outcome, evaluate
 from d3ad.study.remembering import loaded
 from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of
 from d3ad.study.shared import VERSION, key_parts, shared_backbone, shared_parts, shared_unet
@@ -131,6 +132,7 @@ def open_workspace(profile: str = "", data_root: str = "", out: str = "", **chan
     """The workspace of a profile.  Empty arguments fall back to D3AD_PROFILE, D3AD_DATA_ROOT, D3AD_OUT, then to the
     demo profile and the repository's own folders.
 
+    On a CPU it has torch compute with one thread in this process: each worker takes a core.
     Raises ValueError for an unknown profile or setting (`settings_of`), or a profile on real data without a data root.
     """
     config, study = settings_of(profile or os.environ.get("D3AD_PROFILE") or "demo", **changes)
@@ -263,7 +265,8 @@ class Run:
         return self.folder / "checkpoints"
 
     def numbers(self, **changes) -> dict[str, float | None]:
-        """The metrics of `evaluate` with settings changed, and "seconds" per image, cached.
+        """The metrics of `evaluate` with settings changed, and `distance_auroc`, the I-AUROC of Algorithm 2's distance
+        alone; cached.
 
         changes: as in `D3AD.variant`, or to settings of Eq. 10, for which the features are adapted anew.
         """
@@ -305,15 +308,11 @@ class Run:
     def measure(self, changes: dict, keep_maps: bool) -> None:
         """Predict the test images, settings changed as in `numbers`; keep the metrics, with `keep_maps` the maps."""
         variant = self.variant(**changes)
-        started = time.perf_counter()
-        prediction = variant.predict(self.images)
-        seconds = (time.perf_counter() - started) / len(prediction)
+        prediction, masks = variant.predict(self.images), self.masks if self.has_masks else None
         for_tables = prediction if variant.config.normalisation == "train" else variant.renormalised(prediction, "test")
-        numbers = (evaluate(for_tables, self.labels,
-                            self.masks if self.has_masks else None) | mean_bins(variant, prediction, self.labels)
-                   | {"seconds": seconds})
-        counts = resampling.count(for_tables.score, self.labels, for_tables.anomaly_map,
-                                  self.masks if self.has_masks else None)
+        numbers = evaluate(for_tables, self.labels, masks) | dict(
+            distance_auroc=image_auroc(prediction.distance, self.labels))
+        counts = resampling.count(for_tables.score, self.labels, for_tables.anomaly_map, masks)
         tensors = {name: torch.from_numpy(values) for name, values in counts.tensors().items()}
         save_tensors(self._counts_file(changes), tensors | {"distance": prediction.distance},
                      dict(image_size=counts.image_size))
