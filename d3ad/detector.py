@@ -109,8 +109,7 @@ class D3AD:
         self.device = pick_device(self.config.device)
         self.alpha_bar = diffusion.alpha_bar(self.config.beta_start, self.config.beta_end, self.config.num_timesteps)
         self.losses: dict[str, list[float]] = {}
-        # of the threshold, where good images that were not trained on have set it
-        self.guarantee: Threshold | None = None
+        self.guarantee: Threshold | None = None  # where good images that were not trained on have set the threshold
         # the preset that its settings and threshold belong to; `presets.load` also computes as it says
         self.preset = "faithful"
         self.white: int | None = None  # of 16-bit images; None: as each set of images says of itself
@@ -164,8 +163,9 @@ class D3AD:
         """This detector's autoencoder and diffusion model with a feature extractor adapted anew, from `backbone`.
 
         images: the normal images of `fit`.  changes: to the settings of Eq. 10 and of all that `variant` may change;
-        `adapt_epochs=0` leaves the feature extractor as it is.
+        `adapt_epochs=0` leaves the feature extractor as it is.  Raises ValueError for another setting.
         """
+        _check_changes(changes, *Config.names(ADAPTATION))
         other = copy.copy(self)
         other.config, other.losses = self.config.replace(**changes), dict(self.losses)
         images, held = training.set_apart(images, self.config.calibration_share)
@@ -179,7 +179,8 @@ class D3AD:
         normalisation: "train" uses the ranges of normal training images, so that each image's score stands for itself;
         "test" uses the range over all the images given, as the authors' evaluation does; to that no threshold belongs.
         value_range: of a Tensor's values where it isn't [-1, 1], such as (0, 1).
-        All images are held at once; `d3ad.app.judging` takes any number of files in portions.
+        Raises ValueError for another normalisation, no image, or values outside the range.  All images are held at
+        once; `d3ad.app.judging` takes any number of files in portions.
         """
         images = as_images(images, self.config.image_size, "test", self.white, value_range)
         batches = [batch for batch in self.team.share(images).split(self.config.predict_batch) if len(batch)]
@@ -225,9 +226,7 @@ class D3AD:
 
         networks: others to predict with.  Raises ValueError for a setting that only a new training could change.
         """
-        free = (*Config.names(PREDICTION), "predict_batch", "device")
-        if fixed := sorted(set(changes) - set(free)):
-            raise ValueError(f"{', '.join(fixed)} can't change without training; what can: {', '.join(sorted(free))}")
+        _check_changes(changes)
         other = copy.copy(self)
         other.config, other.guarantee, other.networks = self.config.replace(**changes), None, networks or self.networks
         other.conditioning = other._conditioning()
@@ -357,6 +356,13 @@ class D3AD:
                              f"{tuple(stored['images'].shape)}")
         self.calibration_images = stored["images"]
         self.calibration = Calibration(**{name: stored[name] for name in names})
+
+
+def _check_changes(changes: dict, *also: str) -> None:
+    """Raise ValueError for changes to settings that only a new training could change; also: further ones that may."""
+    free = (*Config.names(PREDICTION), "predict_batch", "device", *also)
+    if fixed := sorted(set(changes) - set(free)):
+        raise ValueError(f"{', '.join(fixed)} can't change without training; what can: {', '.join(sorted(free))}")
 
 
 def check_channels(codec: LatentCodec, config: Config) -> LatentCodec:

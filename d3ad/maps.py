@@ -50,7 +50,10 @@ def gaussian_kernel(sigma: float) -> Tensor:
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:
-    """Gaussian filter of maps (B, H, W), sigma in pixels, borders reflected; sigma = 0 changes nothing."""
+    """Gaussian filter of maps (B, H, W), sigma in pixels, borders reflected; sigma = 0 changes nothing.
+
+    Raises ValueError where the filter, 4 sigma on each side, is wider than a map.
+    """
     if sigma == 0:
         return maps
     kernel = gaussian_kernel(sigma).to(maps)
@@ -66,6 +69,7 @@ def anomaly_map(latent: Tensor, feature: Tensor, weight: float = 0.85, sigma: fl
     """A_map of Eq. 9, then the Gaussian (Appendix A.1): lambda l_map + (1 - lambda) f_map, smoothed, (B, H, W).
 
     latent, feature: maps (B, H, W) already normalised to [0, 1].  weight: lambda.  sigma: in pixels, 4 at 256 x 256.
+    Raises ValueError for a weight outside [0, 1], or maps of two shapes.
     """
     if not 0 <= weight <= 1:
         raise ValueError(f"weight (lambda) must lie in [0, 1]; got {weight}")

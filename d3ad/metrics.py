@@ -35,7 +35,10 @@ def image_auroc(scores, labels) -> float:
 
 
 def pixel_auroc(maps, masks) -> float:
-    """P-AUROC of maps (N, H, W) against masks (N, H, W), nonzero = anomalous, over all pixels of all images."""
+    """P-AUROC of maps (N, H, W) against masks (N, H, W), nonzero = anomalous, over all pixels of all images.
+
+    Raises ValueError for NaN, shapes that differ, or where one class is missing.
+    """
     scores, labels = _array(maps).ravel(), _positive(masks).ravel()
     _check(scores, labels, "pixel")
     above, upto = _false_positive_rates(np.sort(scores[~labels]), np.sort(scores[labels]))

@@ -144,8 +144,10 @@ def latents(codec: "LatentCodec", images: Tensor, config: Config) -> tuple[Tenso
 
 def train_diffusion(unet: UNet2DModel, mean: Tensor, std: Tensor, config: Config, folder: Path | None = None,
                     team: Alone = ALONE) -> list[float]:
-    """Train eps_theta by Eq. 6 on latents given by their posterior's mean and std, (N, C, h, w) each.
+    """Train eps_theta by Eq. 6 on latents given by their posterior's mean and std, (N, C, h, w) each; the loss of each
+    step.
 
+    folder: training states are kept there, and an interrupted training goes on from them.  team: who shares a batch.
     With `accumulate` a batch passes in so many parts: the loss and its gradients are those of the whole batch, up to
     rounding.
     """
@@ -201,6 +203,7 @@ def adapt(backbone: FeatureExtractor, codec: "LatentCodec", unet: UNet2DModel, i
     """Domain adaptation (Section 4.3): fine-tune phi by Eq. 10 so that it overlooks what E, D and the UNet get wrong.
 
     images: normal, (N, 3, H, W); mean: their latents.  Each is reconstructed from a random level of 10-100 % of T_max.
+    folder: of training states, as in `train_diffusion`.  Returns the loss of each step.
     """
     abar = diffusion.alpha_bar(config.beta_start, config.beta_end, config.num_timesteps)
     device = backbone.mean.device

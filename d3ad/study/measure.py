@@ -33,6 +33,7 @@ def jobs(workspace: Workspace, names: list[str], categories: list[str] | None = 
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """The command."""
     parser = argparse.ArgumentParser(prog="python -m d3ad.study.measure", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="mvtec-cpu")
     parser.add_argument("--data-root", default="", help="the folder that holds the real dataset")

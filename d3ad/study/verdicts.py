@@ -27,10 +27,11 @@ REAL = ("VisA", "BTAD", "MVTec AD")
 
 @dataclass(frozen=True)
 class Claim:
-    """`measure` gives the effect, or None where the evidence is missing; the claim wants it above `margin`.
+    """`measure` gives the effect, or None where the evidence is missing; it should exceed `margin`.
 
-    about: the paper's dataset that it was made on.  paper_effect: the effect in the paper's own numbers, where it gives
-    any; could this run have seen it?  needs: what a run must have to test it, where that isn't plain.
+    about: the paper's dataset that it was made on.  paper_effect: the effect by the paper's own numbers, where it
+    prints them; `power` says whether this run could have detected it.  needs: what a run must have to test it, where
+    that isn't plain.
     """
 
     claim: str

@@ -32,5 +32,6 @@ def metrics_text(row: pd.Series, prefix: str = "measured") -> str:
 
 
 def seeds_text(frame: pd.DataFrame) -> str:
+    """How many seeds the rows have: "1 seed", "3 seeds"."""
     count = frame["seed"].nunique()
     return f"{count} seed" + "s" * (count != 1)
