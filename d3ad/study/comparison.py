@@ -34,7 +34,7 @@ from d3ad.speed import presets
 from d3ad.speed.timing import timed
 from d3ad.study import ablations, long_runs
 from d3ad.study.jobs import on_trained, together, train
-from d3ad.study.outcome import evaluate
+from d3ad.study.outcome import as_bytes, evaluate, from_bytes
 from d3ad.study.shared import shared_backbone
 from d3ad.study.workspace import Run, Workspace
 
@@ -132,7 +132,7 @@ def _measure(run: Run, name: str) -> None:
         images=done, images_asked=asked, training=training_word(done, asked), minutes=_minutes(training))
     tensors = dict(score=prediction.score, anomaly_map=prediction.anomaly_map.half())
     if prediction.reconstruction is not None:
-        tensors["reconstruction"] = ((prediction.reconstruction + 1) * 127.5).round().byte()
+        tensors["reconstruction"] = as_bytes(prediction.reconstruction)
     save_tensors(file, tensors, dict(metrics=numbers, threshold=prediction.threshold))
     write_whole(_numbers(run, name), json.dumps(numbers))
     shutil.rmtree(training, ignore_errors=True)  # the training's state is of no more use
@@ -198,7 +198,7 @@ def outcome(run: Run, name: str) -> BaselineOutcome:
     tensors, about = load_tensors(_file(run, name))
     tensors["anomaly_map"] = tensors["anomaly_map"].float()
     if "reconstruction" in tensors:
-        tensors["reconstruction"] = tensors["reconstruction"].float() / 127.5 - 1
+        tensors["reconstruction"] = from_bytes(tensors["reconstruction"])
     return BaselineOutcome(BaselinePrediction(**tensors, threshold=about["threshold"]), about["metrics"])
 
 

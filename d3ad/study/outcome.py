@@ -26,7 +26,7 @@ class Outcome:
         """Maps as float16 and images as bytes, which is all that figures need; the metrics came from float32."""
         tensors = {f.name: getattr(self.prediction, f.name) for f in dataclasses.fields(Prediction)
                    if f.name != "threshold"}
-        tensors["reconstruction"] = ((tensors["reconstruction"] + 1) * 127.5).round().byte()
+        tensors["reconstruction"] = as_bytes(tensors["reconstruction"])
         for name in ("anomaly_map", "latent_map", "feature_map"):
             tensors[name] = tensors[name].half()
         save_tensors(file, tensors, dict(metrics=self.metrics, threshold=self.prediction.threshold))
@@ -35,9 +35,19 @@ class Outcome:
     def load(cls, file: Path) -> "Outcome":
         """What `save` wrote.  Raises ValueError naming the file where it is damaged."""
         tensors, about = load_tensors(file)
-        tensors["reconstruction"] = tensors["reconstruction"].float() / 127.5 - 1
+        tensors["reconstruction"] = from_bytes(tensors["reconstruction"])
         tensors = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
         return cls(Prediction(threshold=about["threshold"], **tensors), about["metrics"])
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as bytes, of any shape."""
+    return ((images + 1) * 127.5).round().byte()
+
+
+def from_bytes(images: Tensor) -> Tensor:
+    """The images of `as_bytes`, in [-1, 1]."""
+    return images.float() / 127.5 - 1
 
 
 def evaluate(prediction, labels: Tensor, masks: Tensor | None) -> dict[str, float | None]:
