@@ -22,7 +22,6 @@ from torch import Tensor
 
 from d3ad.detector import Prediction
 from d3ad.infra.files import whole_file, write_whole
-from d3ad.metrics import EIGHT_CONNECTED
 
 TEMPLATE = Path(__file__).with_name("report.html")
 RED = np.array([255, 45, 45])
@@ -110,7 +109,7 @@ def boxes(above: np.ndarray, anomaly_map: Tensor) -> list[list[float]]:
 
     The map (H, W) may be of another size.
     """
-    regions, count = ndimage.label(above, EIGHT_CONNECTED)
+    regions, count = ndimage.label(above, np.ones((3, 3), int))
     found, (height, width), (rows, columns) = [], above.shape, anomaly_map.shape
     values = anomaly_map.numpy()
     for number, (down, across) in enumerate(ndimage.find_objects(regions, count), 1):
