@@ -93,6 +93,20 @@ def test_the_lock_is_complete_here():
     assert not gaps
 
 
+@pytest.mark.parametrize("python", ["3.11.0", "3.12.0"])
+def test_every_pin_takes_the_oldest_python_that_is_promised(python):
+    """Debian 12 has Python 3.11.2: a package for 3.11.5 on would end the installation there."""
+    refused = []
+    for name in pins():
+        try:
+            asked = metadata.metadata(name)["Requires-Python"]
+        except metadata.PackageNotFoundError:  # of another platform or Python
+            continue
+        if asked and python not in SpecifierSet(asked):
+            refused.append(f"{name}: {asked}")
+    assert refused == []
+
+
 def test_conda_uses_the_same_list():
     assert CONDA["name"] == "d3ad"
     assert conda_pip_section() == ["-r requirements.lock", "-e ."]
