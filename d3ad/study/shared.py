@@ -112,12 +112,12 @@ def key_parts(run: "Run") -> tuple[str, ...]:
     workspace = run.workspace
     if not learns(run.config, workspace.study):
         return ()
-    if workspace.study.source != "synthetic":  # a drawn category follows from its name; of others any file may change
-        return (place(run)[1].name, f"start {workspace.study.start_steps}")
-    parts = list(map(str, workspace.targets()))
+    drawn = workspace.study.source == "synthetic"
+    # a drawn category follows from its name; of others any file may change
+    parts = list(map(str, workspace.targets())) if drawn else [place(run)[1].name]
     if workspace.study.start_steps:
         parts.append(f"start {workspace.study.start_steps}")
-    if workspace.config.seed != run.config.seed:
+    if drawn and workspace.config.seed != run.config.seed:
         parts.append(f"shared by seed {workspace.config.seed}")
     return tuple(parts)
 
