@@ -123,16 +123,6 @@ def batch_indices(num_images: int, batch_size: int, step: int, seed: int) -> Ten
     return order[position * batch_size:(position + 1) * batch_size]
 
 
-def random_crop(images: Tensor, step: int, config: Config) -> Tensor:
-    """A window of `crop_size` pixels, at the same place of each image; convolutions learn as much from it, for less."""
-    size = config.crop_size or images.shape[-1]
-    if size >= images.shape[-1]:
-        return images
-    top, left = torch.randint(0, images.shape[-1] - size + 1, (2,),
-                              generator=step_generator(config.seed + 104729, step)).tolist()
-    return images[..., top:top + size, left:left + size]
-
-
 def latents(codec: "LatentCodec", images: Tensor, config: Config) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of what the diffusion model learns from, (N (1 + train_moved), C, h, w) each: the
     latents of images (N, 3, H, W), then those of moved copies of each.

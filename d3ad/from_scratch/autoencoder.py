@@ -10,10 +10,11 @@ from torch import Tensor
 
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_loss
+from d3ad.from_scratch.batches import batch_of
 from d3ad.infra.optimising import optimise
 from d3ad.infra.processes import ALONE, Alone
 from d3ad.infra.torchvision_shim import make_torchvision_importable
-from d3ad.training import batch_indices, random_crop, step_generator
+from d3ad.training import step_generator
 
 make_torchvision_importable()
 from diffusers import ConfigMixin, ModelMixin  # noqa: E402
@@ -120,7 +121,7 @@ def train_autoencoder(codec: "LatentCodec", images: Tensor, config: Config, fold
         model.start_linear(images[torch.linspace(0, len(images) - 1, min(len(images), 200)).long()].to(model.device))
 
     def loss_of_step(step: int) -> Tensor:
-        batch = random_crop(images[batch_indices(len(images), config.batch_size, step, config.seed)], step, config)
+        batch = batch_of(images, step, config)
         shape = (len(batch), config.latent_channels, batch.shape[2] // codec.factor, batch.shape[3] // codec.factor)
         noise = torch.randn(shape, generator=step_generator(config.seed, step))
         mine, noise = (team.share(x).to(model.device) for x in (batch, noise))

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor
+from d3ad.from_scratch.batches import batch_of
 from d3ad.infra.optimising import optimise
-from d3ad.training import batch_indices, random_crop, step_generator
+from d3ad.training import step_generator
 
 
 def corrupt(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -63,7 +64,7 @@ def pretrain(backbone: FeatureExtractor, images: Tensor, config: Config, folder:
     learners = nn.ModuleDict({"phi": backbone, "heads": heads}).requires_grad_(True)
 
     def loss_of_step(step: int) -> Tensor:
-        batch = random_crop(images[batch_indices(len(images), config.batch_size, step, config.seed)], step, config)
+        batch = batch_of(images, step, config)
         corrupted, where = (x.to(device) for x in corrupt(batch, step_generator(config.seed, step)))
         features = backbone(corrupted)
         target = {j: F.adaptive_avg_pool2d(where.unsqueeze(1), features[int(j)].shape[-2:]) for j in heads}
