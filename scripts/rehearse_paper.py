@@ -3,8 +3,8 @@
     ./scripts/rehearse_paper.sh [--work DIR] [--docs FILE] [--narrow]
 
 What is as in the paper's profile: the UNet (281 M weights), the autoencoder's shape, ResNet-34, batches of 30 images,
-the official layout of VisA on disk, the notebooks, the runner.  What is small: one drawn category of 30 training and 3
-test images, networks with random weights (so every number it yields means nothing), three training steps, two steps of
+the official layout of VisA on disk, the notebooks, the runner.  What is small: one drawn category of 30 training and 2
+test images, networks with random weights (so every number it yields means nothing), two training steps, two steps of
 Algorithm 1, images of 128 pixels, an adaptation only where a notebook asks for one (with one epoch in the profile each
 of the noised and guided variants would adapt anew).  One step at 256 pixels is taken by itself, for its time and its
 memory.
@@ -31,9 +31,12 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = 10
-BATCH, PARTS = 30, 10
-SMALL = dict(image_size=128, train_epochs=3, accumulate=PARTS, adapt_epochs=0, num_steps=2, k=2, calibration_images=2,
-             predict_batch=4, train_precision="float32", seeds=1, baseline_images=30, baseline_width=0.125)
+BATCH = 30
+# parts of a batch: as few as memory lets pass, since every part reads and adds up 281 M weights
+PARTS = {256: 10, 128: 3}
+SMALL = dict(image_size=128, train_epochs=2, accumulate=PARTS[128], adapt_epochs=0, num_steps=2, k=2,
+             calibration_images=2, predict_batch=2, train_precision="float32", seeds=1, baseline_images=30,
+             baseline_width=0.125)
 NARROW = dict(image_size=64, unet_channels=[16, 32], unet_attention=[1], unet_groups=16)
 
 
@@ -65,7 +68,7 @@ def one_step() -> None:
     import torch
 
     from d3ad import Config, training
-    config = Config.profile("visa", train_steps=1, accumulate=PARTS, train_precision="float32")
+    config = Config.profile("visa", train_steps=1, accumulate=PARTS[256], train_precision="float32")
     mean = torch.randn(BATCH, config.latent_channels, *[config.image_size // 8] * 2)
     training.train_diffusion(training.make_unet(config), mean, torch.full_like(mean, 0.1), config)
 
@@ -121,7 +124,7 @@ def size(path: Path) -> int:
 def rehearse(work: Path, narrow: bool) -> dict:
     """Everything, in `work`; what was measured."""
     from d3ad.data import synthetic
-    synthetic.write(work / "data", "visa", "board", BATCH, 1, 2)
+    synthetic.write(work / "data", "visa", "board", BATCH, 1, 1)
     settings = json.dumps(SMALL | weights(work, narrow) | (NARROW if narrow else {}))
     code = f"import sys; sys.path[:0] = ['{ROOT}/scripts', '{ROOT}']; import rehearse_paper; rehearse_paper.one_step()"
     step = (0.0, 0) if narrow else Watched([sys.executable, "-c", code]).wait()
