@@ -47,10 +47,15 @@ def make_unet(config: Config) -> UNet2DModel:
         up_block_types=tuple("AttnUpBlock2D" if a else plain.format("Up") for a in reversed(has_attention)),
         downsample_type=config.unet_resampling, upsample_type=config.unet_resampling,
         attention_head_dim=config.unet_channels[-1] // config.unet_heads, norm_num_groups=config.unet_groups)
+    set_heads(unet, config.unet_heads)
+    return unet.to(memory_format=torch.channels_last)
+
+
+def set_heads(unet: UNet2DModel, heads: int) -> None:
+    """Give each attention so many heads; diffusers' constructor takes their width from one level for all."""
     for layer in unet.modules():
         if isinstance(layer, Attention):
-            layer.heads, layer.scale = config.unet_heads, (layer.inner_dim // config.unet_heads) ** -0.5
-    return unet.to(memory_format=torch.channels_last)
+            layer.heads, layer.scale = heads, (layer.inner_dim // heads) ** -0.5
 
 
 def eps_model(unet: UNet2DModel) -> diffusion.EpsModel:

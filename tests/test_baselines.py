@@ -111,8 +111,6 @@ def test_rates_of_a_recipe():
     assert [draem.rate(share) for share in (0, 0.79, 0.8, 0.95)] == pytest.approx([1, 1, 0.2, 0.04])
     net = baseline_class("SimpleNet").recipe
     assert net.rate(0) == net.rate(0.5) == net.rate(1) == 1
-    cosine = dataclasses.replace(net, cosine=0.4)
-    assert [cosine.rate(share) for share in (0, 0.5, 1)] == pytest.approx([1, 0.7, 0.4])
 
 
 @pytest.mark.parametrize("name, damaged", [("SimpleNet", False), ("SimpleNet", True), ("GANomaly", False)])

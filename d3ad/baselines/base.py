@@ -37,7 +37,8 @@ class Resources:
 
     config: sizes and seed.  backbone: the features before any adaptation, for the methods that use a pretrained
     network.  detector: the trained D3AD of the same images, whose networks DDAD takes over; None where there is none.
-    budget: by default the whole of what the papers ask for.  folder: a training's state is kept there and gone on with.
+    budget: by default the whole of what the papers ask for.  folder: a training's state is kept there, and a stopped
+    training resumes from it.
     """
 
     config: Config

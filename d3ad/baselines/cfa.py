@@ -3,8 +3,9 @@
 Kept: the patch descriptor, a 1 x 1 convolution that sees coordinates, one centre per place (gamma_c = 1, gamma_d = 1),
 K = 3 attracting and J = 3 repelled neighbours, a radius that is learnt from 1e-5 on, their loss, their map, their
 optimiser.
-Simplified: nothing but that all methods here share one backbone (theirs, at its best: WideResNet-50) and one image
-size (theirs: 256, or 224 out of its middle).
+Simplified: only that all methods here share one backbone (theirs, at its best: WideResNet-50) and one image size
+(theirs: 256, or 224 out of its middle).  For an EfficientNet their code divides each block by its number of channels
+and doubles the descriptor's outputs; here it is treated as a ResNet.
 Images asked: 30 epochs in batches of 4, AdamW 1e-3 with decay 5e-4 and amsgrad (authors' code, trainer_cfa.py).
 Reported there (WideResNet-50): I-AUROC 99.5, P-AUROC 98.5 on MVTec AD, the better of both image sizes for each category
 ("CFA++"); 99.0 and 98.5 with 256 pixels, 99.3 and 98.2 with 224.  All are those of the epoch that is best on test

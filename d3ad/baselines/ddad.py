@@ -29,7 +29,7 @@ class DDAD(Baseline):
     needs_detector = True
 
     def fit(self, train: Tensor) -> "DDAD":
-        """As the others; its threshold rests on training images, since D3AD has seen them all."""
+        """As the others; its threshold rests on training images, on most of which D3AD's networks were trained."""
         self.learn(train)
         self._set_threshold(every_nth(train, self.config.calibration_images))
         return self
@@ -45,7 +45,7 @@ class DDAD(Baseline):
         self.ratio = pixel.max() / feature.max()
 
     def _distances(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        prediction = self.model.predict(images.cpu())
+        prediction = self.model.predict(images.cpu(), value_range=(-1, 1))
         pixel = (images.cpu() - prediction.reconstruction).abs().mean(1)
         return pixel, prediction.feature_map, prediction.reconstruction
 

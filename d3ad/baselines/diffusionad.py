@@ -1,14 +1,15 @@
 """DiffusionAD (Zhang et al. 2023, arXiv 2303.08730): noise to norm in one step, at two scales, then segmentation.
 
 Kept: its own UNet on pixels (base width 128, attention at 32, 16 and 8), trained together with the segmentation network
-on DRAEM's synthetic anomalies; noise loss on the images that stay normal; the clean image predicted in a single step
-from a weak noise (up to 300 in training, 200 at test), guided by the prediction from a strong one (300 to 1000; 400),
-which has lost the anomaly; focal loss (five times, gamma 4, both classes with a weight of 0.5) and smooth L1 loss; the
-mean of the 50 largest pixels as image score.
+on DRAEM's synthetic anomalies; images in [0, 1]; noise loss on the images that stay normal; the clean image predicted
+in a single step from a weak noise (up to 300 in training, 200 at test), guided by the prediction from a strong one (300
+to 1000; 400), which has lost the anomaly; focal loss (five times, gamma 4, both classes with a weight of 0.5) and
+smooth L1 loss; the mean of the 50 largest pixels as image score.
 Paper and code: this follows the authors' code, DDPM.py and train.py.  Its args1.json names a strongest noise of 600,
 which nothing there reads.
 Simplified: the segmentation network is DRAEM's, with two classes; textures from other training images instead of DTD,
-of DRAEM's opacity, and no foreground masks, since these are not at hand; one rate of 1e-5 for that network, where
+of DRAEM's opacity, and no foreground masks, since these are not at hand; a mask is drawn once, theirs until it isn't
+empty, and half of their textures are cut from the image itself; one rate of 1e-5 for the segmentation network, where
 theirs swings in a cosine; the map is smoothed; `baseline_width`.  Their numbers are those of the epoch, of every 50th,
 that is best on test images; ours are of the last.  The method has networks of its own, and no backbone.
 Images asked: 3000 epochs in batches of 16 (authors' code, args1.json).
@@ -47,6 +48,7 @@ class DiffusionAD(PixelDiffusion):
         def loss_of_step(step: int) -> Tensor:
             generator = step_generator(self.config.seed, step)
             broken, where = pasted(self.batch(train, step), generator)
+            broken = (broken + 1) / 2
             weak = torch.randint(1, BORDER + 1, (len(broken),), generator=generator).to(self.device)
             strong = torch.randint(BORDER + 1, MOST + 1, (len(broken),), generator=generator).to(self.device)
             repaired, errors = self._repaired(broken, weak, strong, [generator] * len(broken))
@@ -61,8 +63,8 @@ class DiffusionAD(PixelDiffusion):
 
     def _repaired(self, images: Tensor, weak: Tensor, strong: Tensor,
                   generators: list[torch.Generator]) -> tuple[Tensor, Tensor]:
-        """Norm-guided one-step denoising: x0 from the weak noise, its noise corrected by the prediction from the strong
-        one; and the squared error of both noise predictions, a mean per image (B,).
+        """Norm-guided one-step denoising of images (B, 3, H, W) in [0, 1]: x0 from the weak noise, its noise corrected
+        by the prediction from the strong one; and the squared error of both noise predictions, a mean per image (B,).
         """
         def predicted(t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             noise = diffusion.image_noise(images, generators)
@@ -77,8 +79,10 @@ class DiffusionAD(PixelDiffusion):
         return diffusion.predict_x0(x_t, eps, abar_t).clamp(-1, 1), weak_error + strong_error
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        seeded = self.generators(images)
+        images = (images + 1) / 2
         weak, strong = (torch.full((len(images),), level, device=self.device) for level in (WEAK, STRONG))
-        repaired, _ = self._repaired(images, weak, strong, self.generators(images))
+        repaired, _ = self._repaired(images, weak, strong, seeded)
         anomaly_map = self.segment(torch.cat([images, repaired], 1)).softmax(1)[:, 1]
         score = anomaly_map.flatten(1).topk(min(LARGEST, anomaly_map[0].numel()), dim=1).values.mean(1)
-        return score, maps.smooth(anomaly_map, self.sigma), repaired
+        return score, maps.smooth(anomaly_map, self.sigma), 2 * repaired.clamp_min(0) - 1

@@ -1,4 +1,4 @@
-"""How the baselines are trained: what each paper asks for, and one loop that can be stopped and gone on with."""
+"""How the baselines are trained: what each paper asks for, and one loop that can be stopped and resumed."""
 import json
 import math
 import time
@@ -24,7 +24,7 @@ class Recipe:
     source: where that stands.  epochs: passes over the training images; images: how many are seen in all, where the
     size of the training set doesn't matter.  ours: the number of images is this repository's choice, not the paper's.
     decoupled: weight decay as in AdamW.  drops: shares of the training after which the learning rate is multiplied by
-    `factor`.  cosine: the share of the learning rate where a cosine ends; 1 keeps it constant.
+    `factor`.
     """
 
     source: str
@@ -39,7 +39,6 @@ class Recipe:
     amsgrad: bool = False
     drops: tuple[float, ...] = ()
     factor: float = 1.0
-    cosine: float = 1.0
 
     def images_asked(self, num_images: int) -> int:
         """How many images are to be seen, of a training set of `num_images`."""
@@ -47,8 +46,7 @@ class Recipe:
 
     def rate(self, share: float) -> float:
         """The learning rate after a share of the training in [0, 1), in parts of the first one."""
-        falling = self.cosine + (1 - self.cosine) * 0.5 * (1 + math.cos(math.pi * share))
-        return falling * self.factor ** sum(share >= drop for drop in self.drops)
+        return self.factor ** sum(share >= drop for drop in self.drops)
 
     def optimizer(self, groups: list[dict]) -> torch.optim.Optimizer:
         """Adam or AdamW on groups of parameters; a group may have a learning rate or decay of its own."""

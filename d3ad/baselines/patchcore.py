@@ -3,7 +3,7 @@
 Kept: blocks 2 and 3, averaged over 3 x 3; the greedy k-center coreset of 10 % of all patches, chosen in a random
 projection to 128 dimensions; the nearest neighbour's distance as map; the image score, the largest of them, lowered
 where that neighbour lies in a dense part of the memory (Eq. 7).
-Simplified: nothing but that all methods here share one backbone (theirs: WideResNet-50) and one image size (theirs: 224
+Simplified: only that all methods here share one backbone (theirs: WideResNet-50) and one image size (theirs: 224
 out of the middle of 256).  The paper doesn't say over how many neighbours Eq. 7 sums: 9, as in anomalib.  "PatchCore
 1%" is the same with a coreset of 1 %.
 Paper and code: this is the paper.  The authors' code (patchcore-inspection) leaves Eq. 7 out and takes the largest

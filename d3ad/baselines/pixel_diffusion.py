@@ -5,7 +5,7 @@ from torch import Tensor
 from d3ad import diffusion
 from d3ad.baselines.base import Baseline
 from d3ad.images import image_seed
-from d3ad.training import UNet2DModel
+from d3ad.training import UNet2DModel, set_heads
 
 MULTIPLES = (1, 1, 2, 2, 4, 4)  # of the base width, a level each: guided-diffusion's for 256 x 256, which both build on
 
@@ -24,9 +24,10 @@ class PixelDiffusion(Baseline):
         has_attention = [256 >> level in self.attention for level in range(len(channels))]
         unet = UNet2DModel(
             in_channels=3, out_channels=3, block_out_channels=channels, layers_per_block=2, norm_num_groups=16,
-            attention_head_dim=max(channels[-1] // self.heads, 8),
+            attention_head_dim=channels[-1] // self.heads,
             down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in has_attention),
             up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(has_attention)))
+        set_heads(unet, self.heads)
         return unet.to(self.device, memory_format=torch.channels_last)
 
     def generators(self, images: Tensor) -> list[torch.Generator]:

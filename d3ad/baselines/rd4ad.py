@@ -4,7 +4,7 @@ Kept: bottleneck and mirrored decoder of basic blocks, as the authors' code has 
 the backbone; their batch, rate and momenta; the sum of the blocks' cosine distances as map, smoothed by 4 pixels, its
 maximum as image score.
 Loss: the cosine of whole flattened blocks, as in their code; in the paper it is a mean over the places' cosines.
-Simplified: nothing but that all methods here share one backbone (theirs, at its best: WideResNet-50).  Where its blocks
+Simplified: only that all methods here share one backbone (theirs, at its best: WideResNet-50).  Where its blocks
 have values below 0, which no ResNet's have, the decoder's end without a ReLU: it could not imitate them.
 Images asked: 200 epochs in batches of 16, Adam 5e-3 with betas of 0.5 and 0.999 (authors' code, main.py).
 Reported there (WideResNet-50): I-AUROC 98.5, P-AUROC 97.8, PRO 93.9 on MVTec AD.  The D3AD paper prints a PRO of 70.9

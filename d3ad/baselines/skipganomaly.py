@@ -6,9 +6,12 @@ score 0.9 R + 0.1 L of reconstruction and discriminator features.
 Paper and code: the weight 40 is the paper's, the default in the authors' code (options.py) is 50.  R is the mean
 absolute difference, as in the contextual loss; their code has the squared one.  Their discriminator's loss isn't halved
 and has the latent loss in it, too.
-Simplified: R and L are scaled by their means over the training images, where theirs add up as they are; the learning
-rate stays constant, as it does in their first 15 epochs; `baseline_width` narrows the networks.  The map, ours, is the
-smoothed difference.  The method has networks of its own, and no backbone.
+Simplified: five halvings whatever the image's size, each with batch normalisation, where theirs go down to 1 x 1, the
+first and last without it; weights start as PyTorch has them, theirs from a normal distribution of 0.02; the
+discriminator ends in an average over places, and one that wins isn't begun anew.  R and L are scaled by their means
+over the training images, where theirs add up as they are; the learning rate stays constant, as it does in their first
+15 epochs; `baseline_width` narrows the networks.  The map, ours, is the smoothed difference.  The method has networks
+of its own, and no backbone.
 Images asked: 48,000, our choice (`adversarial.RECIPE`), since the paper's epochs are of far larger datasets.
 Reported there: AUROC up to 0.95 on classes of CIFAR-10, and on X-ray images; MVTec AD isn't in that paper.
 """
