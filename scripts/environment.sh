@@ -1,4 +1,5 @@
-# Sets up the Python environment of this repository; sourced by run_all.sh and run_tests.sh.
+# Sets up the Python environment of this repository; sourced by run_all.sh, run_tests.sh, run_d3ad.sh
+# and scripts/rehearse_paper.sh.
 #
 # Where a virtual or conda environment is active, nothing is installed: it is only checked.  Otherwise .venv
 # is made at the repository's root from requirements.lock.  A stamp in .venv, written last, says what it was

@@ -26,7 +26,7 @@ PAGE = """# How long the networks of `demo` are trained
 
 [Back to the README](../README.md)
 
-The paper trains each category's network alone, for 300 epochs. That takes hours, and `demo` should take minutes. So its
+The paper trains each category's network alone, for 300 epochs on a GPU. `demo` should take minutes on two cores. So its
 network is first trained on the good parts of all seven categories at once (`start_steps`), and each category's own sets
 out from there (`own_steps`). Is that as good as training each from random weights? `scripts/explore_budget.py` asks
 on synthetic images of another seed, which no result uses: {good} good and {bad} defective ones of each category.

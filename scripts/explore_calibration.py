@@ -197,10 +197,11 @@ What this says:
   pixels less well (P-AUROC, PRO) than neither at lambda 0.7, in all four categories. On average, whole images (I-AUROC)
   are classified as well.
 - **A lambda of 0.7 is on average as good as 0.5 or better,** whichever maps are standardised. The floor hardly matters.
-- **How sure this is.** On images as they are, the three ways to standardise hardly differ; the feature map alone wins
-  on relit and moved ones ([by what is seen](#by-what-is-seen)). Pill, screw and bottle agree. Transistor doesn't: it
-  prefers the latent map standardised, most of all where parts vary. Without bottle, the latent map would have been
-  chosen. Differences of less than a point say little with so few images. The magnetic tiles were not measured.
+- **How sure this is.** On images as they are, the three ways to standardise hardly differ. On relit and moved ones,
+  standardising only the feature map is the best of the three; on relit images with defects where parts vary,
+  standardising neither is better still ([by what is seen](#by-what-is-seen)). Pill, screw and bottle agree. Transistor
+  doesn't: it prefers the latent map standardised, most of all where parts vary. Without bottle, the latent map would
+  have been chosen. Differences of less than a point say little with so few images. The magnetic tiles were not measured.
 
 ### By category
 

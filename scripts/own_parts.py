@@ -3,9 +3,9 @@
     python scripts/own_parts.py --data-root DIR --work DIR [--only tiles,bottle] [--out results/parts/own_parts.csv]
 
 DIR holds MVTec AD and the magnetic tiles under their usual names; the buttons are drawn.  A fifth of the good
-photographs sets the threshold, as in `fit`, for 1 % and for 5 % of expected false alarms.  All other photographs of the
-dataset are then judged.  Of the tiles MT_Free is the folder of good ones, and every other folder holds defects; of the
-others it is the published split.
+photographs sets the threshold, as in `fit`, for 1 % and for 5 % of false alarms, as asked.  All other photographs of
+the dataset are then judged.  Of the tiles MT_Free is the folder of good ones, and every other folder holds defects; of
+the others it is the published split.
 
 Appends a row per part and rate to the CSV, skips parts that stand there, and goes on with trainings that were stopped.
 """

@@ -60,8 +60,7 @@ Processors round in different orders, and training enlarges the difference. Here
 same settings: {names[0]},
 and {names[1]}.
 Of each method and category, the largest of the differences in I-AUROC, P-AUROC and PRO is taken, in points; the table
-has their mean and the largest of all. [Each one](processors.csv) stands in a table that `scripts/two_processors.py`
-wrote.
+has their mean and the largest of all. [Each difference](processors.csv), from `scripts/two_processors.py`.
 
 {table}
 """

@@ -15,7 +15,7 @@ PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for
 TEXTS = {**PAGES, "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")}
 README = PAGES["README.md"]
 DOCS = [f"docs/{name}.md" for name in ("baselines", "choices", "claims", "cluster", "own-parts", "speed")]
-NOT_MEASURED = {"2401.04463", "2.0", "4.0", "95 %"}  # arXiv's number of the paper; versions of licences; an interval
+NOT_MEASURED = {"2401.04463", "2.0", "4.0", "3.11", "3.12", "95 %"}  # of arXiv, licences, Python; an interval
 GIVEN = {"0.3", "0.01", "1 %", "5 %", "90 %", "95 %"}  # PRO's limit, rates, intervals
 
 

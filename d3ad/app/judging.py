@@ -1,4 +1,4 @@
-"""Any number of photographs: judged in portions, written as they are judged, gone on with after a kill.
+"""Any number of photographs: judged in portions, written as they are judged, resumed after a kill.
 
 Beside the results lies `.d3ad`, a folder with what an earlier run wrote (so that the next one can take away that and
 nothing else), how far a run has come, and the pictures of the page in the making.  A portion counts once its rows stand

@@ -64,8 +64,8 @@ PRO is exact on this page:
 
 {markdown_table(["method", "I-AUROC / P-AUROC / PRO, %"], scores)}
 
-Baselines that were measured there, too, on the same features and images, each with the share of the images that its
-paper asks for:
+Baselines that were measured there, too, at the same size, on one category each; those that take given features have
+the same ones. The last column is the share of the images that the method's paper asks for:
 
 {markdown_table(["method", "category", "I-AUROC / P-AUROC / PRO, %", "images"], baselines)}"""
 
@@ -97,10 +97,9 @@ TEXT = """# The paper's profiles on a GPU
 
 [Back to the README](../README.md) · [cluster](cluster.md) · [speed](speed.md)
 
-None of `visa`, `visa-authors`, `btad` and `mvtec` has been run yet. This page says what they would cost, **by
-formula**, what one category took on one GPU, and what the rehearsal without a GPU measured.
-`python -m d3ad.study.gpu_page` writes it;
-`./run_all.sh` prints the forecast for the images that it finds, before anything begins.
+[The table of results](../README.md#results-reported-measured-pending) says which of `visa`, `visa-authors`, `btad` and
+`mvtec` have been run. This page says what they cost, **by formula**, what one category took on one GPU, and what the
+rehearsal without a GPU measured. `python -m d3ad.study.gpu_page` writes it; `./run_all.sh` prints the forecast for the images that it finds, before anything begins.
 
 ```bash
 ./run_all.sh --profile visa --data-root DIR --out OUT                                     # one GPU
@@ -121,13 +120,14 @@ Multiplications are counted from the networks' shapes. Two things are assumed: t
 best rate (989 TFLOP/s in bfloat16, 495 in TF32), as measured below, which scales all hours; and that an image costs as
 much in a baseline's training as in the UNet's, which scales the baselines' column. Loading, metrics and figures come
 on top. Of eight GPUs, each takes whole detectors in turn, with all that is measured on them. The columns from training
-to baselines are hours on one GPU.
+to baselines are hours on one GPU. *Variants*: other settings that the notebooks measure on a trained detector. *Disk*:
+detectors and maps in the cache.
 
 | profile | detectors | one H100, h | eight, h | training | adaptation | variants | baselines | disk, GB | written, GB |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 {table}
 
-Without the baselines (`D3AD_SET='{{"baselines": []}}'`) that column is saved.
+Without the baselines (`D3AD_SET='{{"baselines": []}}'`) their hours are saved.
 
 ## One category, measured
 
@@ -149,7 +149,7 @@ Without the baselines (`D3AD_SET='{{"baselines": []}}'`) that column is saved.
 ## The rehearsal
 
 `./scripts/rehearse_paper.sh` runs every notebook in the `visa` profile without a GPU: a synthetic category in VisA's
-official layout, networks of full size with random weights, batches of 30 in 10 parts, 128 pixels, a few steps. It is
+official layout, networks of full size with random weights, batches of 30 in 3 parts, 128 pixels, a few steps. It is
 killed once and goes on. Its scores mean nothing: it tests whether a run gets through. What the last one measured:
 
 {rehearsal}

@@ -1,4 +1,5 @@
-"""Numbers of baselines that took hours, in a table that outlives the cache: results/long/<profile>.csv, committed.
+"""Numbers of baselines that are too long for a notebook, in a table that outlives the cache and is committed:
+results/long/<profile>.csv.
 
 `python -m d3ad.study.measure` adds a row for each baseline and category that it has measured.  A row counts as long as
 the data and all settings that the baseline depends on are as they were.  It holds no maps, so what needs them, such as

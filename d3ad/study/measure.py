@@ -1,4 +1,4 @@
-"""Baselines that take hours: `python -m d3ad.study.measure --profile mvtec-cpu --data-root DIR`.
+"""Baselines that are too long for a notebook: `python -m d3ad.study.measure --profile mvtec-cpu --data-root DIR`.
 
 It measures the profile's `long_baselines`, one method and category after the other: what works on features first, then
 what works on pixels, for `baseline_minutes` each.  It can be stopped at any time, and the same command goes on where it

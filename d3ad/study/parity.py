@@ -49,7 +49,7 @@ def measure(method: str, category: str, seed: int, data_root: str, weights: str,
             folder: Path | None = None) -> dict[str, float]:
     """Both AUROCs of a method on a category, in percent, at the image size of the published table.
 
-    folder: a training's state is kept there and gone on with.
+    folder: a training's state is kept there, and a stopped one resumes from it.
     """
     size = PUBLISHED[method][0]
     dataset = data.load("mvtec", data_root, category)

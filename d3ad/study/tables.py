@@ -10,6 +10,7 @@ from d3ad.study.provenance import write_product
 from d3ad.study.settings import Study, features_in_words
 from d3ad.study.workspace import Workspace
 
+NOTHING_MEASURED = "Nothing of it was measured"
 LONG = "mvtec-cpu"  # the profile whose long baselines are measured for those that have none
 
 
@@ -160,7 +161,7 @@ def layout_html(workspace: Workspace, frame: pd.DataFrame):
 def what_was_measured(workspace: Workspace, frame: pd.DataFrame) -> str:
     """What the measured cells of a table rest on, in a line: profile, features, image size, seed, and which PRO."""
     if not is_measured(frame).any():
-        return f"Nothing of it was measured in the profile {workspace.name}."
+        return f"{NOTHING_MEASURED} in the profile {workspace.name}."
     config, label = workspace.config, workspace.study.label and f"; {workspace.study.label}"
     return (f"Measured in the profile {workspace.name}: features of {features_in_words(config)}; {config.image_size} x "
             f"{config.image_size} pixels; seed {config.seed}{label}.{_which_pro(frame)}")
@@ -220,5 +221,5 @@ def _to_be_trained(workspace: Workspace, names: list[str]) -> list[str]:
         limit = Study.profile(place).baseline_minutes
         cut = any(0 < limit < MINUTES[name] for name in left)
         parts.append(f"python -m d3ad.study.measure --profile {place} measures {', '.join(left) if done else 'them'}"
-                     + f", what works on pixels for at most {limit:g} minute{'s' * (limit != 1)}" * cut)
+                     + f" (networks on pixels for at most {limit:g} minute{'s' * (limit != 1)})" * cut)
     return parts

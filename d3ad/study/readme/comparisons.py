@@ -44,7 +44,8 @@ def baselines(up: str) -> str:
         rows = [[method, *(column.get(method, "—") for column in columns.values())] for method in means.index]
         title = f"### `{profile}`: {', '.join(dict.fromkeys(single['dataset']))}"
         categories = single["category"].nunique()
-        about = f"In percent, {seeds_text(single)}" + f", mean of {categories} categories" * (categories > 1) + "."
+        of = f"mean of {categories} categories" if categories > 1 else f"{single['category'].iloc[0]} alone"
+        about = f"In percent, {seeds_text(single)}, {of}."
         places = _places(means[means.index.isin(ranked)], shown)
         parts += [title, f"{about} {places}".strip(), markdown_table(["", *columns], rows)]
         parts += _measured_in_part(profile, single, shown)

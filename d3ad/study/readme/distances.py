@@ -14,7 +14,8 @@ def distances(up: str) -> str:
     if any(table is None for table in tables):
         return "Not measured."
     rows = by_category(*tables, Config.profile(PROFILE).dic_block)
-    table = markdown_table(["category", "the distance's AUROC, images as they are", "as the detector sees them",
+    table = markdown_table(["category", "the distance's AUROC, images as they are",
+                            "as the detector sees them (at one brightness where `dic_normalise` is on)",
                             "I-AUROC, dynamic step", "I-AUROC, fixed step 80"],
                            [[row.Index, *(f"{value:.1f}" for value in row[1:])] for row in rows.itertuples()])
     return f"{table}\n\n{sentences(rows)}"

@@ -1,4 +1,6 @@
 """The profiles, what was measured with each, and every figure and table."""
+from pathlib import Path
+
 import pandas as pd
 
 from d3ad.config import PROFILE_FOLDER, Config
@@ -9,6 +11,7 @@ from d3ad.study.provenance import ARTIFACTS
 from d3ad.study.readme import measured
 from d3ad.study.readme.cells import METRICS, markdown_table, metrics_text, seeds_text
 from d3ad.study.settings import Study, features_in_words, study_profiles
+from d3ad.study.tables import NOTHING_MEASURED
 
 THUMBNAIL, PER_ROW = 200, 4  # pixels; pictures in a row of the gallery
 MAX_CATEGORIES = 6  # of one of the paper's datasets with a row of their own
@@ -16,13 +19,16 @@ DATA = {
     "smoke": "a handful of synthetic images; for the tests, its numbers mean nothing",
     "demo": "synthetic, drawn on the spot, in the layouts of VisA, BTAD and MVTec AD",
     "mtd": "magnetic tiles, real photographs, under `--data-root`",
-    "elpv": "solar cells, real photographs without masks, from `pip install elpv-dataset`",
+    "elpv": "solar cells, real photographs without masks, from the pip package elpv-dataset, which `.venv` has",
     "mvtec-cpu": "whatever categories of MVTec AD lie under `--data-root`",
     "mvtec-gpu": "whatever categories of MVTec AD lie under `--data-root`; for a GPU, without a hub",
     "visa": "VisA under `--data-root`; for a GPU", "btad": "BTAD under `--data-root`; for a GPU",
     "mvtec": "MVTec AD under `--data-root`; for a GPU",
     "visa-authors": "VisA with the authors' settings for each category, tuned on the test set; for a GPU",
 }
+WHAT_METRICS_SAY = (" I-AUROC says how well scores separate defective images from good ones, P-AUROC the same of pixels "
+                    "and maps; guessing gives 50, and 100 is perfect. PRO is the share of each defective region that is "
+                    "found, averaged over regions and over false positive rates up to 0.3.")
 AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoencoder", "taef2": "TAEF2",
                 "small": "autoencoder trained here", "smooth": "autoencoder trained here"}
 
@@ -104,7 +110,8 @@ def results(up: str) -> str:
             if Study.profile(profile).source == "synthetic":
                 title = "Synthetic datasets"
             title += f", mean of {len(names)} categories" if len(names) > 1 else ""
-            title += f", split {split.replace('_', ' ')}" if others["split"].nunique() > 1 else ""
+            if others["split"].nunique() > 1:
+                title += ", split by tile" if split == "by_tile" else f", {split} split"
             rows.append([title, "not in the paper", *cells(profile, part, beside_reported=False)])
     table = markdown_table(["I-AUROC / P-AUROC / PRO, in percent", "reported", "measured", "profile", "features"], rows)
     more = (f"[fourteen baselines]({up}docs/baselines.md), "
@@ -117,10 +124,10 @@ def _which_pro(exact: dict[str, bool]) -> str:
     whether its PRO is the exact one.
     """
     if all(exact.values()):
-        return "PRO is exact."
+        return "PRO is exact." + WHAT_METRICS_SAY
     others = ", ".join(f"`{profile}`" for profile, is_exact in exact.items() if is_exact)
     return ("PRO is exact, but beside a reported one it is computed with 200 thresholds, as in the paper"
-            + (f" (except in {others}, which kept only the exact one)." if others else "."))
+            + (f" (except in {others}, which kept only the exact one)." if others else ".") + WHAT_METRICS_SAY)
 
 
 def reported() -> pd.DataFrame:
@@ -159,7 +166,7 @@ def own_parts(up: str) -> str:
         rows.append([part, f"{first['trained_on']} + {first['set_threshold']}", first["defective"], *cells,
                      percent(first["measured_i_auroc"])])
     columns = [title for rate in frame["asked_false_alarms"].unique()
-               for title in (f"found at {rate:g} %", f"false alarms at {rate:g} %")]
+               for title in (f"found, {rate:g} % asked", f"false alarms, {rate:g} % asked")]
     return markdown_table(["part", "good ones, for training + threshold", "defective ones", *columns, "I-AUROC"], rows)
 
 
@@ -186,7 +193,12 @@ def gallery(up: str) -> str:
         if kind == "Figure" and (ROOT / path).exists():
             lines.insert(0, f'<a href="{up}{path}"><img src="{up}{path}" width="{THUMBNAIL}"></a>')
         lines += [" ".join(f"[`{profile}`]({up}results/{profile}/{name}.md)" for profile in study_profiles()
-                           if (ROOT / f"results/{profile}/{name}.md").exists())]
+                           if _has_numbers(ROOT / f"results/{profile}/{name}.md"))]
         cells.append("<br>".join(filter(None, lines)))
     cells += [""] * (-len(cells) % PER_ROW)
     return markdown_table([""] * PER_ROW, [cells[i:i + PER_ROW] for i in range(0, len(cells), PER_ROW)])
+
+
+def _has_numbers(table: Path) -> bool:
+    """Whether a table was written, and something in it was measured."""
+    return table.exists() and NOTHING_MEASURED not in table.read_text(encoding="utf-8")

@@ -41,7 +41,8 @@ def methods(up: str) -> str:
           *(f"{shown[method][batch]['seconds_per_image']:.3g}" for batch in (one, many)),
           f"{shown[method][many]['megabytes']:,}", str(reported.get(method, ""))]
          for method in order])
-    return "{device}, {threads} threads; 256 x 256 pixels:\n\n".format_map(rows[0]) + table
+    about = "{device}, {threads} threads, commit {commit}; 256 x 256 pixels. ".format_map(rows[0])
+    return f"{about}Compare times within a table only: each is a run of its own.\n\n{table}"
 
 
 def growth(up: str) -> str:
