@@ -201,7 +201,7 @@ What this says:
   standardising only the feature map is the best of the three; on relit images with defects where parts vary,
   standardising neither is better still ([by what is seen](#by-what-is-seen)). Pill, screw and bottle agree. Transistor
   doesn't: it prefers the latent map standardised, most of all where parts vary. Without bottle, the latent map would
-  have been chosen. Differences of less than a point say little with so few images. The magnetic tiles were not measured.
+  have been chosen. Differences of less than a point say little with so few images. The tiles were not measured.
 
 ### By category
 

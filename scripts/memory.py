@@ -66,7 +66,8 @@ def write(rows: list[tuple[int, float, float]], size: int, pictures: str, folder
         *(f"| {count:,} | {peak:.0f} | {seconds:.0f} |" for count, peak, seconds in rows),
         "",
         f"From {min(counts):,} to {max(counts):,} photographs memory grows by {more:.0f} MB (the script fails "
-        f"above {LIMIT} MB). Photographs are read, judged, written and forgotten in portions of 32, or of one batch where that is more. "
+        f"above {LIMIT} MB). Photographs are read, judged, written and forgotten in portions of 32, or of one batch "
+        "where that is more. "
         "Only a line for each file stays in memory; the page's pictures of the 500 highest scores lie on disk until "
         "the page is written.",
         "",

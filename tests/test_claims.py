@@ -85,13 +85,14 @@ def test_a_planted_effect_and_its_absence_get_the_right_verdict_in_95_of_100(pla
     for trial in range(100):
         numbers: dict = {"a": {}, "b": {}}
         for key in [("x", category, seed) for category in "pq" for seed in (1, 2, 3)]:
-            weights = resampling.unit_weights([f"{trial}{key}{i}" for i in range(60)], draws=400)
+            units = [f"{trial}{key}{i}" for i in range(60)]
+            weights = resampling.unit_weights(units, draws=400)
             image = chance.standard_normal(60)
             for method, more in (("a", max(planted, 0)), ("b", max(-planted, 0))):
                 score = image + 0.7 * chance.standard_normal(60) + (1.0 + more) * labels
                 counts = resampling.count(score, labels)
                 exact = dict(i_auroc=counts.draws(np.ones((1, 60)))["i_auroc"][0])
-                numbers[method][key] = draws_of(counts, exact, weights)
+                numbers[method][key] = draws_of(counts, exact, weights, units)
         right += verdicts.judged((claim,), Evidence(numbers))["verdict"].tolist() == [expected]
     assert right >= 95
 
@@ -105,14 +106,15 @@ def test_a_planted_effect_on_maps_gets_the_right_verdict_in_95_of_100(planted, e
     labels, masks = np.repeat([0, 1], [15, 15]), np.zeros((30, *sizes), dtype=bool)
     masks[15:, 3:6, 4:9] = True
     for trial in range(100):
-        weights = resampling.unit_weights([f"{trial}/{i}" for i in range(30)], draws=200)
+        units = [f"{trial}/{i}" for i in range(30)]
+        weights = resampling.unit_weights(units, draws=200)
         numbers: dict = {"a": {}, "b": {}}
         base = chance.standard_normal((30, *sizes)) + chance.standard_normal((30, 1, 1)) * masks
         for method, more in (("a", planted), ("b", 0.0)):
             maps = base + 0.5 * chance.standard_normal(base.shape) + (1 + more) * masks
             counts = resampling.count(maps.max((1, 2)), labels, maps, masks)
             exact = {name: float(value[0]) for name, value in counts.draws(np.ones((1, 30))).items()}
-            numbers[method]["x", "p", 1] = draws_of(counts, exact, weights)
+            numbers[method]["x", "p", 1] = draws_of(counts, exact, weights, units)
         right += verdicts.judged(ledger, Evidence(numbers))["verdict"][0] == expected
     assert right >= 95
 

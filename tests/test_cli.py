@@ -129,7 +129,7 @@ def test_usage_errors_exit_with_2(arguments, capsys):
 def test_check_passes_what_is_whole(drawn, capsys):
     assert main(["check", "--dataset", "mvtec", "--data-root", str(drawn)]) == 0
     said = capsys.readouterr().out
-    assert "mvtec/weave: 6 training, 3 normal test, 6 anomalous test images" in said and "nothing to mend" in said
+    assert "mvtec/weave: 6 training, 3 normal test, 6 anomalous test images" in said and "nothing to fix" in said
 
 
 def test_check_lists_every_problem_of_every_category(drawn, tmp_path, capsys):

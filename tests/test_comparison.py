@@ -74,7 +74,7 @@ def test_what_was_trained_too_little_is_named_and_never_ranked():
     average = found[found["category"] == "Average"].set_index("method")["training"]
     assert average["B"] == "short" and average["A"] == "full" and pd.isna(average["D3AD"])
     assert "C" not in average  # measured on one of two categories: its mean would be of other images
-    assert set(comparison.overall(found)["method"]) == {"D3AD", "A", "B"}
+    assert set(comparison.overall(found, "random")["method"]) == {"D3AD", "A", "B"}
     ranks = comparison.mean_ranks(comparison.rankable(found))
     assert set(ranks.index) == {"D3AD", "A"} and ranks["pro"].tolist() == [1.5, 1.5]
     assert comparison.partly(found) == ["C"]
@@ -159,7 +159,7 @@ def test_critical_difference_is_the_published_one():
 
 
 def test_a_mean_and_its_spread_are_of_the_same_runs():
-    means = comparison.overall(made_up({"A": [90, 80], "B": [70, 60]})).set_index("method")["measured_pro"]
+    means = comparison.overall(made_up({"A": [90, 80], "B": [70, 60]}), "random").set_index("method")["measured_pro"]
     assert means.to_dict() == {"A": 85, "B": 65}
     seeds = pd.concat([made_up({"A": [90 + s], "B": [70 - 2 * s]}).assign(seed=s) for s in range(3)])
     found = comparison.over_seeds(seeds).set_index("method")
@@ -212,7 +212,8 @@ def test_what_a_profile_leaves_out_is_said(workspace):
 
 
 def test_who_is_ahead():
-    frame = comparison.overall(made_up({"D3AD": [80, 80], "A": [90, 80], "B": [70, 60], "C": [99, 99], "E": [80, 80]}))
+    made = made_up({"D3AD": [80, 80], "A": [90, 80], "B": [70, 60], "C": [99, 99], "E": [80, 80]})
+    frame = comparison.overall(made, "random")
     assert comparison.ahead(frame, "pro") == ["C", "A"] and comparison.ahead(frame, "pro", own="C") == []
 
 

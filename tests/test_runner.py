@@ -294,9 +294,9 @@ def test_minutes_of_the_place_that_is_written_to_count_before_the_committed_ones
 
 def test_what_is_left_is_foretold_at_the_pace_of_what_is_done():
     forecast = progress.Forecast({"01": 1.0, "02": 4.0, "03": 2.0})
-    assert str(forecast) == " (about 7.0 min still)"
+    assert str(forecast) == " (about 7.0 min left)"
     forecast.done("01", 2.0)
-    assert forecast.minutes() == 12.0 and "1 of 3 done in 0 s, about 12.0 min still" in str(forecast)
+    assert forecast.minutes() == 12.0 and "1 of 3 done in 0 s, about 12.0 min left" in str(forecast)
     forecast.done("02", 58.0)
     assert forecast.minutes() == 8.0  # at most four times as long
     assert progress.Forecast({"01": 4.0, "02": 2.0}, share=0.5).minutes() == 3.0  # side by side

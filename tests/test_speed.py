@@ -8,6 +8,8 @@ import torch
 
 from d3ad.speed import timing
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def memory(monkeypatch):
@@ -40,7 +42,7 @@ def test_seconds_are_per_image_and_memory_is_what_the_method_adds(memory, monkey
         return predict
 
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
-    found = timing.timed(build, torch.zeros(4, 3, 8, 8), warm_up=2)
+    found = timing.timed(build, torch.zeros(4, 3, 8, 8), CPU, warm_up=2)
     assert found == dict(seconds=[2.0] * timing.ROUNDS, megabytes=150.0)
     assert calls == [2, *[4] * timing.ROUNDS]
 
@@ -54,6 +56,6 @@ def test_the_next_method_does_not_pay_for_the_last_one(memory):
         weakref.finalize(predict, lambda: setattr(memory, "rss", memory.rss - 200_000_000))
         return predict
 
-    heavy = timing.timed(build_heavy, torch.zeros(1, 1))
-    light = timing.timed(lambda: torch.sum, torch.zeros(1, 1))
+    heavy = timing.timed(build_heavy, torch.zeros(1, 1), CPU)
+    light = timing.timed(lambda: torch.sum, torch.zeros(1, 1), CPU)
     assert (heavy["megabytes"], light["megabytes"]) == (200.0, 0.0)

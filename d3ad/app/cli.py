@@ -1,6 +1,6 @@
 """The command line: python -m d3ad check | fit | predict | watch | export | evaluate | synthesize | benchmark.
 
-Exit codes: 0, all that was given was done; 2, something the user can mend, in one line; 3, done, but photographs were
+Exit codes: 0, all that was given was done; 2, something the user can fix, in one line; 3, done, but photographs were
 left out that may matter (damaged, too big, of a kind that is not read), each of which is named; 130, stopped by Ctrl-C.
 """
 import argparse
@@ -133,11 +133,18 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
 def _above_zero(text: str, most: float) -> float:
     """A number above 0, `most` at most."""
-    value = float(text)
+    value = _number(text)
     if not 0 < value <= most:
-        raise argparse.ArgumentTypeError(f"{text} must lie above 0 and at most at {most}")
+        raise argparse.ArgumentTypeError(f"{text} must be above 0 and at most {most}")
     return value
 
 
@@ -148,10 +155,9 @@ def _share(text: str) -> float:
 
 def _count(text: str) -> int:
     """A whole number of images at once, 1 to 4096."""
-    value = int(text)
-    if not 1 <= value <= 4096:
-        raise argparse.ArgumentTypeError(f"{text} must lie in 1..4096")
-    return value
+    if not text.isdecimal() or not 1 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 1 to 4096")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
@@ -161,7 +167,7 @@ def _seconds(text: str) -> float:
 
 def _finite(text: str) -> float:
     """A number that is neither NaN nor infinite."""
-    value = float(text)
+    value = _number(text)
     if not abs(value) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} must be finite")
     return value

@@ -73,7 +73,7 @@ def run_check(options) -> None:
             print(f"  {remark}")
     if problems:
         raise data.DataError("\n".join([f"{len(problems)} problems:", *problems]))
-    print(f"{images} images in {len(names)} categories: nothing to mend")
+    print(f"{images} images in {len(names)} categories: nothing to fix")
 
 
 def run_fit(options) -> int:
@@ -153,7 +153,8 @@ def _load(options):
 
 def _model(options):
     """The detector with device, batch and preset as asked for, its threshold, where that comes from, and what the
-    results hang on."""
+    results depend on.
+    """
     from d3ad.app import portions
     from d3ad.calibration import threshold_for
     from d3ad.data import tree

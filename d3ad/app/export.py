@@ -81,7 +81,14 @@ def export(detector: D3AD, out: Path | str) -> list[Path]:
 
     The networks compute in float32, whatever the detector's preset.  verdict.py comes last: where it lies, the files
     beside it belong together.
+    Raises ValueError for settings that verdict.py doesn't know.
     """
+    config = detector.config
+    if config.spacing != "trailing" or config.omega or config.latent_sample or (
+            config.second_sampler and not config.dynamic):
+        raise ValueError('verdict.py knows only spacing = "trailing", omega = 0, no latent_sample, and no '
+                         "second_sampler of fixed steps: export detector.variant(...) with these, and set its "
+                         "threshold anew")
     (Path(out) / "verdict.py").unlink(missing_ok=True)  # or a kill could leave it with networks of two detectors
     out, batch, files = Path(out), torch.export.Dim("batch", min=1, max=MOST), []
     for name, (network, example) in networks(detector).items():

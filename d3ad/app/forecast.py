@@ -12,6 +12,7 @@ from torch import Tensor
 from d3ad import from_scratch, training
 from d3ad.config import Config
 from d3ad.detector import D3AD
+from d3ad.speed import presets
 from d3ad.speed.timing import clock
 
 
@@ -65,7 +66,7 @@ def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: boo
                            adapt_epochs=min(1, config.adapt_epochs), calibration_share=0.0, calibration_images=2,
                            calibration_levels=1)
     with contextlib.redirect_stderr(io.StringIO()):  # no bars
-        tried = D3AD(short).fit(few)
+        tried = D3AD(short, make_networks=presets.own_networks).fit(few)
         mean, std = tried.codec.encode_all(few)
         train = dict(
             autoencoder=lambda n: from_scratch.train_autoencoder(tried.codec, few, short.replace(autoencoder_steps=n)),

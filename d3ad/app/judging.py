@@ -154,8 +154,8 @@ def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee
 
     threshold: of scores and map values.  guarantee: one sentence on where it comes from, for the page.
     pictures: for "all", the "flagged" or "none".  coco: write the regions as coco.json, too.
-    key: what else the results hang on, such as the model; a run goes on only with its own key.
-    Memory hangs on the size of the images and on the portion, not on their number, but for a line for each.
+    key: what else the results depend on, such as the model; a run goes on only with its own key.
+    Memory depends on the size of the images and of a portion, not on their number, but for one line each.
     Raises OSError where the folder can't be written, or another process writes there.
     """
     masks = [entry for entry in entries if entry.kind == "mask"]
@@ -201,7 +201,7 @@ def _agreed(done: int, team: Alone) -> int:
 
 
 def _key(key: str, entries: list[Entry], *settings) -> str:
-    """12 hex digits of all that the results hang on: the photographs by name, size and time."""
+    """12 hex digits of all that the results depend on: the photographs by name, size and time."""
     digest = hashlib.sha256(repr((key, settings, COLUMNS)).encode())
     for entry in entries:
         try:

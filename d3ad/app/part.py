@@ -41,6 +41,7 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
     Raises ValueError for too few images, FileNotFoundError for missing weights, both before the long work.
     """
     train, rest = split_off(good, held_out, config.seed)
+    others = presets.replacements(config, preset)
     team = launched()
     if team.count > 1:
         print(f"{team.count} processes share every batch of {min(config.batch_size, len(train))}", flush=True)
@@ -56,7 +57,7 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
     detector = D3AD(config, team, presets.own_networks)
     detector.losses = parts.pop("losses", {})
     detector.fit(train, folder, **parts)
-    detector = presets.apply(detector, preset)
+    detector = presets.apply(detector, preset, **others)
     detector.set_threshold(rest, false_alarm_rate)
     return detector, len(train)
 

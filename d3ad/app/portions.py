@@ -1,4 +1,4 @@
-"""Photographs read and predicted in portions, so that memory doesn't hang on their number."""
+"""Photographs read and predicted in portions, so that memory doesn't depend on how many there are."""
 import contextlib
 import warnings
 from collections import deque

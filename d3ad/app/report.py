@@ -76,7 +76,7 @@ def write_pictures(out: Path, stem: str, photograph: Image.Image, anomaly_map: T
 
 
 def brightest(threshold: float) -> float:
-    """The map value that is brightest in all pictures, so that they can be compared; it hangs on the threshold
+    """The map value that is brightest in all pictures, so that they can be compared; it depends on the threshold
     alone."""
     return BRIGHTEST * threshold if threshold > 0 else 1.0
 
@@ -110,14 +110,12 @@ def boxes(above: np.ndarray, anomaly_map: Tensor) -> list[list[float]]:
     The map (H, W) may be of another size.
     """
     regions, count = ndimage.label(above, np.ones((3, 3), int))
-    found, (height, width), (rows, columns) = [], above.shape, anomaly_map.shape
-    values = anomaly_map.numpy()
+    values = F.adaptive_max_pool2d(anomaly_map[None].float(), above.shape)[0].numpy()
+    highest, found = ndimage.maximum(values, regions, range(1, count + 1)), []
     for number, (down, across) in enumerate(ndimage.find_objects(regions, count), 1):
         area = int((regions[down, across] == number).sum())
-        part = values[down.start * rows // height:-(-down.stop * rows // height),
-                      across.start * columns // width:-(-across.stop * columns // width)]
         found.append([across.start, down.start, across.stop - across.start, down.stop - down.start, area,
-                      round(float(part.max()), 6)])
+                      round(float(highest[number - 1]), 6)])
     return found
 
 
@@ -196,7 +194,7 @@ def compose_page(file: Path, items: Iterable[dict], scores: list[float], thresho
     lost = f" {len(left_out)} files were not judged: see below." if left_out else ""
     data = dict(threshold=threshold, map_high=brightest(threshold), low=min(values) - margin, high=max(values) + margin,
                 guarantee=guarantee, left_out=list(left_out),
-                summary=f"{flagged} of {len(scores)} images are anomalous at the calibrated threshold.{more}{lost}")
+                summary=f"{flagged} of {len(scores)} images are anomalous at the threshold that was set.{more}{lost}")
     before, after = TEMPLATE.read_text(encoding="utf-8").split("$data")
     with whole_file(file) as part, part.open("w", encoding="utf-8") as page:
         page.write(before + _as_json(data)[:-1] + ', "items": [')

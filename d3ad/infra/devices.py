@@ -16,6 +16,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def device_name(device: torch.device) -> str:
+    """What computes: the GPU's name, else the processor's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+
+
 def processor_name() -> str:
     """The processor's name where the system tells it, and the widest registers that PyTorch uses, "AMD EPYC, AVX2": two
     kinds round in different orders, and training enlarges the difference.

@@ -16,7 +16,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from d3ad.autoencoders import HUB, LatentCodec, load_autoencoder
+from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.config import Config
 from d3ad.detector import D3AD, Networks
 from d3ad.features import FeatureExtractor
@@ -117,12 +117,27 @@ def check_applicable(detector: D3AD, name: str) -> None:
                          f"apply {name!r} to a faithful one, or fit anew")
 
 
+def replacements(config: Config, name: str, given: dict | None = None) -> dict:
+    """The networks that a preset puts in the place of a detector's with these settings, as `apply` takes them: "tiny",
+    "light", both or none.
+
+    given: those of them that are loaded already.
+    Raises ValueError for an unknown preset, FileNotFoundError where weights can't be had.
+    """
+    chosen, found, given = preset(name), {}, given or {}
+    if chosen.tiny and config.autoencoder == "kl":
+        found["tiny"] = given.get("tiny") or load_autoencoder("tiny", config.tiny_weights)
+    if chosen.light and config.backbone == Config.backbone:
+        found["light"] = given.get("light") or FeatureExtractor(LIGHT["backbone"], "pip")
+    return found
+
+
 def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: bool = False,
           light: FeatureExtractor | None = None) -> D3AD:
     """The detector computing as `PRESETS[name]` says: same weights, calibrated anew.
 
-    tiny: the tiny autoencoder, for a preset that takes it; None: its weights from the hub.
-    light: the light feature extractor, likewise; None: its weights through pip.
+    tiny, light: the tiny autoencoder and the light feature extractor, for a preset that takes them; None: as
+    `replacements` finds them.
     compiled: the UNet through torch.compile, for a GPU: on a CPU it gives less than the faster blocks, whose place
     it takes.
     A threshold that `set_threshold` made belongs to the preset under which it was made: set it again under another.
@@ -130,19 +145,24 @@ def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: 
     Raises ValueError for an unknown preset, for a detector that bears another than "faithful" already, or where the
     light features have fewer than k calibration images to compare with; FileNotFoundError where weights can't be had.
     """
-    chosen, other = preset(name), copy.copy(detector)
+    other = copy.copy(detector)
     if name == detector.preset and tiny is None and not compiled:
         return speed_up(other)
     check_applicable(detector, name)
-    if chosen.tiny and detector.codec.kind == "kl":
-        other.codec = (tiny or load_autoencoder("tiny", HUB["tiny"])).to(detector.device).eval()
+    given = {part: network for part, network in (("tiny", tiny), ("light", light)) if network is not None}
+    # networks that were handed in may be others than the config's
+    config = detector.config.replace(autoencoder=detector.codec.kind, backbone=detector.backbone.name)
+    taken = replacements(config, name, given)
     other.preset = name
-    if chosen.light and detector.backbone.name == Config.backbone:
+    if "tiny" in taken:
+        other.codec = taken["tiny"].to(detector.device).eval()
+    if "light" in taken:
         other.config = detector.config.replace(**LIGHT)
-        other.backbone = (light or FeatureExtractor(LIGHT["backbone"], "pip")).to(detector.device).eval()
+        other.backbone = taken["light"].to(detector.device).eval()
         other.networks = networks_of(other, name)
         other.conditioning = other._conditioning().fit(other.vectors(other.calibration_images))
-    return other.variant(networks_of(other, name, compiled), num_steps=chosen.num_steps or detector.config.num_steps)
+    num_steps = preset(name).num_steps or detector.config.num_steps
+    return other.variant(networks_of(other, name, compiled), num_steps=num_steps)
 
 
 def speed_up(detector: D3AD) -> D3AD:

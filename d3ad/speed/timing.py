@@ -41,16 +41,17 @@ def clock(work: Callable[[], object], rounds: int = 1, warm_up: int = 0) -> list
     return seconds[warm_up:]
 
 
-def timed(build: Callable[[], Callable[[Tensor], object]], images: Tensor, rounds: int = ROUNDS,
+def timed(build: Callable[[], Callable[[Tensor], object]], images: Tensor, device: torch.device, rounds: int = ROUNDS,
           warm_up: int | None = None) -> dict:
     """What one method costs on one batch: `build()` makes it and returns its predict(images).
 
     seconds: per image, of each of some rounds after a first call that isn't counted, since it is slower.
+    device: where it computes.
     megabytes: the most memory that method and batch hold together, above what the process held before: on a GPU
     torch's count of allocated memory, else the resident memory of the process, looked at every few milliseconds.
     warm_up: images of the first call; None: all.
     """
-    on_gpu = torch.cuda.is_available()
+    on_gpu = device.type == "cuda"
     before = _held(on_gpu)
     predict = build()
     predict(images[:warm_up])

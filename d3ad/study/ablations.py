@@ -323,6 +323,7 @@ def high_levels(config: Config) -> list[int]:
     return [config.t_max * i for i in (1, 2, 3, 4) if config.t_max * i <= config.train_t_max]
 
 
+GOOD_IMAGES = 16  # good test images that the next two functions look at
 CHANGE = "change-of-each-good-image.json"
 
 
@@ -330,7 +331,7 @@ def change_of_good_images(run: Run) -> list[dict]:
     """Mean |x_hat - x_0| in % of the grey scale, a row per good test image and level, the two highest; cached."""
     file = run.folder / CHANGE
     if not file.exists():
-        good = run.images[run.labels == 0][:run.config.predict_batch]
+        good = run.images[run.labels == 0][:GOOD_IMAGES]
         levels, rows = high_levels(run.config)[-2:], []
         for method, omega in (("scaled", 0.0), ("noised", 1.0)):
             for level, pictures in zip(levels, perturbed(run, good, levels, omega)):
@@ -363,7 +364,7 @@ def adaptation_loss_of(run: Run) -> list[dict]:
     file = run.folder / LOSSES
     if not file.exists():
         config, trained = run.config, run.variant(adapt_epochs=run.config.adapt_epochs or 1)
-        good = run.images[run.labels == 0][:config.predict_batch]
+        good = run.images[run.labels == 0][:GOOD_IMAGES]
         pair = [x.to(trained.device) for x in (good, trained.predict(good).reconstruction)]
         row = dict(category=str(run))
         for how in ("as in training", "as in use"):

@@ -17,7 +17,7 @@ from d3ad.detector import D3AD
 from d3ad.from_scratch import corrupt
 from d3ad.images import every_nth
 from d3ad.infra.checkpoint import load_network
-from d3ad.infra.files import write_whole
+from d3ad.infra.files import read_json, write_whole
 from d3ad.speed.presets import own_networks
 from d3ad.study.figures.look import GOOD, TRAIN, WIDTH
 from d3ad.study.jobs import on_trained
@@ -26,7 +26,6 @@ from d3ad.study.workspace import Run, Workspace
 
 SHARE = 0.2   # of the normal images, where the profile trains on all of them
 MOST = 64     # validation images without a defect
-FILE = "checkpoints.json"
 
 
 def validated(workspace: Workspace) -> Run:
@@ -51,8 +50,12 @@ def over_training(workspace: Workspace) -> pd.DataFrame:
     Raises FileNotFoundError where the cache's detector was trained before the profile kept checkpoints.
     """
     run = validated(workspace)
-    on_trained("checkpoints", compare, [(run,)] if not (run.folder / FILE).exists() else [])
-    return pd.DataFrame(json.loads((run.folder / FILE).read_text(encoding="utf-8")))
+    on_trained("checkpoints", compare, [(run,)] if not _file(run).exists() else [])
+    return pd.DataFrame(read_json(_file(run)))
+
+
+def _file(run: Run) -> Path:
+    return run.folder / f"checkpoints-{run.config.checkpoints}.json"
 
 
 def compare(run: Run) -> None:
@@ -77,7 +80,7 @@ def compare(run: Run) -> None:
                          epochs=steps / of_epoch,
                          validation_pro=100 * metrics.pro(found.anomaly_map, masks),
                          validation_i_auroc=100 * metrics.image_auroc(found.score, labels)))
-    write_whole(run.folder / FILE, json.dumps(rows))
+    write_whole(_file(run), json.dumps(rows))
 
 
 def at(detector: D3AD, file: Path) -> D3AD:

@@ -29,6 +29,7 @@ from d3ad.baselines import (
 )
 from d3ad.baselines.base import Budget
 from d3ad.detector import D3AD
+from d3ad.infra.devices import device_name, pick_device
 from d3ad.infra.files import load_tensors, read_json, save_tensors, write_whole
 from d3ad.speed import presets
 from d3ad.speed.timing import timed
@@ -60,13 +61,13 @@ class BaselineOutcome:
 
 
 def available(workspace: Workspace) -> list[str]:
-    """The baselines of the profile whose packages are installed; prints a line for each one whose aren't.
+    """The baselines of the profile whose packages are installed; prints a line for each of the others.
 
     Of `long_baselines` those count that were measured on some category (`is_for`).
     """
-    study = workspace.study
+    study, runs = workspace.study, workspace.runs()
     return [name for name in installed(dict.fromkeys((*study.baselines, *study.long_baselines)))
-            if name in study.baselines or any(is_for(run, name) for run in workspace.runs())]
+            if name in study.baselines or any(is_for(run, name) for run in runs)]
 
 
 def titles(names: list[str]) -> dict[str, str]:
@@ -184,9 +185,18 @@ def prepare(runs: list[Run], names: list[str]) -> None:
 
 def measure(pairs: Iterable[tuple[Run, str]]) -> None:
     """Measure each baseline on its run where the cache lacks it; as `prepare`, and without its choice."""
+    pairs = list(pairs)
     jobs = [pair for pair in pairs if not is_kept(*pair)]
+    for run, name in pairs:  # the state of a training that was killed when its numbers were written
+        if (run, name) not in jobs:
+            shutil.rmtree(_file(run, name).with_suffix(""), ignore_errors=True)
     on_trained("baselines", _measure, [job for job in jobs if baseline_class(job[1]).needs_detector])
-    together("baselines", _measure, [job for job in jobs if not baseline_class(job[1]).needs_detector])
+    own = [job for job in jobs if not baseline_class(job[1]).needs_detector]
+    large = [(run, name) for run, name in own
+             if baseline_class(name).on_pixels and pick_device(run.config.device).type == "cuda"]
+    together("baselines", _measure, [job for job in own if job not in large])
+    for job in large:  # each may need most of a GPU
+        together("baselines", _measure, [job])
 
 
 def outcome(run: Run, name: str) -> BaselineOutcome:
@@ -289,7 +299,7 @@ def seed_runs(workspace: Workspace) -> list[Run]:
     return [run for run in workspace.seed_runs() if not chosen or run.category in chosen]
 
 
-def overall(frame: pd.DataFrame, split: str = "random") -> pd.DataFrame:
+def overall(frame: pd.DataFrame, split: str) -> pd.DataFrame:
     """One row per method: the mean of each metric over all categories and seeds under one split; of methods that were
     measured on all of them.
     """
@@ -341,12 +351,16 @@ def mean_ranks(frame: pd.DataFrame) -> pd.DataFrame:
     return by_method.mean().assign(blocks=by_method.size())
 
 
+def critical_difference(num_methods: int, num_blocks: int) -> float:
+    """How far two mean ranks must be apart to differ beyond chance, at 5 % (Nemenyi's test, Demsar 2006)."""
+    return _range_quantile(num_methods) * (num_methods * (num_methods + 1) / (6 * num_blocks)) ** 0.5
+
+
 @lru_cache
-def critical_difference(num_methods: int, num_blocks: int, alpha: float = 0.05) -> float:
-    """How far two mean ranks must be apart to differ beyond chance (Nemenyi's test, Demsar 2006)."""
+def _range_quantile(num_methods: int) -> float:
+    """The 95 % quantile of the studentised range of so many methods, over the square root of 2."""
     # 1e6 stands for infinity, where scipy's takes a minute
-    q = studentized_range.ppf(1 - alpha, num_methods, 1e6) / 2 ** 0.5
-    return float(q * (num_methods * (num_methods + 1) / (6 * num_blocks)) ** 0.5)
+    return float(studentized_range.ppf(0.95, num_methods, 1e6) / 2 ** 0.5)
 
 
 def speed(run: Run, names: list[str]) -> pd.DataFrame:
@@ -358,7 +372,8 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
     """
     methods = ["D3AD", *names]
     study = run.workspace.study
-    parts = ["4", run.config.hash("predict_batch"), *(version_of(run, name) for name in names)]
+    parts = ["5", device_name(pick_device(run.config.device)), run.config.hash("predict_batch"),
+             *(version_of(run, name) for name in names)]
     key = zlib.crc32("|".join(parts).encode())
     file = run.folder / f"speed-{key:08x}.json"
     if not file.exists():
@@ -382,7 +397,7 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
             builders[name] = lambda name=name: fitted(name).predict
         about, rows = dict(batch_size=len(batch), threads=torch.get_num_threads()), []
         for name in tqdm(methods, "time per image"):
-            cost = timed(builders[name], batch)
+            cost = timed(builders[name], batch, pick_device(run.config.device))
             rows += [dict(method=name, round=i, seconds=seconds, megabytes=cost["megabytes"], **about)
                      for i, seconds in enumerate(cost["seconds"])]
         write_whole(file, json.dumps(rows))

@@ -81,6 +81,17 @@ class Evidence:
         per_run = {key: function(*(self.numbers[method][key][metric] for method, metric in names)) for key in shared}
         return averaged({key: values for key, values in per_run.items() if np.isfinite(values).all()})
 
+    def on_common_runs(self, names: list[tuple[str, str]]) -> "Evidence":
+        """The evidence of those runs alone in which each of these (method, metric) has a number: what is compared must
+        rest on the same categories.
+        """
+        def is_complete(key: Key) -> bool:
+            found = [self.numbers.get(method, {}).get(key, {}).get(metric) for method, metric in names]
+            return all(values is not None and np.isfinite(values).all() for values in found)
+
+        return replace(self, numbers={method: {key: values for key, values in runs.items() if is_complete(key)}
+                                      for method, runs in self.numbers.items()})
+
     def count(self, effect: Effect) -> str:
         """The independent units behind an effect, in words."""
         if effect.units:
@@ -122,13 +133,14 @@ def key_of(run: Run) -> Key:
     return run.workspace.title(run.name), run.category, run.config.seed
 
 
-def draws_of(counts: resampling.Counts, numbers: dict, weights: np.ndarray) -> dict[str, np.ndarray]:
+def draws_of(counts: resampling.Counts, numbers: dict, weights: np.ndarray, units: list[str]) -> dict[str, np.ndarray]:
     """Each of PERCENT, and pro_200, in percent, (1 + D,): the exact number first, the draws moved to it.
 
-    The move takes out what the bins change.  The draws of pro_200 are the exact PRO's, moved.  They are drawn apart for
-    few images, of which the rarer kind counts.
+    units: the name of what is independent in each image (N,).
+    The move takes out what the bins change.  The draws of pro_200 are the exact PRO's, moved.  Where units are few the
+    draws are widened, by the number of the rarer kind, good or anomalous.
     """
-    rarer = int(np.bincount(counts.label.astype(int), minlength=2).min())
+    rarer = min(len({unit for unit, label in zip(units, counts.label) if label == kind}) for kind in (0, 1))
     drawn = counts.draws(np.concatenate([np.ones((1, weights.shape[1])), weights]), AREAS)
     found = {}
     for name in (*PERCENT, "pro_200"):
@@ -139,10 +151,10 @@ def draws_of(counts: resampling.Counts, numbers: dict, weights: np.ndarray) -> d
     return found
 
 
-def weighted_mean(per_image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The mean (1 + D,) of a number per image (N,): plain first, then under weights (D, N)."""
+def weighted_mean(per_image: np.ndarray, weights: np.ndarray, units: list[str]) -> np.ndarray:
+    """The mean (1 + D,) of a number per image (N,): plain first, then under weights (D, N).  units: see `draws_of`."""
     drawn = np.concatenate([[per_image.mean()], weights @ per_image / weights.sum(1)])
-    return resampling.widened(drawn, len(per_image))
+    return resampling.widened(drawn, len(set(units)))
 
 
 def variants(workspace: Workspace, fixed: dict[str, str]) -> dict[str, dict]:
@@ -181,19 +193,19 @@ def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = 
             found.numbers.setdefault(method, {})[key] = values
 
         for method, settings in {**compared, **every}.items():
-            keep(method, draws_of(run.counts(**settings), run.numbers(**settings), weights))
+            keep(method, draws_of(run.counts(**settings), run.numbers(**settings), weights, run.units))
         for name in [name for name in names if run in beside and comparison.has_maps(run, name)]:
             said = comparison.outcome(run, name)
             maps, masks = (said.prediction.anomaly_map, run.masks) if run.has_masks else (None, None)
             counts = resampling.count(said.prediction.score, run.labels, maps, masks)
-            keep(title_of(name), draws_of(counts, said.metrics, weights))
+            keep(title_of(name), draws_of(counts, said.metrics, weights, run.units))
         keep(BINS, _bins(run, weights))
         for method, how in ((SCALED_CHANGE, "scaled"), (NOISED_CHANGE, "noised")):
             rows = changes[(changes["category"] == run.category) & (changes["seed"] == run.config.seed)
                            & (changes["method"] == how)]
             per_image = rows.groupby("image")["change"].mean().to_numpy()
-            good = weights[:, (run.labels == 0).numpy()][:, :len(per_image)]
-            keep(method, {"change": weighted_mean(per_image, good)})
+            good = np.flatnonzero(run.labels.numpy() == 0)[:len(per_image)]
+            keep(method, {"change": weighted_mean(per_image, weights[:, good], [run.units[i] for i in good])})
     if names and beside:
         found.undertrained = undertrained(comparison.summary(beside, names))
     return found
@@ -218,12 +230,15 @@ def _bins(run: Run, weights: np.ndarray) -> dict[str, np.ndarray]:
     distance = run.distances()
     train, test = (bins.numpy().astype(float) for bins in ablations.bins_of(run, include_self=False))
     names = [f"{run.name}/{run.category}/{run.config.seed}/train {i}" for i in range(len(train))]
-    anomalous = run.labels.numpy() == 1
     auroc = {"i_auroc": metrics.image_auroc(distance, run.labels)}
-    return dict(train=weighted_mean(train, resampling.unit_weights(names)), test=weighted_mean(test, weights),
-                good=weighted_mean(test[~anomalous], weights[:, ~anomalous]),
-                anomalous=weighted_mean(test[anomalous], weights[:, anomalous]),
-                distance=draws_of(resampling.count(distance, run.labels), auroc, weights)["i_auroc"])
+
+    def of_kind(kind: int) -> np.ndarray:
+        index = np.flatnonzero(run.labels.numpy() == kind)
+        return weighted_mean(test[index], weights[:, index], [run.units[i] for i in index])
+
+    return dict(train=weighted_mean(train, resampling.unit_weights(names), names),
+                test=weighted_mean(test, weights, run.units), good=of_kind(0), anomalous=of_kind(1),
+                distance=draws_of(resampling.count(distance, run.labels), auroc, weights, run.units)["i_auroc"])
 
 
 def in_words(workspace: Workspace) -> str:
@@ -273,7 +288,7 @@ def memory(workspace: Workspace) -> pd.DataFrame:
     prepare(fresh, [{}])
     found: dict[str, dict[Key, dict]] = {}
     for run in fresh:
-        drawn = draws_of(run.counts(), run.numbers(), resampling.unit_weights(run.units))
+        drawn = draws_of(run.counts(), run.numbers(), resampling.unit_weights(run.units), run.units)
         found.setdefault(run.split, {})[key_of(run)] = drawn
     units: dict[Key, list[str]] = {}
     for run in fresh:  # those of both splits

@@ -32,7 +32,7 @@ def measured() -> str:
     """What one detector with the paper's UNet took on a GPU, from docs/h200.json, beside the formula's rate."""
     found = read_json(ROOT / "docs" / "h200.json")
     config = Config.profile(found["profile"])
-    flop = 3 * sizes(Config.profile("mvtec")).flop["eps"] * found["steps"] * found["batch_size"]
+    flop = 3 * sizes(config).flop["eps"] * found["steps"] * found["batch_size"]
     rate = flop / found["training_seconds"]
     rows = [("steps of Eq. 6 on batches of 30", f"{found['steps']:,}"),
             ("seconds for them", f"{found['training_seconds']:.0f}"),
@@ -99,7 +99,8 @@ TEXT = """# The paper's profiles on a GPU
 
 [The table of results](../README.md#results-reported-measured-pending) says which of `visa`, `visa-authors`, `btad` and
 `mvtec` have been run. This page says what they cost, **by formula**, what one category took on one GPU, and what the
-rehearsal without a GPU measured. `python -m d3ad.study.gpu_page` writes it; `./run_all.sh` prints the forecast for the images that it finds, before anything begins.
+rehearsal without a GPU measured. `python -m d3ad.study.gpu_page` writes it; `./run_all.sh`
+prints the forecast for the images that it finds, before anything begins.
 
 ```bash
 ./run_all.sh --profile visa --data-root DIR --out OUT                                     # one GPU

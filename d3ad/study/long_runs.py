@@ -38,7 +38,7 @@ def key(run: Run, name: str, version: str) -> str:
 
     version: of the baseline and of its budget.
     """
-    parts = [name, version, run.config.hash(*SETTINGS), run.dataset.fingerprint(),
+    parts = [name, version, run.config.hash(*SETTINGS), run.fingerprint,
              run.key if baseline_class(name).needs_detector else "",
              place(run)[1].name if run.config.backbone_weights == "none" else ""]  # features that are trained here
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]

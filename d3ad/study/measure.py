@@ -8,6 +8,8 @@ over several; notebook 07 shows what stands there.
 import argparse
 import sys
 
+import torch
+
 from d3ad.baselines import baseline_class, check_installed
 from d3ad.speed.timing import keep_freed_memory
 from d3ad.study import comparison
@@ -54,12 +56,14 @@ def main(arguments: list[str] | None = None) -> None:
         left = jobs(workspace, names, options.categories)
     except (ValueError, ImportError) as error:
         sys.exit(f"measure: {error}")
-    print(f"{len(left)} measurements are left: " + ", ".join(f"{name} on {run.category}" for run, name in left))
+    of = ", ".join(f"{name} on {run.category}" for run, name in left)
+    print(f"left to be measured: {len(left)} ({of})" if left else "all is measured")
     failed = 0
     for run, name in [] if options.list else left:
         try:
             comparison.measure([(run, name)])
-        except (FloatingPointError, OSError) as error:  # the others may do better
+        except (FloatingPointError, OSError, ValueError, MemoryError, torch.OutOfMemoryError) as error:
+            # the others may do better
             print(f"{name} on {run.category} failed: {error}", file=sys.stderr)
             failed = 1
             continue

@@ -5,6 +5,7 @@ their own, and writes results/parity/baselines.csv.  Each cell and the state of 
 a stopped run goes on.  RD4AD, RD++ and SimpleNet are published for each category with a WideResNet-50 only.
 """
 import argparse
+import hashlib
 import json
 import shutil
 import statistics
@@ -102,7 +103,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many are averaged")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # the same numbers on any machine of a kind
-    cells = cache_folder(options.out, "parity")
+    inputs = "|".join(str(Path(place).resolve()) for place in (options.data_root, options.weights))
+    cells = cache_folder(options.out, "parity") / hashlib.sha256(inputs.encode()).hexdigest()[:8]
     file = (options.out or ROOT) / "results" / "parity" / "baselines.csv"
     for seed in range(options.seeds):
         for method in options.methods:

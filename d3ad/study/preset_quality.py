@@ -1,11 +1,11 @@
 """What presets cost in quality, and what they save in time, on the runs of a profile."""
 import json
 import statistics
+import zlib
 
 import pandas as pd
-import torch
 
-from d3ad.autoencoders import LatentCodec, load_autoencoder
+from d3ad.infra.devices import device_name, pick_device
 from d3ad.infra.files import read_json, write_whole
 from d3ad.speed import presets
 from d3ad.speed.presets import PRESETS
@@ -20,15 +20,8 @@ def _file(run: Run, name: str):
     return run.folder / f"preset-{name}-{VERSION}-{run.config.hash()}.json"
 
 
-def tiny_of(run: Run, name: str) -> LatentCodec | None:
-    """The tiny autoencoder that `tiny_weights` names, for a preset that puts it in the paper's place; else None."""
-    if PRESETS[name].tiny and run.config.autoencoder == "kl":
-        return load_autoencoder("tiny", run.config.tiny_weights)
-    return None
-
-
 def _measure(run: Run, name: str) -> None:
-    detector = presets.apply(run.detector, name, tiny_of(run, name))
+    detector = presets.apply(run.detector, name)
     prediction = detector.predict(run.images, normalisation=run.config.normalisation)
     write_whole(_file(run, name), json.dumps(evaluate(prediction, run.labels, run.masks if run.has_masks else None)))
 
@@ -49,13 +42,11 @@ def seconds(run: Run) -> dict[str, float]:
     """Seconds per image of every preset on one batch of the run's test images, in this process; median of some rounds,
     cached.
     """
-    file = run.folder / f"preset-seconds-{run.config.predict_batch}.json"
+    parts = [str(VERSION), device_name(pick_device(run.config.device)), run.config.hash("predict_batch"), *PRESETS]
+    file = run.folder / f"preset-seconds-{zlib.crc32('|'.join(parts).encode()):08x}.json"
     if not file.exists():
         batch, own = run.images[:run.config.predict_batch], presets.load(run.folder / "detector", run.config.device)
-
-        costs = {name: timed(lambda name=name: presets.apply(own, name, tiny_of(run, name)).predict, batch)
+        costs = {name: timed(lambda name=name: presets.apply(own, name).predict, batch, own.device)
                  for name in PRESETS}
-        medians = {name: statistics.median(cost["seconds"]) for name, cost in costs.items()}
-        write_whole(file, json.dumps(medians | {"threads": torch.get_num_threads()}))
-    kept = read_json(file)
-    return {name: kept[name] for name in PRESETS}
+        write_whole(file, json.dumps({name: statistics.median(cost["seconds"]) for name, cost in costs.items()}))
+    return read_json(file)

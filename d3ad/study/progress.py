@@ -72,7 +72,7 @@ class Forecast:
         minutes, count = self.minutes(), len(self.took)
         words = [f"{count} of {len(self.expected)} done in {elapsed(self.started)}"] if count else []
         if minutes is not None:
-            words.append(f"about {duration(60 * minutes)} still")
+            words.append(f"about {duration(60 * minutes)} left")
         return f" ({', '.join(words)})" if words else ""
 
 

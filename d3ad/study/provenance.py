@@ -157,7 +157,8 @@ def registry(workspace: Workspace, ledger: pd.DataFrame) -> list[dict]:
     """Write results/<profile>/registry.json: each average of the paper's tables and each claim, reported and measured.
     PRO beside a reported one is that of 200 thresholds where the table has it (`paper.as_reported`).
 
-    Entries: item, paper, measured, spread, notebook, minutes; None where there is nothing.
+    Entries: item, paper, measured, spread, notebook, minutes; None where there is nothing.  spread: of a table's
+    average the standard deviation over seeds, of a claim the standard error that its interval implies.
     """
     took, entries = minutes(workspace), []
 

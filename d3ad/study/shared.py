@@ -139,7 +139,7 @@ def place(run: "Run") -> tuple[Config, Path, tuple["Run", ...]]:
 
 @lru_cache(maxsize=8)
 def _fingerprints(runs: tuple["Run", ...]) -> tuple[str, ...]:
-    return tuple(run.dataset.fingerprint() for run in runs)
+    return tuple(run.fingerprint for run in runs)
 
 
 @lru_cache(maxsize=1)

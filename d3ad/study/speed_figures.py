@@ -71,6 +71,7 @@ def quality_and_time(points: pd.DataFrame, metric: str, title: str):
     points: columns method, milliseconds, kind ("preset" or "baseline") and measured_<metric>, in percent.
     """
     fig, ax = plt.subplots(figsize=(WIDTH, 3.8))
+    points = points.dropna(subset=[f"measured_{metric}"])
     for kind, colour in (("baseline", TEST), ("preset", TRAIN)):
         some = points[points["kind"] == kind].sort_values("milliseconds")
         if some.empty:

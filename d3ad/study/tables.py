@@ -115,7 +115,8 @@ def save_layouts(workspace: Workspace, frame: pd.DataFrame, name: str, caption: 
                                                        *markdown.to_numpy().tolist()]]
     text = "\n".join([caption, "", about, "", *lines, *(["", empty] if empty else [])])
     write_product(workspace, f"results/{workspace.name}/{name}.md", (text + "\n").encode(), fingerprint)
-    tex = layout(frame, "tex").to_latex(index=False, escape=False, label=f"tab:{name}",
+    titled = layout(frame, "tex").rename(columns=lambda title: title.replace("%", "\\%"))
+    tex = titled.to_latex(index=False, escape=False, label=f"tab:{name}",
                                         caption=f"{caption}. {about}".replace("%", "\\%").replace("_", "\\_"))
     write_product(workspace, f"results/{workspace.name}/{name}.tex", tex.replace("—", "--").encode(), fingerprint)
 

@@ -72,8 +72,8 @@ def holm(p_values: list[float]) -> list[bool]:
 
 
 def power(effect: Effect, paper_effect: float | None, margin: float) -> float:
-    """The chance that the interval had excluded the margin, on the right side, if the paper's effect were true; NaN
-    where the paper gives none.  Before Holm's correction, which lowers it.
+    """The chance that the interval would have excluded the margin, on the right side, if the paper's effect were true;
+    NaN where the paper gives none.  Before Holm's correction, which lowers it.
     """
     spread = float(effect.values[1:].std())
     if paper_effect is None or spread == 0:

@@ -3,6 +3,7 @@
 Everything expensive is kept in the cache under a key of what it depends on: settings, data and `VERSION`.  So a
 notebook asks for what it needs, and it is computed only once, by whichever notebook comes first.
 """
+import contextlib
 import hashlib
 import json
 import os
@@ -171,6 +172,11 @@ class Run:
         return data.load(self.name, root, self.category, **options)
 
     @cached_property
+    def fingerprint(self) -> str:
+        """Of every file of the dataset, and how it is divided."""
+        return self.dataset.fingerprint()
+
+    @cached_property
     def units(self) -> list[str]:
         """The name of what is independent in each test image (N,): the tile, for magnetic tiles, which are there under
         several exposures; else the image.  Drawn images are others under each seed; real ones are the same.
@@ -220,7 +226,7 @@ class Run:
     def key(self) -> str:
         """Of everything that the trained detector depends on."""
         names = set(Config.names()) - set(Config.names(MACHINE)) - {"normalisation"}
-        parts = [str(VERSION), self.config.hash(*sorted(names)), self.dataset.fingerprint(), *key_parts(self)]
+        parts = [str(VERSION), self.config.hash(*sorted(names)), self.fingerprint, *key_parts(self)]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 
     @cached_property
@@ -256,8 +262,9 @@ class Run:
         if states.exists():
             for file in states.glob(f"diffusion/{CHECKPOINT}-*.safetensors"):
                 self.checkpoints.mkdir(exist_ok=True)
-                file.replace(self.checkpoints / file.name)
-            shutil.rmtree(states)
+                with contextlib.suppress(FileNotFoundError):  # another process was first
+                    file.replace(self.checkpoints / file.name)
+            shutil.rmtree(states, ignore_errors=True)
 
     @property
     def checkpoints(self) -> Path:

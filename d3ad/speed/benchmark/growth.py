@@ -66,7 +66,7 @@ def photographs(detector: D3AD, judge: Judge, folder: Path, number: int) -> tupl
             Image.fromarray(picture).save(file)
         else:
             os.link(folder / f"{i % len(drawn):05}.png", file)
-    seconds, megabytes = cost(lambda: judge(detector, folder), 1)
+    seconds, megabytes = cost(lambda: judge(detector, folder), 1, detector.device)
     return seconds, number, megabytes
 
 
@@ -79,7 +79,7 @@ def training_images(detector: D3AD, folder: Path, number: int) -> tuple[float, i
             rows = known[:number - start] + start
             opened.write(rows.numpy().tobytes())
     queries, stored = known[:BATCH], Stored(file, number, known.shape[1])
-    seconds, megabytes = cost(lambda: knn_distances(queries, stored, detector.config.k), 3)
+    seconds, megabytes = cost(lambda: knn_distances(queries, stored, detector.config.k), 3, torch.device("cpu"))
     return seconds, len(queries), megabytes
 
 
@@ -102,13 +102,13 @@ def pixels(config, number: int) -> tuple[float, int, float]:
     """Seconds, images and megabytes of one image of so many pixels a side."""
     detector = untrained(config.replace(image_size=number), num_reference=config.k)
     image = drawn_images(1, number)
-    seconds, megabytes = cost(lambda: detector.predict(image), 3 if number < 512 else 1)
+    seconds, megabytes = cost(lambda: detector.predict(image), 3 if number < 512 else 1, detector.device)
     return seconds, 1, megabytes
 
 
-def cost(work: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median seconds of some rounds, and the most megabytes held during them, above those held before."""
-    with memory_peak(torch.cuda.is_available()) as peak:
+def cost(work: Callable[[], object], rounds: int, device: torch.device) -> tuple[float, float]:
+    """Median seconds of some rounds on a device, and the most megabytes held there during them, above those before."""
+    with memory_peak(device.type == "cuda") as peak:
         before = peak[0]
         seconds = statistics.median(clock(work, rounds))
     return seconds, max(peak[0] - before, 0) / 1e6

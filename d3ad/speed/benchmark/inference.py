@@ -28,13 +28,15 @@ def inference(size: str, batch: int = 16, rounds: int = 3) -> list[dict]:
     config = config_of(size)
     detector, images = untrained(config), drawn_images(batch, config.image_size)
     about = machine.describe(detector.device) | dict(image_size=config.image_size, batch=batch)
-    rates = {str(dtype)[6:]: machine.matmul_rate(detector.device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    largest = machine.LARGEST[size]
+    rates = {str(dtype)[6:]: machine.matmul_rate(detector.device, dtype, largest)
+             for dtype in (torch.float32, torch.bfloat16)}
     about |= dict(matmul_gflops={name: round(rate) for name, rate in rates.items()},
                   copy_gb_per_s=round(machine.bandwidth(detector.device), 1))
 
     # before memory is kept: as PyTorch comes
     found = {}
-    plain = timed(lambda: _keeping(Reference(detector).predict, found), images, 1, warm_up=1)
+    plain = timed(lambda: _keeping(Reference(detector).predict, found), images, detector.device, 1, warm_up=1)
     rows = [about | dict(preset="reference", precision="float32", num_steps=config.num_steps) | _cost(plain, plain)]
     keep_freed_memory()
     for name in tqdm(("faithful", "fast"), "presets"):
@@ -47,20 +49,20 @@ def inference(size: str, batch: int = 16, rounds: int = 3) -> list[dict]:
             made[0].networks = presets.networks_of(made[0], name, compiled)
             return made[0].predict
 
-        cost, accelerated = timed(build, images, rounds), made[0]
+        cost, accelerated = timed(build, images, detector.device, rounds), made[0]
         dtype = str(accelerated.networks.dtype)[6:]
         row = about | dict(preset=name, precision=dtype, num_steps=accelerated.config.num_steps,
                            compiled=compiled) | _cost(cost, plain)
         row["parts"] = parts(accelerated, presets.apply(detector, name) if compiled else accelerated, images,
                              rates[dtype])
-        row["megabytes_one_image"] = round(timed(lambda: untrained(config).predict, images[:1],
+        row["megabytes_one_image"] = round(timed(lambda: untrained(config).predict, images[:1], detector.device,
                                                  1)["megabytes"]) if name == "faithful" else None
         if name == "faithful":
-            row["largest_difference"] = difference(accelerated, images, found)
+            row["largest_difference"], row["same_steps"] = difference(accelerated, images, found)
         rows.append(row)
     for name, build in BASELINES.items() if config.image_size >= 256 else ():  # EfficientAD can't take less
         try:
-            cost = timed(lambda: build(config.image_size), images, rounds)
+            cost = timed(lambda: build(config.image_size, detector.device), images, detector.device, rounds)
         except ImportError as error:
             print(f"{name} is not measured: {error}")
             continue
@@ -79,17 +81,19 @@ def _cost(cost: dict, plain: dict) -> dict:
                 megabytes=round(cost["megabytes"]))
 
 
-def difference(detector: D3AD, images: Tensor, reference: dict[str, Tensor]) -> dict[str, float]:
-    """Each map's largest difference from the reference's, as a share of its largest value; T-hat must be equal.
+def difference(detector: D3AD, images: Tensor, reference: dict[str, Tensor]) -> tuple[dict[str, float], float]:
+    """Each map's largest difference from the reference's, as a share of its largest value, over the images with the
+    same T-hat; and the share of these: rounding may move an image over the edge of a bin.
 
     reference: of `Reference.predict`.
     """
     prediction = detector.predict(images)
-    assert torch.equal(prediction.t_hat, reference["t_hat"])
+    same = prediction.t_hat == reference["t_hat"]
     measured = dict(latent=prediction.latent_map, feature=prediction.feature_map)
     measured["anomaly_map"] = fused(measured["latent"], measured["feature"], detector.config)
-    return {name: float((value - reference[name]).abs().max() / reference[name].abs().max())
-            for name, value in measured.items()}
+    largest = {name: float((value - reference[name])[same].abs().max() / reference[name].abs().max())
+               for name, value in measured.items()}
+    return largest, float(same.float().mean())
 
 
 def parts(detector: D3AD, countable: D3AD, images: Tensor, rate: float) -> list[dict]:
@@ -156,20 +160,21 @@ def _watched(detector: D3AD, flops: Callable[[], int]) -> Iterator[dict]:
             hook.remove()
 
 
-def _patchcore(image_size: int) -> Callable[[Tensor], object]:
+def _patchcore(image_size: int, device: torch.device) -> Callable[[Tensor], object]:
     """anomalib's PatchCore with its own backbone and a memory of 10 % of the patches of 200 images."""
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
     model = PatchcoreModel(["layer2", "layer3"], pre_trained=False).eval()
     width = model.generate_embedding(model.feature_extractor(torch.zeros(1, 3, image_size, image_size))).shape[1]
     model.memory_bank = torch.randn(20 * (image_size // 8) ** 2, width)
-    return torch.no_grad()(model)
+    model.to(device)
+    return lambda images: torch.no_grad()(model)(images.to(device))
 
 
-def _efficientad(image_size: int) -> Callable[[Tensor], object]:
+def _efficientad(image_size: int, device: torch.device) -> Callable[[Tensor], object]:
     """anomalib's EfficientAD, small."""
     from anomalib.models.image.efficient_ad.torch_model import EfficientAdModel
-    model = EfficientAdModel().eval()
-    return lambda images: torch.no_grad()(model)((images + 1) / 2)
+    model = EfficientAdModel().eval().to(device)
+    return lambda images: torch.no_grad()(model)((images.to(device) + 1) / 2)
 
 
 BASELINES = {"PatchCore": _patchcore, "EfficientAD": _efficientad}

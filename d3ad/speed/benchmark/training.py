@@ -25,7 +25,8 @@ def measure(size: str, batch: int = 4, rounds: int = 2, full_batch: int = 0) -> 
     device = detector.device
     images = drawn_images(batch, config.image_size).to(device)
     about = machine.describe(device) | dict(batch=batch)
-    rates = {dtype: machine.matmul_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    rates = {dtype: machine.matmul_rate(device, dtype, machine.LARGEST[size])
+             for dtype in (torch.float32, torch.bfloat16)}
     z = torch.randn(1, config.latent_channels, *(config.image_size // 8,) * 2, device=device)
     t = torch.ones(1, dtype=torch.long, device=device)
     with machine.flop_counter() as counter, torch.no_grad():

@@ -45,10 +45,10 @@ def row_label(ax, text: str) -> None:
     ax.text(-0.08, 0.5, text, transform=ax.transAxes, rotation=90, ha="right", va="center", fontsize=8)
 
 
-def image_grid(rows: list[list], row_labels: list[str], column_titles: list[str], cell: float | None = None):
+def image_grid(rows: list[list], row_labels: list[str], column_titles: list[str]):
     """Rows of pictures with labels left of them and titles above the first row."""
-    cell = cell or WIDTH / max(map(len, rows))
     columns = max(map(len, rows))
+    cell = WIDTH / columns
     fig, axes = plt.subplots(len(rows), columns, figsize=(cell * columns, cell * len(rows) + 0.25), squeeze=False)
     fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     for i, row in enumerate(rows):

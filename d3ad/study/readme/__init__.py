@@ -32,7 +32,12 @@ def pages() -> list[Path]:
 
 
 def with_blocks(text: str, up: str = "") -> str:
-    """A page's text with its blocks made anew.  up: the way from the page to the repository's root, "" or "../"."""
+    """A page's text with its blocks made anew.  up: the way from the page to the repository's root, "" or "../".
+
+    Raises ValueError for a block of another name.
+    """
+    if unknown := {match[2] for match in MARKED.finditer(text)} - set(BLOCKS):
+        raise ValueError(f"no block is called {', '.join(sorted(unknown))}; there are {', '.join(BLOCKS)}")
     return MARKED.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](up)}\n{match[3]}", text)
 
 

@@ -26,9 +26,9 @@ DATA = {
     "mvtec": "MVTec AD under `--data-root`; for a GPU",
     "visa-authors": "VisA with the authors' settings for each category, tuned on the test set; for a GPU",
 }
-WHAT_METRICS_SAY = (" I-AUROC says how well scores separate defective images from good ones, P-AUROC the same of pixels "
-                    "and maps; guessing gives 50, and 100 is perfect. PRO is the share of each defective region that is "
-                    "found, averaged over regions and over false positive rates up to 0.3.")
+WHAT_METRICS_SAY = (" I-AUROC says how well scores separate defective images from good ones, P-AUROC the same of "
+                    "pixels and maps; guessing gives 50, and 100 is perfect. PRO is the share of each defective region "
+                    "that is found, averaged over regions and over false positive rates up to 0.3.")
 AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoencoder", "taef2": "TAEF2",
                 "small": "autoencoder trained here", "smooth": "autoencoder trained here"}
 
