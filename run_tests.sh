@@ -40,7 +40,7 @@ trap 'exit 130' INT TERM
 echo "[3/4] pytest"
 started=$SECONDS
 # Two files of tests at a time: each computes with one thread.
-D3AD_TEST_OUT="$scratch" "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+D3AD_TEST_OUT="$scratch" OMP_NUM_THREADS=1 "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
     ${kept[@]+"${kept[@]}"} || failed=1
 echo "[3/4] pytest: $(elapsed $started)"
 
@@ -48,8 +48,9 @@ if ls notebooks/[0-9]*.ipynb >/dev/null 2>&1; then
     echo "[4/4] nbval"
     started=$SECONDS
     # The notebooks of the checkout, cell by cell; what they compute lies in the cache.
-    D3AD_PROFILE=smoke D3AD_OUT="$scratch" TQDM_DISABLE=1 LOKY_MAX_CPU_COUNT=1 \
-        "$python" -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks || failed=1
+    D3AD_PROFILE=smoke D3AD_OUT="$scratch" TQDM_DISABLE=1 LOKY_MAX_CPU_COUNT=1 OMP_NUM_THREADS=1 \
+        "$python" -m d3ad.study.kernels around "$scratch/jupyter" \
+        "$python" -m pytest -n 2 --dist loadfile --nbval-lax --nbval-kernel-name d3ad notebooks || failed=1
     echo "[4/4] nbval: $(elapsed $started)"
 else
     echo "[4/4] nbval: skipped, notebooks/ has no notebook yet"

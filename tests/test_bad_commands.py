@@ -57,7 +57,7 @@ TABLES["test_a_bad_command_is_one_line"] = [
     ("division of other datasets", "fit --dataset elpv --out m --split by_tile", "--split goes with mtd"),
     ("folder and dataset", "fit good --dataset mtd --data-root . --out m", "exclude each other"),
     ("folder and data root", "check good --data-root .", "exclude each other"),
-    ("a batch of none", "benchmark --batch 0", "0 must lie in 1..4096"),
+    ("a batch of none", "benchmark --batch 0", "0 must be a whole number from 1 to 4096"),
     ("unknown normalisation", "evaluate m --normalisation max", "invalid choice"),
 ]
 

@@ -86,9 +86,8 @@ def test_runs_in_the_smoke_profile(path, out, forked, monkeypatch):
 @pytest.mark.parametrize("profile, category, table", [
     ("visa", "board", 1), pytest.param("btad", "washer", 3, marks=pytest.mark.long),
     pytest.param("mvtec", "weave", 6, marks=pytest.mark.long)])
-def test_profiles_on_real_datasets_take_the_same_path(profile, category, table, tmp_path, monkeypatch):
-    """Tiny datasets in the real layouts under --data-root, the profiles' own loaders, tiny networks, two workers."""
-    monkeypatch.delenv("LOKY_MAX_CPU_COUNT")
+def test_profiles_on_real_datasets_take_the_same_path(profile, category, table, tmp_path, forked, monkeypatch):
+    """Tiny datasets in the real layouts under --data-root, the profiles' own loaders, tiny networks."""
     synthetic.write(tmp_path / "data", profile, category, *SMOKE["study"]["counts"])
     networks = {k: v for k, v in {**SMOKE, **SMOKE["study"]}.items()
                 if k not in ("study", "source", "datasets", "categories", "counts", "spread_categories", "seeds")}
@@ -97,7 +96,7 @@ def test_profiles_on_real_datasets_take_the_same_path(profile, category, table, 
     monkeypatch.setenv("TQDM_DISABLE", "1")
     source = next(path for path in NOTEBOOKS if path.stem.startswith("07"))
     runner.execute(source, tmp_path / source.name,
-                   dict(profile=profile, data_root=str(tmp_path / "data"), out=str(tmp_path)))
+                   dict(profile=profile, data_root=str(tmp_path / "data"), out=str(tmp_path)), kernels=forked)
     frame = pd.read_csv(tmp_path / f"results/{profile}-changed/table{table}.csv", dtype={"category": str})
     rows = frame[frame["method"] == "D3AD"].set_index("category")
     assert rows.loc["Average", "reported_i_auroc"] > 90 and pd.isna(rows.loc["Average", "measured_i_auroc"])

@@ -264,7 +264,7 @@ def test_empty_cells_are_explained(workspace, monkeypatch):
     frame = tables.beside_paper(1, named("D3AD", measured_pro=90.0))
     monkeypatch.setattr(tables.long_runs, "methods", lambda profile: set())
     needs = "RD4AD needs about 3 minutes of training a category, DRAEM about 280 (80 images of 128 pixels, one core); "
-    run = "python -m d3ad.study.measure --profile mvtec-cpu measures {}, what works on pixels for at most 30 minutes"
+    run = "python -m d3ad.study.measure --profile mvtec-cpu measures {} (networks on pixels for at most 30 minutes)"
     others = "; not in this profile's list: SPADE, PaDiM, PatchCore."
     assert tables.empty_cells(workspace, frame) == f"Empty cells: {needs}{run.format('them')}{others}"
     monkeypatch.setattr(tables.long_runs, "methods", lambda profile: {"RD4AD"})

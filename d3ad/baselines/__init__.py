@@ -1,7 +1,8 @@
 """The fourteen baselines of the paper's tables, one file each, behind one interface: fit(train), predict(images).
 
 `make(name, ...)` builds one by the name that the paper uses.  Importing this package imports none of the baselines;
-those that rest on anomalib need that optional package (`pip install "d3ad[baselines]"`).
+those that rest on anomalib need that optional package (`pip install "d3ad[baselines]"`), and import it when they are
+fitted: it takes seconds.
 """
 from collections.abc import Iterable
 from importlib import import_module

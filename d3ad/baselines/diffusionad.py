@@ -17,7 +17,6 @@ Reported there: I-AUROC 99.7, P-AUROC 98.7, PRO 95.7 on MVTec AD; 98.8, 98.9, 96
 """
 import torch
 import torch.nn as nn
-from anomalib.models.image.draem.torch_model import DiscriminativeSubNetwork
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
@@ -40,6 +39,7 @@ class DiffusionAD(PixelDiffusion):
     attention, heads = (32, 16, 8), 4
 
     def _fit(self, train: Tensor) -> None:
+        from anomalib.models.image.draem.torch_model import DiscriminativeSubNetwork
         unet = self.make_unet()
         self.model = eps_model(unet)
         self.segment = DiscriminativeSubNetwork(in_channels=6, out_channels=2, base_width=self.width(64))

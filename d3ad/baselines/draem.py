@@ -17,8 +17,6 @@ Reported there: I-AUROC 98.0, P-AUROC 97.3, AP 68.4 on MVTec AD (Tables 1 and 2)
 """
 import torch
 import torch.nn as nn
-from anomalib.models.image.draem.torch_model import DiscriminativeSubNetwork, ReconstructiveSubNetwork
-from kornia.losses import SSIMLoss
 from torch import Tensor
 
 from d3ad import maps
@@ -36,6 +34,8 @@ class Draem(Baseline):
     on_pixels = True
 
     def _fit(self, train: Tensor) -> None:
+        from anomalib.models.image.draem.torch_model import DiscriminativeSubNetwork, ReconstructiveSubNetwork
+        from kornia.losses import SSIMLoss
         self.repair = ReconstructiveSubNetwork(base_width=self.width(128))
         self.segment = DiscriminativeSubNetwork(in_channels=6, out_channels=2, base_width=self.width(64))
         networks = nn.ModuleList([self.repair, self.segment]).to(self.device, memory_format=torch.channels_last)

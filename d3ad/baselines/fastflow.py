@@ -11,9 +11,6 @@ Reported there (ResNet-18): I-AUROC 97.9, P-AUROC 97.2 on MVTec AD.  gathierry m
 epoch, 97.2 at the epoch that is best on test images.
 """
 import torch.nn as nn
-from anomalib.models.image.fastflow.anomaly_map import AnomalyMapGenerator
-from anomalib.models.image.fastflow.loss import FastflowLoss
-from anomalib.models.image.fastflow.torch_model import create_fast_flow_block
 from torch import Tensor
 
 from d3ad import maps
@@ -29,6 +26,9 @@ class FastFlow(Baseline):
                     epochs=500, weight_decay=1e-5)
 
     def _fit(self, train: Tensor) -> None:
+        from anomalib.models.image.fastflow.anomaly_map import AnomalyMapGenerator
+        from anomalib.models.image.fastflow.loss import FastflowLoss
+        from anomalib.models.image.fastflow.torch_model import create_fast_flow_block
         blocks = self.features(train)
         shapes = [list(f.shape[1:]) for f in blocks.values()]
         self.norms = nn.ModuleList(nn.LayerNorm(shape) for shape in shapes).to(self.device)

@@ -11,8 +11,6 @@ Images asked: 48,000, our choice (`adversarial.RECIPE`), since the paper's epoch
 Reported there: AUROC on classes of MNIST and CIFAR-10 and on X-ray images; MVTec AD isn't in that paper.  Others
 measured it there: a mean I-AUROC of 78.2 (DRAEM's Table 1) or of 42.1 (anomalib's README).
 """
-from anomalib.models.image.ganomaly.loss import GeneratorLoss
-from anomalib.models.image.ganomaly.torch_model import GanomalyModel
 from torch import Tensor
 
 from d3ad import maps
@@ -25,6 +23,8 @@ class GANomaly(Adversarial):
     name = "GANomaly"
 
     def _fit(self, train: Tensor) -> None:
+        from anomalib.models.image.ganomaly.loss import GeneratorLoss
+        from anomalib.models.image.ganomaly.torch_model import GanomalyModel
         size = (self.config.image_size,) * 2
         self.model = GanomalyModel(size, 3, self.width(64), CODE).to(self.device)
         loss = GeneratorLoss(wadv=1, wcon=50, wenc=1)

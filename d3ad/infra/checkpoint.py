@@ -142,12 +142,25 @@ def read_tensors(file: Path, *names: str) -> dict[str, Tensor]:
 def load_network(file: Path, make: Callable[[], nn.Module]) -> nn.Module:
     """The network that make() builds, with a file's weights, ready to predict; ValueError where they don't fit."""
     check_size(file, make)
-    model = make().eval()
+    model = empty(make).eval()
     try:
         model.load_state_dict(read_tensors(file))
     except RuntimeError:
         raise ValueError(f"{file}: its tensors are not those of the network that config.json describes") from None
     return model
+
+
+def empty(make: Callable[[], nn.Module]) -> nn.Module:
+    """The network that make() builds, to be filled by `load_state_dict`: no weights are drawn to be thrown away.
+
+    Raises ValueError where it has values that `load_state_dict` doesn't fill.
+    """
+    with torch.device("meta"):
+        network = make()
+    stored = network.state_dict()
+    if others := [name for name, _ in network.named_buffers() if name not in stored]:
+        raise ValueError(f"{', '.join(others)} would stay empty")
+    return network.to_empty(device="cpu")
 
 
 def check_size(file: Path, make: Callable[[], nn.Module]) -> None:

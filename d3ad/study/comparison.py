@@ -393,7 +393,6 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
 
         builders = {"D3AD": lambda: fresh().predict}
         for name in names:
-            baseline_class(name)  # imported before memory is counted
             builders[name] = lambda name=name: fitted(name).predict
         about, rows = dict(batch_size=len(batch), threads=torch.get_num_threads()), []
         for name in tqdm(methods, "time per image"):

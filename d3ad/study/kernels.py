@@ -5,9 +5,11 @@ process, the nursery, imports them once; each kernel is a fork of it.  In place 
 that asks the nursery for one, passes signals on, and ends when the kernel ends, as the kernel does when that process
 ends.  When the nursery's own parent ends, all of them end.
 
+    python -m d3ad.study.kernels around FOLDER COMMAND # run a command that finds these kernels under the name d3ad
     python -m d3ad.study.kernels nursery LISTENER      # started by `Nursery`, with a socket's number
     python -m d3ad.study.kernels SOCKET CONNECTION     # started by Jupyter
 """
+import gc
 import importlib
 import json
 import os
@@ -36,8 +38,13 @@ class ThisInterpreter(AsyncKernelManager):
 
     @property
     def kernel_spec(self):
-        from ipykernel.kernelspec import get_kernel_dict
-        return KernelSpec(**get_kernel_dict([QUIET]))
+        return plain_spec()
+
+
+def plain_spec() -> KernelSpec:
+    """Of a kernel that imports everything for itself."""
+    from ipykernel.kernelspec import get_kernel_dict
+    return KernelSpec(**get_kernel_dict([QUIET]))
 
 
 def can_fork() -> bool:
@@ -48,11 +55,11 @@ def can_fork() -> bool:
 class Nursery:
     """A context with kernels that have imported what the notebooks need; where it can't be, with plain ones.
 
-    `manager` is the class of kernel managers to run notebooks with.
+    `manager` is the class of kernel managers to run notebooks with, `spec` what Jupyter starts for a kernel.
     """
 
     def __enter__(self):
-        self.manager = ThisInterpreter
+        self.manager, self.spec = ThisInterpreter, plain_spec()
         if not can_fork():
             return self
         self.folder = TemporaryDirectory(prefix="d3ad-")
@@ -64,8 +71,8 @@ class Nursery:
             # the pipe to its stdin closes when we end; Ctrl-C is for us, not for it
             self.process = subprocess.Popen([*command, "nursery", str(listener.fileno())], stdin=subprocess.PIPE,
                                             pass_fds=[listener.fileno()], start_new_session=True)
-        spec = KernelSpec(argv=[*command, place, "{connection_file}"], language="python", display_name="Python 3")
-        self.manager = type("Forked", (AsyncKernelManager,), dict(kernel_spec=spec))
+        self.spec = KernelSpec(argv=[*command, place, "{connection_file}"], language="python", display_name="Python 3")
+        self.manager = type("Forked", (AsyncKernelManager,), dict(kernel_spec=self.spec))
         return self
 
     def __exit__(self, *error):
@@ -73,6 +80,15 @@ class Nursery:
             self.process.kill()
             self.process.communicate()
             self.folder.cleanup()
+
+
+def around(folder: Path, command: list[str]) -> int:
+    """Run a command that finds these kernels under the name d3ad; its exit code.  folder: Jupyter reads it there."""
+    with Nursery() as nursery:
+        place = folder / "kernels" / "d3ad"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "kernel.json").write_text(nursery.spec.to_json(), encoding="utf-8")
+        return subprocess.run(command, env=os.environ | dict(JUPYTER_PATH=str(folder))).returncode
 
 
 # ---- the nursery ----
@@ -84,6 +100,8 @@ def serve(listener: socket.socket) -> None:
     os.environ["JPY_PARENT_PID"] = str(os.getpid())  # read at ipykernel's import: a kernel ends with this process
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # read at matplotlib's: a kernel's own
     import_everything()
+    gc.collect()
+    gc.freeze()  # no kernel's collection walks through all that was imported
     while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:  # at its end, our parent has ended
         client, _ = listener.accept()
         if os.fork() == 0:
@@ -139,7 +157,9 @@ def ask(place: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "nursery":
+    if sys.argv[1] == "around":
+        sys.exit(around(Path(sys.argv[2]), sys.argv[3:]))
+    elif sys.argv[1] == "nursery":
         serve(socket.socket(fileno=int(sys.argv[2])))
     else:
         ask(*sys.argv[1:])

@@ -17,6 +17,7 @@ from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.config import AUTOENCODER, DATA, DIFFUSION, FEATURES, Config
 from d3ad.features import FeatureExtractor
 from d3ad.images import every_nth
+from d3ad.infra.checkpoint import empty
 from d3ad.infra.files import appearing, load_tensors, read_json, save_tensors, write_whole
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _kept(file: Path, make: Callable[[], torch.nn.Module], losses: dict,
         found: dict = {}
         save_tensors(file, fit(states, found).state_dict(), found)
     shutil.rmtree(states, ignore_errors=True)
-    network = make()
+    network = empty(make)
     tensors, found = load_tensors(file)
     network.load_state_dict(tensors)
     losses |= found
