@@ -126,6 +126,12 @@ def test_a_fresh_detector_without_standardised_maps_is_exported(fitted, tmp_path
     assert torch.equal(tensors["latent_range"], plain.calibration.latent_range)
 
 
+def test_what_a_verdict_could_not_compute_is_not_exported(fitted, tmp_path):
+    with pytest.raises(ValueError, match="omega = 0"):
+        export.export(fitted.variant(omega=0.5), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_export_that_is_killed_leaves_no_verdict_of_two_detectors(fitted, tmp_path, monkeypatch):
     (tmp_path / "verdict.py").touch()
     monkeypatch.setattr(export, "networks", lambda detector: 1 / 0)

@@ -119,6 +119,35 @@ def test_a_planted_effect_on_maps_gets_the_right_verdict_in_95_of_100(planted, e
     assert right >= 95
 
 
+def test_sizes_are_compared_on_categories_that_have_them_all():
+    given = evidence()
+    board, washer = (given.numbers["D3AD"][key] for key in (KEYS[0], KEYS[3]))
+    given.numbers["D3AD"] = {KEYS[0]: board | dict(pro_small=sure(80), pro_medium=sure(90), pro_large=sure(85)),
+                             KEYS[3]: washer | dict(pro_small=sure(20), pro_medium=sure(30),
+                                                    pro_large=np.full_like(sure(0), np.nan))}
+    effect = claims.evenness(given)
+    assert effect.values[0] == pytest.approx(-10) and effect.keys == (KEYS[0],)
+
+
+def test_a_lead_over_several_rests_on_runs_that_have_them_all():
+    given = evidence(baselines=("A", "B"))
+    given.numbers |= {"A": {key: {"pro": sure(90)} for key in KEYS}, "B": {KEYS[3]: {"pro": sure(92)}}}
+    effect = claims.ahead_of("pro", "A", "B")(given)
+    assert effect.values[0] == pytest.approx(1) and effect.keys == (KEYS[3],)
+
+
+def test_few_tiles_with_many_exposures_are_few_units():
+    labels = np.repeat([0, 1], 30)
+    counts = resampling.count(np.random.default_rng(0).standard_normal(60) + labels, labels)
+    weights = resampling.unit_weights([f"image {i}" for i in range(60)])
+    images, tiles = (draws_of(counts, dict(i_auroc=0.8), weights, [f"{label}/{i // exposures}"
+                                                                   for i, label in enumerate(labels)])["i_auroc"]
+                     for exposures in (1, 6))
+    assert tiles[0] == images[0] == 80
+    factor = (tiles[1:] - 80) / (images[1:] - 80)  # of 5 units against 30
+    np.testing.assert_allclose(factor, ((6 / 4) / (31 / 29)) ** 0.5 * 2.776 / 2.045, rtol=1e-3)
+
+
 def test_a_clear_lead_holds_and_a_deficit_is_contradicted():
     ahead, behind = found(evidence(+3.0)), found(evidence(-3.0))
     for claim in ("an only scaled input detects better than a noised one",

@@ -16,6 +16,7 @@ from d3ad import D3AD
 from d3ad.app import cli
 from d3ad.autoencoders import load_autoencoder
 from d3ad.features import FeatureExtractor
+from d3ad.infra import checkpoint
 
 SOURCES = sorted((Path(__file__).resolve().parent.parent / "d3ad").rglob("*.py"))
 NAN = float("nan")
@@ -193,3 +194,15 @@ def test_the_package_runs_no_text_and_reads_no_pickle():
     known = "torch.load(io.BytesIO(content), map_location=\"cpu\", weights_only=True)"
     assert sum(path.read_text(encoding="utf-8").count(known) for path in SOURCES) == 1
     assert len(SOURCES) > 30 and found == ["pip_weights.py: torch.load("]
+
+
+class Halved(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(2, 2)
+        self.register_buffer("half", torch.tensor(0.5), persistent=False)
+
+
+def test_what_a_file_does_not_fill_is_never_left_empty():
+    with pytest.raises(ValueError, match="half would stay empty"):
+        checkpoint.empty(Halved)
+    assert checkpoint.empty(lambda: torch.nn.Linear(2, 2)).weight.device.type == "cpu"

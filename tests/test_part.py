@@ -85,6 +85,13 @@ def test_missing_weights_are_named_before_the_long_work(tiny, images, tmp_path, 
     assert not list(tmp_path.iterdir())  # the real training, which comes to the features late, had not begun
 
 
+def test_a_presets_missing_weights_are_named_before_any_training(tiny, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(part.D3AD, "fit", lambda *arguments: pytest.fail("it trained"))
+    config = tiny.replace(autoencoder="kl", autoencoder_weights="nowhere", tiny_weights=str(tmp_path / "tiny"))
+    with pytest.raises(FileNotFoundError, match="tiny"):
+        part.fit_part(images, config, preset="fast")
+
+
 def test_the_papers_setting_takes_a_folder_of_ones_own(folder, tmp_path, capsys):
     """`fit --profile paper` with weights from a folder; networks and epochs small, all else as in the paper."""
     torch.manual_seed(0)

@@ -34,6 +34,12 @@ def test_every_block_has_its_place():
     assert sorted(placed) == sorted(readme.BLOCKS)
 
 
+def test_a_block_of_another_name_is_refused():
+    page = "<!-- result: written by python -m d3ad.study.readme -->\n<!-- end -->"
+    with pytest.raises(ValueError, match="no block is called result; there are"):
+        readme.with_blocks(page)
+
+
 def test_a_reversed_distance_is_named_with_the_better_step():
     separability = pd.DataFrame([dict(category=name, block=block, pooling=pooling, measured_i_auroc=value + block)
                                  for name, value in (("a", 80.0), ("b", 40.0)) for block in (2, 3)

@@ -124,6 +124,15 @@ def test_a_flagged_photograph_has_a_marked_pixel_whatever_its_size():
         assert report.boxes(above, anomaly_map)[0][5] == 1.0
 
 
+def test_a_weak_region_around_a_strong_one_has_its_own_highest_value():
+    anomaly_map = torch.zeros(12, 12)
+    anomaly_map[1:11, 1:11] = 0.6
+    anomaly_map[3:9, 3:9] = 0.0
+    anomaly_map[5:7, 5:7] = 0.9
+    above = report.above_threshold(anomaly_map, 0.5, (12, 12))
+    assert [box[4:] for box in report.boxes(above, anomaly_map)] == [[64, 0.6], [4, 0.9]]
+
+
 def test_a_page_of_twenty_thousand_rows_is_written_in_seconds(tmp_path):
     rows = (dict(path=f"{i}.png", score=i / 2e4, t_hat=20, files=[f"overlays/{i}.png"]) for i in range(20_000))
     started = time.monotonic()
