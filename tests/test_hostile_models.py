@@ -199,10 +199,10 @@ def test_the_package_runs_no_text_and_reads_no_pickle():
 class Halved(torch.nn.Linear):
     def __init__(self):
         super().__init__(2, 2)
-        self.register_buffer("half", torch.tensor(0.5), persistent=False)
+        self.register_buffer("factor", torch.tensor(0.5), persistent=False)
 
 
 def test_what_a_file_does_not_fill_is_never_left_empty():
-    with pytest.raises(ValueError, match="half would stay empty"):
+    with pytest.raises(ValueError, match="factor would stay empty"):
         checkpoint.empty(Halved)
     assert checkpoint.empty(lambda: torch.nn.Linear(2, 2)).weight.device.type == "cpu"

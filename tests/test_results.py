@@ -1,6 +1,7 @@
 """What is committed under results/ and figures/: complete, in range, and each file with its provenance."""
 import hashlib
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def test_a_table_names_its_backbone(path):
     for laid_out in filter(Path.exists, (path.with_suffix(".md"), path.with_suffix(".tex"))):
         text = laid_out.read_text(encoding="utf-8")
         assert (features_in_words(config) in text and pixels in text) or nothing in text
+        assert laid_out.suffix != ".tex" or not re.search(r"(?<!\\)%", text)  # would begin a comment
 
 
 @pytest.mark.parametrize("name", ["benchmark", "noise"])

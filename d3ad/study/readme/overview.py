@@ -26,7 +26,7 @@ DATA = {
     "mvtec": "MVTec AD under `--data-root`; for a GPU",
     "visa-authors": "VisA with the authors' settings for each category, tuned on the test set; for a GPU",
 }
-WHAT_METRICS_SAY = (" I-AUROC says how well scores separate defective images from good ones, P-AUROC the same of "
+METRICS_IN_WORDS = ("I-AUROC says how well scores separate defective images from good ones, P-AUROC the same of "
                     "pixels and maps; guessing gives 50, and 100 is perfect. PRO is the share of each defective region "
                     "that is found, averaged over regions and over false positive rates up to 0.3.")
 AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoencoder", "taef2": "TAEF2",
@@ -116,7 +116,7 @@ def results(up: str) -> str:
     table = markdown_table(["I-AUROC / P-AUROC / PRO, in percent", "reported", "measured", "profile", "features"], rows)
     more = (f"[fourteen baselines]({up}docs/baselines.md), "
             f"[each number's commit]({up}docs/choices.md#where-each-number-comes-from)")
-    return f"{table}\n\n{_which_pro(exact)} More: {more}."
+    return f"{table}\n\n{_which_pro(exact)} {METRICS_IN_WORDS} More: {more}."
 
 
 def _which_pro(exact: dict[str, bool]) -> str:
@@ -124,10 +124,10 @@ def _which_pro(exact: dict[str, bool]) -> str:
     whether its PRO is the exact one.
     """
     if all(exact.values()):
-        return "PRO is exact." + WHAT_METRICS_SAY
+        return "PRO is exact."
     others = ", ".join(f"`{profile}`" for profile, is_exact in exact.items() if is_exact)
     return ("PRO is exact, but beside a reported one it is computed with 200 thresholds, as in the paper"
-            + (f" (except in {others}, which kept only the exact one)." if others else ".") + WHAT_METRICS_SAY)
+            + (f" (except in {others}, which kept only the exact one)." if others else "."))
 
 
 def reported() -> pd.DataFrame:
