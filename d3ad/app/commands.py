@@ -192,10 +192,8 @@ def _model(options):
         found = threshold_for(scores, options.false_alarms or 0.01)
         return detector, found.value, str(found), key
     guarantee = detector.guarantee and str(detector.guarantee)
-    calibrated = getattr(getattr(detector, "calibration", None), "threshold", None)
-    value = None if calibrated is None else float(calibrated)
     guarantee = guarantee or "threshold {:.4g}, a quantile of training images: new good images exceed it more often"
-    return detector, value, guarantee, key
+    return detector, float(detector.calibration.threshold), guarantee, key
 
 
 def model_hash(folder: Path) -> str:
@@ -237,15 +235,12 @@ def run_predict(options) -> int:
     import time
 
     from d3ad import data
-    from d3ad.app import judging, portions
+    from d3ad.app import judging
     detector, threshold, guarantee, key = _model(options)
     tidy(options.out)  # before looking for photographs: out may lie among them
     entries = judging.without_results(_given_images(options), options.out)
     if not any(entry.kind == "image" or entry.lost for entry in entries):
         raise data.DataError(f"{options.images[0]}: images not found in it or below; give the folder that holds them")
-    if threshold is None:  # a detector that keeps its threshold elsewhere says it with a prediction
-        threshold = next((float(found.threshold) for entry in entries if entry.kind == "image"
-                          for _, found, _, _ in portions.judged(detector, [entry], None) if found is not None), 0.0)
     started, guarantee = time.monotonic(), _sentence(guarantee, threshold)
     found = judging.judge(detector, entries, options.out, threshold, guarantee, options.raw, options.pictures,
                           options.coco, key, progress=True)
@@ -266,8 +261,6 @@ def run_watch(options) -> int:
     """Judge what arrives until Ctrl-C; 3 where photographs could not be judged."""
     from d3ad.app import judging, watch
     detector, threshold, guarantee, key = _model(options)
-    if threshold is None:
-        raise ValueError("the model has no threshold; give --threshold X or --good FOLDER")
     print(f"{_sentence(guarantee, threshold)} Watching {options.folder}; Ctrl-C ends.", file=sys.stderr)
     found = judging.Summary()
     try:

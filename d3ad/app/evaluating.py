@@ -31,7 +31,7 @@ def evaluate(detector, dataset, keep_small: bool = True, with_masks: bool = True
     Raises ValueError where one class is missing, DataError naming files that can't be read.
     """
     size, scores, step = detector.config.image_size, [], portion_size(detector)
-    white = getattr(detector, "white", None) or dataset.white  # as `predict` has it
+    white = detector.white or dataset.white  # as `predict` has it
     starts = range(0, len(dataset.test), step)
     parts = [replace(dataset, test=dataset.test[start:start + step]) for start in starts]
     with tempfile.TemporaryFile(prefix="d3ad-maps-") as file:

@@ -23,7 +23,7 @@ from d3ad.app.portions import in_portions, portion_size, white_for
 from d3ad.data.pixels import picture
 from d3ad.data.tree import RECORD, Entry, results_in
 from d3ad.infra.files import alone, tidy, write_whole
-from d3ad.infra.processes import ALONE, Alone
+from d3ad.infra.processes import Alone
 
 COLUMNS = ("path", "score", "t_hat", "is_anomalous", "threshold", "state", "width", "height", "boxes", "picture")
 JUDGED = "judged"
@@ -162,7 +162,7 @@ def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee
     entries = [entry for entry in entries if entry.kind != "mask"]
     place = Out(out, threshold, raw, pictures)
     step, width = portion_size(detector), max(4, len(str(max(len(entries) - 1, 0))))
-    team, summary = getattr(detector, "team", ALONE), Summary(num_masks=len(masks))
+    team, summary = detector.team, Summary(num_masks=len(masks))
     if not team.is_first:
         done, white = _agreed(0, team), white_for(detector, entries)
         for _, portion in in_portions(detector, entries, white, done):

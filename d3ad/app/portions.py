@@ -12,22 +12,20 @@ from tqdm import tqdm
 from d3ad.data.pixels import DataError, load_with_size, white_of
 from d3ad.data.tree import Entry
 from d3ad.images import RangeWarning
-from d3ad.infra.processes import ALONE
 
 PORTION = 32  # images, or one batch where that is more
 
 
 def portion_size(detector) -> int:
     """Images judged at a time: whole batches, so that a run that goes on forms the batches of an undisturbed one."""
-    batch, team = detector.config.predict_batch, getattr(detector, "team", ALONE)
-    return batch * max(1, PORTION // batch) * team.count
+    batch = detector.config.predict_batch
+    return batch * max(1, PORTION // batch) * detector.team.count
 
 
 def white_for(detector, entries: list[Entry]) -> int | None:
     """The white of 16-bit images: the detector's, else what the photographs themselves say; None where there are
     none."""
-    known = getattr(detector, "white", None)
-    return known or white_of(entry.path for entry in entries if entry.kind == "image")
+    return detector.white or white_of(entry.path for entry in entries if entry.kind == "image")
 
 
 def judged(detector, entries: list[Entry], white: int | None) -> Iterator[tuple]:
@@ -65,9 +63,8 @@ def in_portions(detector, entries: list[Entry], white: int | None, start: int = 
 def threads(detector) -> int:
     """How many portions are computed at once: as many as there are cores, for small networks on a CPU that no other
     process shares."""
-    small = getattr(getattr(detector, "codec", None), "is_small", False)
-    alone = getattr(detector, "team", ALONE).count == 1
-    return torch.get_num_threads() if small and alone and detector.device.type == "cpu" else 1
+    small = detector.codec.is_small and detector.device.type == "cpu"
+    return torch.get_num_threads() if small and detector.team.count == 1 else 1
 
 
 @contextlib.contextmanager

@@ -11,12 +11,11 @@ import pandas as pd
 
 from d3ad import detector, metrics
 from d3ad.baselines import baseline_class, title_of
-from d3ad.config import Config
 from d3ad.study import ablations, comparison, resampling
 from d3ad.study.costs import sizes
 from d3ad.study.jobs import prepare
 from d3ad.study.outcome import AREAS
-from d3ad.study.settings import Study
+from d3ad.study.settings import training_in_words
 from d3ad.study.workspace import Run, Workspace
 
 Key = tuple[str, str, int]  # dataset, category, seed
@@ -250,22 +249,9 @@ def in_words(workspace: Workspace) -> str:
              f"UNet of {sizes(config).weights['UNet'] / 1e6:.1f} M weights ({training_in_words(config, study)})",
              f"features of {config.backbone.split('.')[0]} ({features})",
              f"autoencoder {config.autoencoder} ({autoencoder})",
-             *(f"{name} by category" if _by_category(study, field) else f"{name} {getattr(config, field):g}"
+             *(f"{name} by category" if study.differs_by_category(field) else f"{name} {getattr(config, field):g}"
                for name, field in (("lambda", "weight"), ("eta", "guidance"))), study.label]
     return ", ".join(filter(None, parts))
-
-
-def _by_category(study: Study, *names: str) -> bool:
-    return any(name in own for own in study.per_category.values() for name in names)
-
-
-def training_in_words(config: Config, study: Study) -> str:
-    """How long a profile trains its diffusion model: "1000 steps", "300 epochs"."""
-    if study.start_steps:
-        return f"{study.start_steps} steps on all categories, {study.own_steps} on each"
-    if _by_category(study, "train_epochs", "train_steps"):
-        return "epochs by category"
-    return f"{config.train_steps} steps" if config.train_steps else f"{config.train_epochs} epochs"
 
 
 def timing_in_words(run: Run, speed: pd.DataFrame) -> str:

@@ -90,7 +90,7 @@ def _rehearsal() -> str:
     rows = [f"| {what} | {found[key] / unit:.1f} |" for key, what, unit in kinds if key in found]
     rows += [f"| notebook {name}, minutes | {value} |" for name, value in found.get("minutes", {}).items()]
     table = "\n".join(rows)
-    return f"On {found['cores']} cores{found.get('note', '')}:\n\n| | |\n|---|---:|\n{table}"
+    return f"On {found['cores']} cores of {found['processor']}:\n\n| | |\n|---|---:|\n{table}"
 
 
 TEXT = """# The paper's profiles on a GPU

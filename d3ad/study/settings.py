@@ -74,6 +74,10 @@ class Study(Settings):
         new = () if self.start_steps else ("start_steps", "own_steps")
         return {name: value for name, value in self.to_dict().items() if name not in new}
 
+    def differs_by_category(self, *names: str) -> bool:
+        """Whether some category has a value of its own for one of these settings."""
+        return any(name in own for own in self.per_category.values() for name in names)
+
     @classmethod
     def profile(cls, name: str, /, **changes) -> "Study":
         """The named profile's table [study], with `changes` on top.  ValueError for an unknown profile or key."""
@@ -84,6 +88,15 @@ def features_in_words(config: Config) -> str:
     """The network that gives the features, and where its weights come from: "EfficientNet-Lite0, ImageNet"."""
     name = BACKBONES.get(config.backbone.split(".")[0], config.backbone)
     return f"{name}, {'trained here' if config.backbone_weights == 'none' else 'ImageNet'}"
+
+
+def training_in_words(config: Config, study: Study) -> str:
+    """How long a profile trains its diffusion model: "1000 steps", "300 epochs"."""
+    if study.start_steps:
+        return f"{study.start_steps} steps on all categories, {study.own_steps} on each"
+    if study.differs_by_category("train_epochs", "train_steps"):
+        return "epochs by category"
+    return f"{config.train_steps} steps" if config.train_steps else f"{config.train_epochs} epochs"
 
 
 def study_profiles() -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from d3ad.study.comparison import over_seeds
 from d3ad.study.provenance import ARTIFACTS
 from d3ad.study.readme import measured
 from d3ad.study.readme.cells import METRICS, markdown_table, metrics_text, seeds_text
-from d3ad.study.settings import Study, features_in_words, study_profiles
+from d3ad.study.settings import Study, features_in_words, study_profiles, training_in_words
 from d3ad.study.tables import NOTHING_MEASURED
 
 THUMBNAIL, PER_ROW = 200, 4  # pixels; pictures in a row of the gallery
@@ -53,10 +53,7 @@ def profiles(up: str) -> str:
 def model_of(profile: str) -> str:
     """The model of a profile in a few words."""
     config = Config.profile(profile)
-    trained = f"{config.train_steps} steps" if config.train_steps else f"{config.train_epochs} epochs"
-    study = Study.profile(profile)
-    if study.start_steps:
-        trained = f"{study.start_steps} steps for all categories, then {study.own_steps} for each"
+    trained = training_in_words(config, Study.profile(profile))
     networks = f"{features_in_words(config)}; {AUTOENCODERS[config.autoencoder]}; UNet, {trained}"
     return f"{config.image_size} pixels; {networks}"
 
