@@ -90,6 +90,30 @@ def test_a_missing_package_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "python -m d3ad synthesize: no module named 'papers'\n"
 
 
+def fails_with(monkeypatch, error: BaseException):
+    monkeypatch.setattr(cli, "run_synthesize", lambda options: (_ for _ in ()).throw(error))
+
+
+def test_a_command_that_is_stopped_ends_with_130(monkeypatch, capsys):
+    fails_with(monkeypatch, KeyboardInterrupt())
+    assert main(["synthesize", "x"]) == 130
+    assert capsys.readouterr().err == "\nstopped; the same command continues where it stopped\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+def test_too_little_memory_is_one_line(error, monkeypatch, capsys):
+    fails_with(monkeypatch, error)
+    assert main(["synthesize", "x"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("python -m d3ad synthesize: out of memory: give a smaller --batch") and said.count("\n") == 1
+
+
+def test_an_error_of_the_program_is_not_hidden(monkeypatch):
+    fails_with(monkeypatch, RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        main(["synthesize", "x"])
+
+
 def test_one_drawing_alone_can_be_asked_for(tmp_path, capsys):
     sizes = ["--train", "2", "--good", "1", "--bad", "1", "--size", "64"]
     assert main(["synthesize", str(tmp_path), "--only", "button", *sizes]) == 0
