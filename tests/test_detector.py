@@ -230,6 +230,25 @@ def test_adapting_anew_as_before_gives_the_same_detector(tiny, images, fitted):
                                                  backbone.state_dict().values()))
 
 
+def test_a_backbone_that_is_handed_over_stays_as_it_was(tiny, images, fitted):
+    backbone = copy.deepcopy(fitted.backbone)
+    before = copy.deepcopy(backbone.state_dict())
+    config = tiny.replace(train_steps=1, calibration_levels=2)
+    detector = D3AD(config).fit(images, codec=fitted.codec, backbone=backbone)
+    adapted = detector.backbone.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    assert any(not torch.equal(value, before[name]) for name, value in adapted.items())
+
+
+def test_the_second_sampler_is_used_without_a_dynamic_step_only(fitted, images):
+    def reconstructed(**changes):
+        return fitted.variant(standardise=(), **changes).predict(images[:2]).reconstruction
+
+    for dynamic in (False, True):
+        first, second = (reconstructed(dynamic=dynamic, second_sampler=chosen) for chosen in (False, True))
+        assert torch.equal(first, second) == dynamic
+
+
 def test_a_variant_cannot_change_what_was_trained(fitted):
     with pytest.raises(ValueError, match="latent_channels"):
         fitted.variant(latent_channels=8)
