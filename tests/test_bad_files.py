@@ -60,7 +60,7 @@ TABLES["test_a_bad_image_file_is_named"] = [
     ("WebP cut in half", encoded("webp")[:30], "cannot be read"),
     ("decompression bomb", png_of(30_000, 30_000), "decompression bomb"),
     ("wide decompression bomb", png_of(2 ** 31 - 1, 1), "cannot be read"),
-    ("floats", tiff(np.ones((3, 3), np.float32)), "floating-point pixels"),
+    ("floats", tiff(np.ones((3, 3), np.float32)), "floating-point pixels have no known white: convert it to 8 or 16"),
     ("floats that are NaN", tiff(np.full((3, 3), np.nan, np.float32)), "floating-point pixels"),
     ("negative values", tiff(np.full((3, 3), -5, np.int32)), "outside 0..65535"),
     ("values beyond 16 bits", tiff(np.full((3, 3), 70_000, np.int32)), "outside 0..65535"),

@@ -179,13 +179,6 @@ def test_the_same_images_in_another_form_have_the_same_scores(fitted, images):
         assert torch.allclose(fitted.predict(form, value_range=value_range).score, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(3, 64, 64), torch.zeros(0, 3, 64, 64), torch.zeros(1, 1, 64, 64),
-                                 torch.full((1, 3, 64, 64), float("nan")), torch.full((1, 3, 64, 64), 255.0), [1, 2]])
-def test_refuses_what_is_not_a_batch_of_images(fitted, bad):
-    with pytest.raises(ValueError, match="image"):
-        fitted.predict(bad)
-
-
 def test_refuses_what_it_cannot_train_on(tiny, images, tmp_path):
     with pytest.raises(ValueError, match="k = 3"):
         D3AD(tiny).fit(images[:2])
