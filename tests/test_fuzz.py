@@ -131,7 +131,10 @@ def test_any_maps_have_metrics_in_range_or_a_value_error(case, limit):
             assert str(error)
 
 
-@given(st.lists(st.one_of(st.floats(-9, 9), st.floats()), max_size=20), st.one_of(st.floats(0, 0.5), st.floats()))
+@given(st.one_of(st.lists(st.floats(-9, 9), max_size=20), st.lists(st.floats(), max_size=20)),
+       st.one_of(st.floats(0.1, 0.5), st.floats()))
+@example([0.3, 0.1, 0.2, 0.4, 0.5], 0.4)
+@example([0.3, float("inf")], 0.4)
 def test_any_scores_have_a_threshold_or_a_value_error(scores, rate):
     try:
         found = threshold_for(scores, rate)
