@@ -1,6 +1,7 @@
 """A tiny configuration and a detector trained with it, shared by the tests; and the long series, behind --long."""
 import os
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -15,6 +16,13 @@ os.environ["LOKY_MAX_CPU_COUNT"] = "1"
 TINY = dict(image_size=64, autoencoder_steps=3, train_steps=3, pretrain_steps=1, backbone="resnet18",
             unet_channels=[16, 32], unet_attention=[1], k=3, calibration_images=4, batch_size=4,
             standardise=["latent", "feature"])
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """What a test draws without a generator of its own is the same each time."""
+    torch.manual_seed(0)
+    np.random.seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -136,6 +136,7 @@ TABLES["test_bad_arguments_are_refused"] = [
     ("maps that differ", lambda: anomaly_map(GOOD[:, 0], GOOD[:2, 0]), "shape"),
     ("no score for a threshold", lambda: threshold_for([]), "at least one good image"),
     ("NaN for a threshold", lambda: threshold_for([0.1, np.nan]), "finite scores"),
+    ("rate of zero", lambda: threshold_for([0.1], 0.0), "false_alarm_rate"),
     ("rate beyond a half", lambda: threshold_for([0.1], 0.6), "false_alarm_rate"),
     ("nothing to split", lambda: split_off(GOOD[:1], 0.2, 0), "1 good image"),
     ("unknown normalisation", lambda: data.load("folder", ".", shuffle=True), "unknown option shuffle"),
@@ -175,6 +176,12 @@ def test_metrics_refuse_what_has_no_answer(bad, message):
 def test_pro_refuses_bad_options(bad, message):
     with pytest.raises(ValueError, match=message):
         pro(MAPS, MASKS, **bad)
+
+
+def test_pro_needs_maps_of_images():
+    for metric in (pro, pro_200):
+        with pytest.raises(ValueError, match=r"PRO needs maps \(N, H, W\); got \(2, 2\)"):
+            metric(MAPS[0], MASKS[0])
 
 
 def test_evaluate_needs_both_kinds_of_test_images(monkeypatch, tmp_path, capsys):

@@ -60,7 +60,7 @@ TABLES["test_a_bad_image_file_is_named"] = [
     ("WebP cut in half", encoded("webp")[:30], "cannot be read"),
     ("decompression bomb", png_of(30_000, 30_000), "decompression bomb"),
     ("wide decompression bomb", png_of(2 ** 31 - 1, 1), "cannot be read"),
-    ("floats", tiff(np.ones((3, 3), np.float32)), "floating-point pixels"),
+    ("floats", tiff(np.ones((3, 3), np.float32)), "floating-point pixels have no known white: convert it to 8 or 16"),
     ("floats that are NaN", tiff(np.full((3, 3), np.nan, np.float32)), "floating-point pixels"),
     ("negative values", tiff(np.full((3, 3), -5, np.int32)), "outside 0..65535"),
     ("values beyond 16 bits", tiff(np.full((3, 3), 70_000, np.int32)), "outside 0..65535"),
@@ -85,7 +85,11 @@ def test_a_bad_image_file_is_named(tmp_path, bad, message):
                               "16-bit tiff"])
 def test_a_whole_image_is_read_whatever_its_suffix_says(tmp_path, content):
     (tmp_path / "image.png").write_bytes(content)
-    assert data.load_image(tmp_path / "image.png", 8).abs().max() <= 1
+    with Image.open(io.BytesIO(content)) as image:
+        is_deep, size = image.mode.startswith("I"), image.width
+        pixels = np.asarray(image)[..., None] / 65535 if is_deep else np.asarray(image.convert("RGB")) / 255
+    found = data.load_image(tmp_path / "image.png", size).permute(1, 2, 0).numpy()
+    assert np.allclose(found, np.broadcast_to(2 * pixels - 1, found.shape), atol=1e-6)
 
 
 # ---- layouts ----

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from d3ad import D3AD, Config, baselines, diffusion, metrics
-from d3ad.baselines import BASELINES, Resources, baseline_class, learning, make
+from d3ad.baselines import BASELINES, Resources, anoddpm, baseline_class, learning, make
 from d3ad.baselines import nearest as nearest_module
 from d3ad.baselines.base import Budget
 from d3ad.baselines.focal import focal_loss
@@ -263,6 +263,17 @@ def test_contrast_counts_above_its_margin_only():
     near, far = projection_loss([same], [same], [same]), projection_loss([same], [other], [other])
     assert near.item() == pytest.approx(0.1 * 0.5 / 1.11, abs=1e-4)  # neither transport nor restoration
     assert far.item() == pytest.approx(0, abs=1e-4)
+
+
+def test_a_random_step_has_the_posteriors_mean_and_spread():
+    """q(x_next | x_t, x_0) of DDPM, where alpha-bar falls from 0.64 to 0.36."""
+    x_0, eps, abar_t, abar_next = 2.0, -1.0, torch.tensor(0.36), torch.tensor(0.64)
+    x_t = 0.6 * x_0 + 0.8 * eps
+    mean = 0.8 * 0.4375 / 0.64 * x_0 + 0.75 * 0.36 / 0.64 * x_t
+    for noise in (0.0, 1.0, -2.0):
+        found = anoddpm.random_step(*(torch.full((1, 1, 1, 1), value) for value in (x_t, eps)), abar_t, abar_next,
+                                    torch.full((1, 1, 1, 1), noise))
+        assert found.item() == pytest.approx(mean + noise * (0.4375 * 0.36 / 0.64) ** 0.5, abs=1e-6)
 
 
 def test_noise_is_undone_under_guidance_by_the_stronger_one(toy, monkeypatch):

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 from d3ad import conditioning
 from d3ad.conditioning import DynamicConditioning
 
-TRAIN, TEST = torch.randn(60, 40, generator=torch.Generator().manual_seed(0)), torch.randn(9, 40)
+TRAIN, TEST = torch.randn(69, 40, generator=torch.Generator().manual_seed(0)).split([60, 9])
 
 
 def test_distances_agree_with_scikit_learn():

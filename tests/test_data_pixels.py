@@ -85,9 +85,3 @@ def test_masks_of_any_mode(tmp_path, mode, value):
     mask.putpixel((1, 2), value)
     mask.save(tmp_path / "mask.png")
     assert data.load_mask(tmp_path / "mask.png", 4).nonzero().tolist() == [[2, 1]]
-
-
-def test_float_images_are_refused(tmp_path):
-    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(data.DataError, match=r"float\.tif.*8 or 16 bits"):
-        data.load_image(tmp_path / "float.tif", 4)

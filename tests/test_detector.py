@@ -5,8 +5,10 @@ from math import isnan
 
 import pytest
 import torch
+from PIL import Image
 
-from d3ad import D3AD, Config
+from d3ad import D3AD, Config, data
+from d3ad.conditioning import DynamicConditioning
 from d3ad.images import RangeWarning
 from d3ad.training import set_apart
 
@@ -46,6 +48,18 @@ def test_saved_and_loaded_it_says_the_same(fitted, images, tmp_path):
     assert {p.suffix for p in folder.rglob("*") if p.is_file()} == {".json", ".safetensors"}
     fitted.save(folder)  # again, over the old one
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_what_was_set_after_the_training_is_saved_too(fitted, images, tmp_path):
+    detector = copy.copy(fitted)
+    detector.set_threshold(images[:4])
+    detector.white = 4095
+    again = D3AD.load(detector.save(tmp_path / "model"))
+    assert again.guarantee == detector.guarantee and again.guarantee.num_images == 4
+    assert again.white == 4095 and again.losses == fitted.losses and set(again.losses) >= {"diffusion", "adaptation"}
+    expected, found = detector.predict(images), again.predict(images)
+    assert found.threshold == expected.threshold == detector.guarantee.value
+    assert torch.equal(found.is_anomalous, expected.is_anomalous)
 
 
 def test_training_twice_gives_the_same_weights(tiny, images, fitted):
@@ -131,19 +145,38 @@ def test_variant_leaves_the_original_alone(fitted, images):
     assert fitted.variant(dynamic=False, t_max=40).predict(images).t_hat.tolist() == [40] * 10
 
 
+def test_a_variant_has_no_guarantee_and_conditions_as_its_settings_say(fitted, images):
+    detector = copy.copy(fitted)
+    detector.set_threshold(images[:4])
+    same_settings, other = detector.variant(calibration_levels=2), detector.variant(calibration_levels=2, k=2)
+    assert detector.guarantee and same_settings.guarantee is None and other.guarantee is None
+    assert same_settings.conditioning is fitted.conditioning
+    assert all(getattr(other, part) is getattr(fitted, part) for part in ("codec", "unet", "backbone", "networks"))
+    config = other.config
+    by_hand = DynamicConditioning(2, config.num_bins, config.t_max, config.min_bin, config.round_to,
+                                  config.include_self).fit(fitted.conditioning.reference)
+    expected = by_hand.t_hat(fitted.vectors(images))
+    assert torch.equal(other.predict(images).t_hat, expected)
+    assert not torch.equal(fitted.predict(images).t_hat, expected)
+
+
 def test_other_sizes_are_resized_and_folders_are_read(fitted, images, tmp_path):
-    from PIL import Image
-    for i, image in enumerate(images[:3]):
-        Image.fromarray(((image + 1) * 127.5).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
-    assert len(fitted.predict(tmp_path)) == 3
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for file, image in zip(files, images):
+        Image.fromarray(((image + 1) * 127.5).byte().permute(1, 2, 0).numpy()).save(file)
+    stacked = torch.stack([data.load_image(file, 64) for file in files])
+    assert torch.equal(fitted.predict(tmp_path).score, fitted.predict(stacked).score)
     assert fitted.predict(torch.zeros(2, 3, 100, 80)).anomaly_map.shape == (2, 64, 64)
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(3, 64, 64), torch.zeros(0, 3, 64, 64), torch.zeros(1, 1, 64, 64),
-                                 torch.full((1, 3, 64, 64), float("nan")), torch.full((1, 3, 64, 64), 255.0), [1, 2]])
-def test_refuses_what_is_not_a_batch_of_images(fitted, bad):
-    with pytest.raises(ValueError, match="image"):
-        fitted.predict(bad)
+def test_the_same_images_in_another_form_have_the_same_scores(fitted, images):
+    pixels = ((images[:4] + 1) * 127.5).round().byte()
+    shares = pixels / 255
+    expected = fitted.predict(2 * shares - 1).score
+    forms = [(pixels, None), (pixels.numpy(), None), (pixels.permute(0, 2, 3, 1).numpy(), None), (shares, (0, 1)),
+             ((2 * shares - 1).permute(0, 2, 3, 1).numpy(), None)]
+    for form, value_range in forms:
+        assert torch.allclose(fitted.predict(form, value_range=value_range).score, expected, atol=1e-4)
 
 
 def test_refuses_what_it_cannot_train_on(tiny, images, tmp_path):
@@ -188,6 +221,25 @@ def test_adapting_anew_as_before_gives_the_same_detector(tiny, images, fitted):
     unadapted = fitted.readapted(images, backbone, adapt_epochs=0)
     assert all(torch.equal(a, b) for a, b in zip(unadapted.backbone.state_dict().values(),
                                                  backbone.state_dict().values()))
+
+
+def test_a_backbone_that_is_handed_over_stays_as_it_was(tiny, images, fitted):
+    backbone = copy.deepcopy(fitted.backbone)
+    before = copy.deepcopy(backbone.state_dict())
+    config = tiny.replace(train_steps=1, calibration_levels=2)
+    detector = D3AD(config).fit(images, codec=fitted.codec, backbone=backbone)
+    adapted = detector.backbone.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    assert any(not torch.equal(value, before[name]) for name, value in adapted.items())
+
+
+def test_the_second_sampler_is_used_without_a_dynamic_step_only(fitted, images):
+    def reconstructed(**changes):
+        return fitted.variant(standardise=(), **changes).predict(images[:2]).reconstruction
+
+    for dynamic in (False, True):
+        first, second = (reconstructed(dynamic=dynamic, second_sampler=chosen) for chosen in (False, True))
+        assert torch.equal(first, second) == dynamic
 
 
 def test_a_variant_cannot_change_what_was_trained(fitted):

@@ -32,10 +32,15 @@ def test_schedule_by_a_plain_product():
     assert float(ABAR[500]) == pytest.approx(math.exp(sum(math.log1p(-b) for b in beta[:500])), rel=1e-5)
 
 
-@pytest.mark.parametrize("kwargs", [dict(beta_start=0), dict(beta_end=1), dict(beta_start=0.1, beta_end=0.01),
-                                    dict(num_timesteps=0)])
-def test_schedule_refuses_nonsense(kwargs):
-    with pytest.raises(ValueError):
+BETAS = "0 < beta_start <= beta_end < 1 must hold; got "
+
+
+@pytest.mark.parametrize("kwargs, message", [
+    (dict(beta_start=0), BETAS + "0 and 0.0195"), (dict(beta_end=1), BETAS + "0.0015 and 1"),
+    (dict(beta_start=0.1, beta_end=0.01), BETAS + "0.1 and 0.01"),
+    (dict(num_timesteps=0), "num_timesteps must be at least 1; got 0")])
+def test_schedule_refuses_nonsense(kwargs, message):
+    with pytest.raises(ValueError, match=message):
         alpha_bar(**kwargs)
 
 
@@ -59,8 +64,11 @@ def test_perturb_by_hand():
 
 def test_perturb_refuses():
     x = torch.zeros(1, 1, 1, 1)
-    for bad in (dict(t=1001), dict(t=-1), dict(t=1, omega=1.5), dict(t=1, omega=0.5)):
-        with pytest.raises(ValueError):
+    for bad, message in ((dict(t=1001), "t must lie in 0..1000; got 1001"),
+                         (dict(t=-1), "t must lie in 0..1000; got -1"),
+                         (dict(t=1, omega=1.5), "omega must lie in .*; got 1.5"),
+                         (dict(t=1, omega=0.5), "omega > 0 needs `noise`")):
+        with pytest.raises(ValueError, match=message):
             perturb(x, alpha_bar=ABAR, **bad)
 
 
@@ -172,8 +180,11 @@ def test_reconstruct_reports_each_step_and_refuses_what_it_cannot_do():
     reconstruct(eps_net, torch.randn(1, 4, 4, 4), 80, ABAR, callback=lambda i, t, z: seen.append((i, int(t[0]))))
     assert seen == list(enumerate([72, 64, 56, 48, 40, 32, 24, 16, 8, 0]))
     z = torch.zeros(1, 4, 4, 4)
-    for bad in (dict(t_hat=1001), dict(t_hat=-1), dict(t_hat=80, spacing="none"), dict(t_hat=80, num_steps=0)):
-        with pytest.raises(ValueError):
+    for bad, message in ((dict(t_hat=1001), "t_hat must lie in 0..1000; got 1001"),
+                         (dict(t_hat=-1), "t_hat must lie in 0..1000; got -1"),
+                         (dict(t_hat=80, spacing="none"), "spacing must be .*; got 'none'"),
+                         (dict(t_hat=80, num_steps=0), "num_steps must be above 0; got 0")):
+        with pytest.raises(ValueError, match=message):
             reconstruct(eps_net, z, alpha_bar=ABAR, **bad)
     with pytest.raises(ValueError, match="one each"):
         reconstruct(eps_net, z, 80, ABAR, omega=1.0, generator=[])

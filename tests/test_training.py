@@ -1,5 +1,6 @@
 """Training: resuming, batches, the losses' inputs, Eq. 10."""
 import contextlib
+import copy
 
 import pytest
 import torch
@@ -67,6 +68,18 @@ def test_adaptation_loss_by_hand():
     assert float(adaptation_loss([a], [b], "flattened")) == pytest.approx(flat)
     with pytest.raises(ValueError, match="flattened"):
         adaptation_loss([a], [b], "both")
+
+
+@pytest.mark.parametrize("statistics, moves", [("running", False), ("batch", True)])
+def test_adapting_moves_the_weights_and_where_asked_the_statistics(fitted, images, statistics, moves):
+    backbone = copy.deepcopy(fitted.backbone)
+    before = copy.deepcopy(backbone.state_dict())
+    training.adapt(backbone, fitted.codec, fitted.unet, images, fitted.codec.encode_all(images)[0],
+                   fitted.config.replace(adapt_batch_norm=statistics))
+    changed = {name for name, value in backbone.state_dict().items() if not torch.equal(value, before[name])}
+    weights = {name for name, _ in backbone.named_parameters()}
+    running = {name for name in before if name.endswith(("running_mean", "running_var"))}
+    assert running and changed & weights and (running <= changed if moves else not running & changed)
 
 
 def test_adaptation_levels_are_tenths_of_t_max():
@@ -223,3 +236,14 @@ def test_moved_copies_are_the_images_moved(tiny):
     offsets = where - torch.tensor([[64, 60 + i] for i in range(12)])
     assert offsets.abs().max() <= 3 and len(offsets.unique(dim=0)) > 4 and (found.sum((1, 2, 3)) == 3).all()
     assert torch.equal(moved(torch.full((2, 3, 64, 64), 0.5), 0), torch.full((2, 3, 64, 64), 0.5))  # borders repeated
+
+
+def test_moved_copies_are_learned_from_behind_the_images(fitted, images):
+    config = fitted.config.replace(train_moved=2)
+    found, expected = training.latents(fitted.codec, images, config), fitted.codec.encode_all(images)
+    for all_of_them, first in zip(found, expected):
+        assert all_of_them.shape == (30, *first.shape[1:]) and torch.equal(all_of_them[:10], first)
+    one, other = found[0][10:20], found[0][20:]
+    assert not torch.equal(one, expected[0]) and not torch.equal(one, other)
+    again = fitted.codec.encode_all(moved(images, config.seed + 1))[0]
+    assert torch.equal(other, again)
