@@ -27,7 +27,7 @@ def baselines(up: str) -> str:
     """D3AD and its baselines, a table per profile: best PRO (without masks: I-AUROC) first, the best numbers bold."""
     parts = []
     for profile, frame in measured.frames("benchmark").items():
-        frame = measured.of_split(profile, frame)
+        frame = measured.of_split(profile, measured.with_long(profile, frame))
         single = frame[frame["category"] != "Average"]
         means = over_seeds(frame).set_index("method")
         shown = {metric: title for metric, title in METRICS.items() if means[f"measured_{metric}"].notna().any()}

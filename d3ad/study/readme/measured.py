@@ -31,6 +31,16 @@ def of_split(profile: str, frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["split"] == Study.profile(profile).split]
 
 
+def with_long(profile: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of benchmark.csv, and those of results/long that it lacks: measured since notebook 07 ran."""
+    long, same = table("long", profile), ["dataset", "category", "split", "seed", "method"]
+    if long is None:
+        return frame
+    known = pd.MultiIndex.from_frame(frame[same])
+    newer = long[~pd.MultiIndex.from_frame(long[same]).isin(known)]
+    return pd.concat([frame, newer[[name for name in newer if name in frame]]], ignore_index=True)
+
+
 def is_current(profile: str) -> bool:
     """Whether the results were computed with the settings that the profile has today."""
     used = {entry["config"] for path, entry in notes(profile, "provenance").items() if path.endswith("/benchmark.csv")}
