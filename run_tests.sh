@@ -22,9 +22,10 @@ for argument in "$@"; do
 done
 
 step="[1/4] "
+if [ $browser = yes ]; then bash "$here/scripts/browser.sh" & fi
 . "$here/scripts/environment.sh" || exit 1
 cd "$here" || exit 1
-if [ $browser = yes ]; then . "$here/scripts/browser.sh"; fi
+wait
 
 failed=0
 echo "[2/4] ruff, import-linter"
