@@ -1,6 +1,6 @@
 """Autoencoders E and D (Section 3): the paper's, its tiny twin, TAEF2, or a small one trained here (d3ad/from_scratch).
 
-All have one face: `encode(images) -> (mean, std)` of scaled latents and `decode(latents) -> images`.
+All share one interface: `encode(images) -> (mean, std)` of scaled latents and `decode(latents) -> images`.
 """
 from pathlib import Path
 
@@ -17,7 +17,6 @@ make_torchvision_importable()
 from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin  # noqa: E402
 
 HUB = {"kl": "stabilityai/sd-vae-ft-mse", "tiny": "madebyollin/taesd"}
-FACTOR = 8  # pixels that one latent position spans, where the network's config doesn't say
 
 
 class LatentCodec(nn.Module):
@@ -41,16 +40,8 @@ class LatentCodec(nn.Module):
         return float(self.model.config.scaling_factor)
 
     @property
-    def factor(self) -> int:
-        """How many pixels one latent position spans in each direction."""
-        if self.is_small or self.kind == "taef2":
-            return FACTOR
-        return 2 ** (len(self.model.config.get("block_out_channels") or self.model.config.encoder_block_out_channels)
-                     - 1)
-
-    @property
     def channels(self) -> int:
-        """Of the latents."""
+        """How many channels the latents have."""
         return self.model.config.latent_channels
 
     def _portions(self, inputs: Tensor) -> tuple[Tensor, ...]:
@@ -69,9 +60,9 @@ class LatentCodec(nn.Module):
         posteriors = [self.model.encode(portion).latent_dist for portion in self._portions(images)]
         return self.scale * torch.cat([p.mean for p in posteriors]), self.scale * torch.cat([p.std for p in posteriors])
 
-    def encode_all(self, images: Tensor, batch_size: int = 32) -> tuple[Tensor, Tensor]:
-        """As `encode`, for any number of images, `batch_size` at a time; the results are on the CPU."""
-        moments = [self.encode(batch.to(self.model.device)) for batch in images.split(batch_size)]
+    def encode_all(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As `encode`, for any number of images, 32 at a time; the results are on the CPU."""
+        moments = [self.encode(batch.to(self.model.device)) for batch in images.split(32)]
         return tuple(torch.cat(part).cpu() for part in zip(*moments, strict=True))
 
     @torch.no_grad()

@@ -34,10 +34,10 @@ class Calibration:
     threshold: Tensor      # scalar, of scores and map values
 
     @classmethod
-    def neutral(cls, level: int) -> "Calibration":
+    def neutral(cls) -> "Calibration":
         """One that changes nothing: maps as they are, ranges 0 to 1."""
         zero, one, unit = torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.tensor([0.0, 1.0])
-        return cls(torch.tensor([level]), zero, one, zero, one, unit, unit, torch.tensor(0.0))
+        return cls(torch.zeros(1, dtype=torch.long), zero, one, zero, one, unit, unit, torch.tensor(0.0))
 
     def standardised(self, latent: Tensor, feature: Tensor, t_hat: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, H, W) minus normal images' mean, over their standard deviation, at each image's step (B,)."""
@@ -87,17 +87,17 @@ def fuse(latent: Tensor, feature: Tensor, t_hat: Tensor, calibration: Calibratio
     return fused, maps.image_score(fused)
 
 
-def calibrate(maps_at: Callable[[Tensor], tuple[Tensor, Tensor]], t_hat: Tensor, levels: Tensor, level: int,
+def calibrate(maps_at: Callable[[Tensor], tuple[Tensor, Tensor]], t_hat: Tensor, levels: Tensor,
               standardise: tuple[str, ...], score: Callable[..., Tensor], quantile: float) -> Calibration:
     """The calibration that normal images give.
 
     maps_at: latent and feature maps (N, H, W) of the images reconstructed from steps (N,).  t_hat: (N,) their own
     steps.
-    levels: (L,) the steps whose maps get statistics of their own.  level: T_max.  standardise: which maps get them,
-    "latent", "feature", both or none.
+    levels: (L,) the steps whose maps get statistics of their own.  standardise: which maps get them, "latent",
+    "feature", both or none.
     score: (latent, feature, t_hat, calibration) to scores (N,).  quantile: of those scores; it becomes the threshold.
     """
-    unchanged, names = Calibration.neutral(level), ("latent", "feature")
+    unchanged, names = Calibration.neutral(), ("latent", "feature")
     c, seen = unchanged, dict(zip(names, maps_at(t_hat))) if set(standardise) != set(names) else {}
     if standardise:
         c = replace(c, levels=levels)

@@ -15,13 +15,13 @@ except ImportError:  # then torch.cdist does the same search, slower
 PORTION = 2 ** 28  # bytes of the training features that are compared at a time
 
 
-def pool_features(feature: Tensor, size: int = 16) -> Tensor:
-    """phi_j(x) as KNN wants it: (B, C, H, W) averaged to size x size and flattened, (B, C size^2).
+def pool_features(feature: Tensor) -> Tensor:
+    """phi_j(x) as KNN wants it: (B, C, H, W) averaged to 16 x 16 and flattened, (B, 256 C).
 
-    The average is the authors' code's, not the paper's; a map that is no larger than `size` is only flattened.
+    The average is the authors' code's, not the paper's; a smaller map is only flattened.
     """
-    if feature.shape[-1] > size:
-        feature = torch.nn.functional.adaptive_avg_pool2d(feature, size)
+    if feature.shape[-1] > 16:
+        feature = torch.nn.functional.adaptive_avg_pool2d(feature, 16)
     return feature.flatten(1)
 
 
@@ -38,8 +38,8 @@ def one_brightness(images: Tensor) -> Tensor:
 def knn_distances(queries: Tensor, reference, k: int) -> Tensor:
     """L1 distances (B, min(k, N)) of each query (B, D) to its k nearest among `reference` (N, D), rising; exact.
 
-    reference: a Tensor, or whatever gives rows by slices, such as a memory-mapped array; it is taken in portions of
-    `PORTION` bytes, so beside it no more than these and a batch's distances lie in memory.
+    reference: a Tensor, or whatever gives rows by slices, such as a memory-mapped array; it is compared in portions
+    of `PORTION` bytes, so that memory holds one portion and a batch's distances at a time.
     """
     queries = queries.float().cpu()
     rows = max(PORTION // (4 * max(queries.shape[1], 1)), 1)

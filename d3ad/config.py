@@ -161,7 +161,8 @@ class Config(Settings):
             raise ValueError(f"unet_heads ({self.unet_heads}) must divide the unet_channels of each level with "
                              "attention, and of the last")
         if not re.fullmatch(r"\w[\w.-]*", self.name):
-            raise ValueError(f"name ({self.name!r}) must be fit for a folder: letters, digits, points and dashes")
+            raise ValueError(f"name ({self.name!r}) must be fit for a folder: letters, digits, points, dashes and "
+                             "underscores")
         if self.autoencoder_perceptual and self.backbone_weights == "none":
             raise ValueError("autoencoder_perceptual needs features that know something: set backbone_weights, or "
                              "leave it 0")

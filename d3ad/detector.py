@@ -18,11 +18,13 @@ from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration, Threshold, threshold_for
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import ADAPTATION, AUTOENCODER, DATA, DIFFUSION, FEATURES, PREDICTION, Config
+from d3ad.data.apart import set_apart
+from d3ad.data.given import as_images
 from d3ad.data.pixels import check_white
 from d3ad.features import FeatureExtractor
-from d3ad.images import as_images, every_nth, image_seed, in_batches
+from d3ad.images import every_nth, image_seed, in_batches
 from d3ad.infra import checkpoint
-from d3ad.infra.devices import pick_device
+from d3ad.infra.devices import pick_device, seeded
 from d3ad.infra.processes import ALONE, Alone
 
 # settings that trained weights hang on; the adaptation sees reconstructions
@@ -56,7 +58,7 @@ class Prediction:
 
 
 class Networks:
-    """A detector's three networks as `predict` calls them; d3ad/speed/presets.py has faster ones with the same face."""
+    """A detector's three networks as `predict` calls them; d3ad/speed/presets.py has faster ones."""
 
     def __init__(self, codec: LatentCodec, unet: torch.nn.Module, backbone: FeatureExtractor):
         self.codec, self.unet, self.backbone = codec, unet, backbone
@@ -133,11 +135,15 @@ class D3AD:
         self.white = getattr(images, "white", None)  # of a dataset
         images = as_images(images, config.image_size, "train", self.white, value_range)
         training.check_training_images(images, config)  # before any training
+        if codec is None and config.autoencoder_weights == "none" and not config.autoencoder_steps:
+            raise ValueError('autoencoder_weights = "none" takes autoencoder_steps above 0: else it stays at random')
+        if backbone is None and config.backbone_weights == "none" and not config.pretrain_steps:
+            raise ValueError('backbone_weights = "none" takes pretrain_steps above 0: else it stays at random')
         if codec:
             check_channels(codec, config)
         if folder:
             checkpoint.claim(Path(folder), config.hash(*TRAINED), images, self.team.is_first)
-        images, held = training.set_apart(images, config.calibration_share)
+        images, held = set_apart(images, config.calibration_share)
         at = (lambda name: Path(folder) / name) if folder else (lambda name: None)
         self.codec = codec or fit_codec(images, config, at("autoencoder"), self.losses, self.team)
         mean, std = training.latents(self.codec, images, config)
@@ -167,8 +173,9 @@ class D3AD:
         """
         _check_changes(changes, *Config.names(ADAPTATION))
         other = copy.copy(self)
-        other.config, other.losses = self.config.replace(**changes), dict(self.losses)
-        images, held = training.set_apart(images, self.config.calibration_share)
+        other.config = self.config.replace(**changes)
+        other.losses = {name: losses for name, losses in self.losses.items() if name != "adaptation"}
+        images, held = set_apart(images, self.config.calibration_share)
         other._fit_features(images, held, self.codec.encode_all(images)[0], backbone, None)
         return other
 
@@ -286,7 +293,7 @@ class D3AD:
             return tuple(torch.cat([part[key] for part in parts]) for key in ("latent_map", "feature_map"))
 
         t_hat = torch.cat([seen["t_hat"] for seen in batches]).cpu()
-        return calibration.calibrate(maps_at, t_hat, levels, config.t_max, config.standardise,
+        return calibration.calibrate(maps_at, t_hat, levels, config.standardise,
                                      lambda *maps_and_step: self._fuse(*maps_and_step)[1], config.threshold_quantile)
 
     def _conditioning(self) -> DynamicConditioning:
@@ -323,7 +330,7 @@ class D3AD:
         Raises FileNotFoundError naming what is missing, ValueError naming a file that is damaged or doesn't fit the
         others.
         """
-        folder = Path(folder)
+        folder, _ = Path(folder), pick_device(device)
         settings = checkpoint.read_settings(folder)
         with checkpoint.naming(folder / "config.json"):
             self = cls(Config.from_dict(checkpoint.known_settings(settings["config"])).replace(device=device))
@@ -339,6 +346,8 @@ class D3AD:
     def _load_parts(self, folder: Path, autoencoder: str) -> None:
         """Networks from the detector's own checked settings, never from a second config.json beside the weights."""
         config = self.config
+        if not (folder / "autoencoder").is_dir():  # else its name would be looked up on the hub
+            raise FileNotFoundError(f"{folder / 'autoencoder'} is missing: the saved detector is incomplete")
         codec = load_autoencoder(autoencoder, str(folder / "autoencoder"))
         self.codec = check_channels(codec, config).to(self.device).eval()
         self.unet = checkpoint.load_network(folder / "unet" / checkpoint.WEIGHTS,
@@ -355,14 +364,20 @@ class D3AD:
             raise ValueError(f"image_size is {config.image_size}, but the calibration's images are "
                              f"{tuple(stored['images'].shape)}")
         self.calibration_images = stored["images"]
+        if self.conditioning.reference.shape[1] != self.vectors(stored["images"][:1]).shape[1]:
+            raise ValueError(f"{file} holds features of another network or image size")
+        for name in names:
+            if name.endswith(("_mean", "_std")) and stored[name].shape[1:] not in ((1, 1), (config.image_size,) * 2):
+                raise ValueError(f"image_size is {config.image_size}, but the calibration's {name} is "
+                                 f"{tuple(stored[name].shape)}")
         self.calibration = Calibration(**{name: stored[name] for name in names})
 
 
 def _check_changes(changes: dict, *also: str) -> None:
     """Raise ValueError for changes to settings that only a new training could change; also: further ones that may."""
-    free = (*Config.names(PREDICTION), "predict_batch", "device", *also)
+    free = (*Config.names(PREDICTION), "predict_batch", *also)
     if fixed := sorted(set(changes) - set(free)):
-        raise ValueError(f"{', '.join(fixed)} can't change without training; what can: {', '.join(sorted(free))}")
+        raise ValueError(f"{', '.join(fixed)} can't change in a trained detector; what can: {', '.join(sorted(free))}")
 
 
 def check_channels(codec: LatentCodec, config: Config) -> LatentCodec:
@@ -379,8 +394,7 @@ def fit_codec(images: Tensor | None, config: Config, folder: Path | None, losses
 
     Raises ValueError where its latents have other channels than the config says.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         codec = check_channels(load_autoencoder(config.autoencoder, config.autoencoder_weights,
                                                 config.latent_channels), config).to(pick_device(config.device))
     if config.autoencoder_weights == "none":
@@ -391,8 +405,7 @@ def fit_codec(images: Tensor | None, config: Config, folder: Path | None, losses
 
 def fit_backbone(images: Tensor | None, config: Config, folder: Path | None, losses: dict) -> FeatureExtractor:
     """The feature extractor that the config asks for, loaded, or trained on `images` where it has no weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         backbone = FeatureExtractor(config.backbone, config.backbone_weights).to(pick_device(config.device))
     if config.backbone_weights == "none" and config.pretrain_steps:
         from d3ad import from_scratch

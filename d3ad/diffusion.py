@@ -107,12 +107,14 @@ def timesteps(t_hat: Tensor, num_steps: int = 10, spacing: str = "trailing") -> 
     """The steps that Algorithm 1 visits: long (S + 1, B), falling, from the first step to the clean 0.
 
     Neighbours in a column are one DDIM step of d = max(t_hat // S, 1).  Images with fewer steps than the others reach
-    0 early and stay there.  A t_hat that S doesn't divide takes a few steps more, as in the authors' code.
+    0 early and stay there.  A t_hat that S doesn't divide takes more than S steps, fewer than 2 S, as in the
+    authors' code.
     "trailing": t_hat, ..., 2 d, d, 0, as Algorithm 1 says.
     "leading": the authors' grid, 0-based t_hat - d, ..., d, 0 and then clean: the first network call is one step below
     the level to which the input was scaled.
     """
-    check_positive(num_steps=num_steps)
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be above 0; got {num_steps}")
     stride = (t_hat // num_steps).clamp_min(1)
     count = (t_hat + stride - 1) // stride
     k = torch.arange(int(count.max()) + 1, device=t_hat.device).unsqueeze(1)
@@ -191,10 +193,3 @@ def abar_at(alpha_bar: Tensor, t: int | Tensor, like: Tensor) -> Tensor:
     if t.numel() and (t.min() < 0 or t.max() >= len(alpha_bar)):
         raise ValueError(f"t must lie in 0..{len(alpha_bar) - 1}; got {int(t.min())}..{int(t.max())}")
     return per_image(alpha_bar.to(like.device, like.dtype)[t], like)
-
-
-def check_positive(**values: float) -> None:
-    """Raise ValueError naming the first value that isn't above 0."""
-    for name, value in values.items():
-        if value <= 0:
-            raise ValueError(f"{name} must be above 0; got {value}")

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from d3ad import diffusion
 from d3ad.config import Config
+from d3ad.data.apart import num_trained_on
 from d3ad.features import FeatureExtractor, adaptation_levels, adaptation_loss
 from d3ad.images import image_seed
-from d3ad.infra.devices import pick_device
+from d3ad.infra.devices import pick_device, seeded
 from d3ad.infra.optimising import optimise
 from d3ad.infra.processes import ALONE, Alone
 from d3ad.infra.torchvision_shim import make_torchvision_importable
@@ -78,30 +79,17 @@ def check_training_images(images: Tensor, config: Config) -> None:
                          "standardise = []")
 
 
-def num_trained_on(number: int, share: float) -> int:
-    """How many of so many normal images are trained on, where `set_apart` takes a share of them: one at least."""
-    return number - max(round(share * number), int(share > 0))
+def num_latents(num_images: int, config: Config) -> int:
+    """How many latents the diffusion model learns from: those of so many images, and of their moved copies."""
+    return num_trained_on(num_images, config.calibration_share) * (1 + config.train_moved)
 
 
-def set_apart(images: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Normal images (N, ...) to train on, and a share of them, spread evenly over all, that calibrates instead.
-
-    share: `calibration_share`.  At 0 all are trained on, and the same images calibrate.
-    """
-    count = len(images) - num_trained_on(len(images), share)
-    if not count:
-        return images, images
-    held = torch.zeros(len(images), dtype=torch.bool)
-    held[torch.linspace(0, len(images) - 1, count + 2).round().long()[1:-1]] = True
-    return images[~held], images[held]
-
-
-def moved(images: Tensor, seed: int, reach: float = 3 / 128) -> Tensor:
-    """Images (N, C, H, W), each moved by up to `reach` of its side in both directions, its border repeated.
+def moved(images: Tensor, seed: int) -> Tensor:
+    """Images (N, C, H, W), each moved by up to 3 pixels of 128 in both directions, its border repeated.
 
     How far is drawn for each image from its content and the seed.
     """
-    pixels, parts = max(round(reach * images.shape[-1]), 1), []
+    pixels, parts = max(round(3 / 128 * images.shape[-1]), 1), []
     for image in images:
         generator = torch.Generator().manual_seed(image_seed(image, seed))
         top, left = torch.randint(0, 2 * pixels + 1, (2,), generator=generator).tolist()
@@ -174,8 +162,7 @@ def fit_unet(mean: Tensor, std: Tensor, config: Config, folder: Path | None, los
     """The noise predictor, trained on latents by their mean and standard deviation (N, C, h, w); from the weights of
     `start`, a UNet of the same settings, or from random ones.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         unet = make_unet(config).to(pick_device(config.device))
     if start is not None:
         unet.load_state_dict(start.state_dict())

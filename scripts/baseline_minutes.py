@@ -20,7 +20,7 @@ MOST = 4  # images a step of a method on pixels: the pace of an image hardly dep
 
 
 def seconds(name: str, steps: int, config: Config, features: FeatureExtractor, images: torch.Tensor) -> float:
-    """Of processor time for a training of so many steps."""
+    """Processor seconds of a training of so many steps."""
     size = min(baseline_class(name).recipe.batch_size, len(images))
     baseline = make(name, Resources(config, features, budget=Budget(images=steps * size, width=0.25)))
     started = time.process_time()

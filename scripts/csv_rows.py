@@ -1,19 +1,24 @@
 """A CSV file that long measurements add their rows to, so that what stands there is not measured again."""
+import contextlib
 import csv
+import io
 from pathlib import Path
+
+from d3ad.infra.files import write_whole
 
 
 def rows_in(file: Path) -> list[dict[str, str]]:
     """What stands in the file; nothing where there is none."""
-    return list(csv.DictReader(file.open(encoding="utf-8"))) if file.exists() else []
+    with contextlib.suppress(FileNotFoundError), file.open(newline="", encoding="utf-8") as found:
+        return list(csv.DictReader(found))
+    return []
 
 
 def append_rows(file: Path, columns: list[str], rows: list[dict]) -> None:
-    """Add rows at the end, below a header where the file is new."""
+    """Add rows at the end, below a header where the file is new: all of them, or, where it is killed, none."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows([*rows_in(file), *rows])
     file.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not rows_in(file)
-    with file.open("a", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, columns)
-        if is_new:
-            writer.writeheader()
-        writer.writerows(rows)
+    write_whole(file, text.getvalue())

@@ -63,7 +63,7 @@ def finish(out: Path, only: str) -> float:
 
 
 def compare(out: Path, expected: dict[str, bytes]) -> None:
-    """Raise AssertionError where files differ, lack, or are left over."""
+    """Raise AssertionError where files differ, are missing, or are left over."""
     contents = products(out)
     differing = sorted(name for name in contents.keys() | expected.keys() if contents.get(name) != expected.get(name))
     left_over = [str(path) for path in out.rglob("*") if ".d3ad-" in path.name or "unfinished" in path.name]

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import torch
 
 from d3ad import Config
+from d3ad.data.given import as_images
 from d3ad.detector import Prediction
-from d3ad.images import as_images
 from d3ad.infra.processes import ALONE
 
 

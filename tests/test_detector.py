@@ -9,8 +9,8 @@ from PIL import Image
 
 from d3ad import D3AD, Config, data
 from d3ad.conditioning import DynamicConditioning
-from d3ad.images import RangeWarning
-from d3ad.training import set_apart
+from d3ad.data.apart import set_apart
+from d3ad.data.given import RangeWarning
 
 
 def same(a, b, atol=1e-5):

@@ -21,7 +21,7 @@ from d3ad import data
 from d3ad.app import cli, evaluating, judging, portions, report
 from d3ad.app.judging import Out
 from d3ad.data import tree
-from d3ad.images import as_images
+from d3ad.data.given import as_images
 from d3ad.speed import presets
 
 

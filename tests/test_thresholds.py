@@ -39,7 +39,7 @@ def test_each_calibration_image_is_standardised_by_the_others():
 
 def test_an_outlier_among_the_calibration_images_does_not_hide_itself():
     latent = torch.tensor([1.0, 2.0, 3.0, 10.0]).view(4, 1, 1).expand(4, 2, 2)
-    calibration = calibrate(lambda t: (latent, latent), torch.full((4,), 20), torch.tensor([20]), 80,
+    calibration = calibrate(lambda t: (latent, latent), torch.full((4,), 20), torch.tensor([20]),
                             ("latent", "feature"), lambda latent, feature, t, c: latent.amax((1, 2)), 1.0)
     mean, std = latent[:, 0, 0].mean(), latent[:, 0, 0].std()
     assert calibration.threshold == pytest.approx((10 - 2) / (1 + FLOOR))
@@ -52,7 +52,7 @@ def test_an_outlier_among_the_calibration_images_does_not_hide_itself():
 def test_only_the_maps_that_are_named_are_standardised(standardise):
     latent, feature = (torch.tensor([1.0, 2.0, 3.0, 10.0]).view(4, 1, 1).expand(4, 2, 2) + shift for shift in (0, 5))
     calibration = calibrate(lambda t: (latent * t.view(4, 1, 1), feature * t.view(4, 1, 1)), torch.full((4,), 20),
-                            torch.tensor([20, 80]), 80, standardise, lambda latent, feature, t, c: latent.amax((1, 2)),
+                            torch.tensor([20, 80]), standardise, lambda latent, feature, t, c: latent.amax((1, 2)),
                             1.0)
     for name, maps in (("latent", latent), ("feature", feature)):
         lowest, highest = getattr(calibration, f"{name}_range").tolist()

@@ -23,8 +23,8 @@ from anomalib.pre_processing import PreProcessor  # noqa: E402
 from torchvision.transforms.v2 import Resize  # noqa: E402
 
 from d3ad.config import Config  # noqa: E402
+from d3ad.data.given import in_range  # noqa: E402
 from d3ad.detector import D3AD, Prediction  # noqa: E402
-from d3ad.images import in_range  # noqa: E402
 
 
 def images_of(batch: ImageBatch) -> Tensor:

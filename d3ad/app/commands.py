@@ -83,7 +83,7 @@ def run_fit(options) -> int:
     """
     from d3ad.app import part
     from d3ad.app.judging import LEFT_OUT
-    from d3ad.images import as_images
+    from d3ad.data.given import as_images
     from d3ad.infra.checkpoint import check_replaceable
     from d3ad.infra.devices import pick_device
     from d3ad.infra.processes import launched

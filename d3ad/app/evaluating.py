@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from d3ad import metrics
 from d3ad.app.portions import portion_size
-from d3ad.images import RangeWarning
+from d3ad.data.given import RangeWarning
 
 # maps and masks (n, H, W), the same each time it is called
 Portions = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from d3ad import from_scratch, training
 from d3ad.config import Config
+from d3ad.data.apart import num_trained_on
 from d3ad.detector import D3AD
 from d3ad.speed import presets
 from d3ad.speed.timing import clock
@@ -44,10 +45,9 @@ def _duration(seconds: float) -> str:
 
 def num_steps(config: Config, num_images: int) -> dict[str, int]:
     """Training steps of each part of a fit on `num_images` images, those that only calibrate included."""
-    trained = training.num_trained_on(num_images, config.calibration_share)  # the others only calibrate
-    latents = trained * (1 + config.train_moved)
+    trained = num_trained_on(num_images, config.calibration_share)  # the others only calibrate
     return dict(autoencoder=config.autoencoder_steps if config.autoencoder_weights == "none" else 0,
-                diffusion=training.num_training_steps(config, latents),
+                diffusion=training.num_training_steps(config, training.num_latents(num_images, config)),
                 features=config.pretrain_steps if config.backbone_weights == "none" else 0,
                 adaptation=config.adapt_epochs * training.steps_per_epoch(config, trained))
 
@@ -79,7 +79,7 @@ def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: boo
         batch = few[:config.predict_batch]
         levels = (config.calibration_levels
                   or len(tried.conditioning.levels())) if config.standardise and config.dynamic else 1
-        calibrating = len(images) - training.num_trained_on(len(images), config.calibration_share) or len(images)
+        calibrating = len(images) - num_trained_on(len(images), config.calibration_share) or len(images)
         looks = min(config.calibration_images, calibrating) * levels + num_held_out
         seconds["calibration"] = looks / len(batch) * clock(lambda: tried.predict(batch))[0]
     return Forecast(seconds, at_once)

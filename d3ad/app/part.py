@@ -15,6 +15,7 @@ from d3ad import data, metrics
 from d3ad.app import forecast
 from d3ad.config import Config
 from d3ad.data import Dataset, Sample, synthetic
+from d3ad.data.apart import num_trained_on, set_apart
 from d3ad.data.base import roomy
 from d3ad.detector import D3AD, Prediction, fit_backbone, fit_codec
 from d3ad.features import FeatureExtractor
@@ -23,7 +24,6 @@ from d3ad.infra.parallel import num_workers
 from d3ad.infra.processes import launched
 from d3ad.speed import presets
 from d3ad.study.workspace import VERSION, Workspace
-from d3ad.training import num_trained_on, set_apart
 
 EXAMPLE = ("mvtec", "button", 120, 30, 60)  # layout, drawing; training, good and anomalous test images
 LONG = 100  # training steps from which on it is worth knowing how long they will take

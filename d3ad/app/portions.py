@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from tqdm import tqdm
 
+from d3ad.data.given import RangeWarning
 from d3ad.data.pixels import DataError, load_with_size, white_of
 from d3ad.data.tree import Entry
-from d3ad.images import RangeWarning
 
 PORTION = 32  # images, or one batch where that is more
 
@@ -97,7 +97,7 @@ def _read(entries: list[Entry], image_size: int, white: int | None) -> tuple[lis
 
 
 def _predict(detector, images: list[torch.Tensor], in_thread: bool = False):
-    """The prediction of images that were read from files, so their range is known; None of none.
+    """The prediction of images that were read from files, so their range is known; None where there is none.
 
     in_thread: in one of several threads, where warnings can't be held back, and where the detector is a D3AD.
     """

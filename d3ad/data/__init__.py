@@ -58,7 +58,7 @@ def load(name, root, category=None, **options) -> Dataset:
     if not dataset.train and not problems:
         problems.append(f"{root}: no training image of {category!r}; add normal images")
     if problems:
-        raise DataError("\n".join([f"{name}/{category} cannot be used, {len(problems)} to mend:", *problems]))
+        raise DataError("\n".join([f"{name}/{category} cannot be used, {len(problems)} problems to fix:", *problems]))
     return dataset
 
 

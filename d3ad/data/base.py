@@ -123,7 +123,7 @@ class Dataset:
         Beyond unreadable files: masks of another size than their image, empty masks of anomalous
         images unless a note already names them, masks without a normal pixel, and photographs that are left out.
         """
-        problems = [f"{left}; convert, mend or remove it" for left in self.left_out if left.lost]
+        problems = [f"{left}; convert, repair or remove it" for left in self.left_out if left.lost]
         for sample in self.train + self.test:
             image = _attempt(problems, picture, sample.image)
             mask = None if sample.mask is None else _attempt(problems, read_mask, sample.mask, self.mask_threshold)

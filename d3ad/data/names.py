@@ -12,8 +12,8 @@ DEFECT = frozenset("defect defects defective bad ng nok n_ok no_good not_good no
 MASK = frozenset("mask masks ground_truth groundtruth gt annotation annotations segmentation segmentations".split())
 TEST = frozenset("test testing test_public val valid validation eval evaluation".split())
 TRAIN = frozenset("train training".split())
-SYSTEM = frozenset("@eadir #recycle #snapshot $recycle_bin recycler macosx system_volume_information lost+found "
-                   "thumbs_db ehthumbs_db desktop_ini icon\r".split())
+SYSTEM = frozenset([*"@eadir #recycle #snapshot $recycle_bin recycler macosx system_volume_information lost+found "
+                    "thumbs_db ehthumbs_db desktop_ini".split(), "icon\r"])  # split() would strip macOS's "\r"
 UNCLEAR = frozenset("all images image img imgs pictures photos data dataset new old misc other others unknown unsorted "
                     "todo rework label labels".split())
 # Words of sub-folders that only sort photographs: by date, shift, camera, lot; single letters and digits may stand

@@ -57,13 +57,13 @@ def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Ent
             return
         seen.add((here.st_dev, here.st_ino))
         found = sorted(folder.iterdir(), key=natural)
+        folders = {path for path in found if path.is_dir()}
     except OSError as error:
         entries.append(Entry(folder, _name(folder, root), "left out", f"the folder can't be read ({error.strerror})",
                              lost=True))
         return
     results = results | results_in(folder)
-    folders = [path for path in found if path.is_dir()]
-    files = [_entry(path, root, masks, hidden) for path in found if path not in set(folders)]
+    files = [_entry(path, root, masks, hidden) for path in found if path not in folders]
     stems = {entry.path.stem.casefold() for entry in files if entry.kind == "image"}
     for entry in files:
         stem = entry.path.stem.casefold()
@@ -72,7 +72,7 @@ def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Ent
         if entry.path in results:
             entry = Entry(entry.path, entry.name, "left out", "written by predict")
         entries.append(entry)
-    for path in folders:
+    for path in sorted(folders, key=natural):
         what = names.meaning(path.name)
         _walk(root, path, masks or what == "mask", hidden or what == "system", entries, seen, results)
 

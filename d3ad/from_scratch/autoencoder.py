@@ -72,15 +72,16 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):
     @torch.no_grad()
     def start_linear(self, images: Tensor) -> None:
         """Set the linear path to the patches' principal components, the first at standard deviation 1."""
-        patches = F.pixel_unshuffle(images, 8).permute(0, 2, 3, 1).flatten(0, 2).double()
+        # on the CPU: Apple's GPUs have no float64
+        patches = F.pixel_unshuffle(images.cpu(), 8).permute(0, 2, 3, 1).flatten(0, 2).double()
         mean = patches.mean(0)
         variances, axes = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
         axes, scale = axes.flip(1)[:, :self.config.latent_channels], variances[-1].sqrt()
-        self.encode_patch.weight.copy_((axes / scale).T.reshape(self.encode_patch.weight.shape))
-        self.encode_patch.bias.copy_(-(mean @ axes) / scale)
-        self.decode_patch.weight.copy_((axes * scale).T.reshape(self.decode_patch.weight.shape))
+        self.encode_patch.weight.copy_((axes / scale).T.reshape(self.encode_patch.weight.shape).float())
+        self.encode_patch.bias.copy_((-(mean @ axes) / scale).float())
+        self.decode_patch.weight.copy_((axes * scale).T.reshape(self.decode_patch.weight.shape).float())
         # what a patch's mean adds beyond its components goes to the bias, one value per colour
-        self.decode_patch.bias.copy_((mean - axes @ (axes.T @ mean)).reshape(3, 64).mean(1))
+        self.decode_patch.bias.copy_((mean - axes @ (axes.T @ mean)).reshape(3, 64).mean(1).float())
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the posterior, (B, C, H/8, W/8) each, unscaled."""
@@ -118,11 +119,11 @@ def train_autoencoder(codec: "LatentCodec", images: Tensor, config: Config, fold
     model = codec.model
     distance = perceptual_distance(config, model.device) if config.autoencoder_perceptual else None
     if model.config.linear:
-        model.start_linear(images[torch.linspace(0, len(images) - 1, min(len(images), 200)).long()].to(model.device))
+        model.start_linear(images[torch.linspace(0, len(images) - 1, min(len(images), 200)).long()])
 
     def loss_of_step(step: int) -> Tensor:
         batch = batch_of(images, step, config)
-        shape = (len(batch), config.latent_channels, batch.shape[2] // codec.factor, batch.shape[3] // codec.factor)
+        shape = (len(batch), config.latent_channels, *(side // 8 for side in batch.shape[2:]))
         noise = torch.randn(shape, generator=step_generator(config.seed, step))
         mine, noise = (team.share(x).to(model.device) for x in (batch, noise))
         return team.weighted(autoencoder_loss(model, mine, noise, distance=distance), of=len(batch))

@@ -18,7 +18,7 @@ from torch import Tensor
 from d3ad.infra.files import load_tensors, read_json, replacing, save_tensors, tidy, write_whole
 
 FORMAT = 1  # of the folder; raised when an older d3ad couldn't read it
-# settings that detectors of this format may carry from before: they were a study's, or are no more
+# settings that detectors of this format may still carry: they belonged to a study, or exist no longer
 RETIRED = frozenset((
     "source", "datasets", "categories", "drawn_counts", "split", "seeds", "spread_categories", "rivals", "rival_steps",
     "rival_width", "rival_spread_categories"))
@@ -186,7 +186,7 @@ def check_network(folder: Path, kind: type) -> None:
         raise FileNotFoundError(f"{file} is missing: the saved detector is incomplete")
     config = read_json(file)
     if not isinstance(config, dict) or config.get("_class_name") != kind.__name__:
-        raise ValueError(f"{file} is not of a {kind.__name__}")
+        raise ValueError(f"{file} does not describe the class {kind.__name__}")
     if "quantization_config" in config or "auto_map" in config:
         raise ValueError(f"{file}: quantization_config and auto_map are not supported")
     for key, value in config.items():
@@ -268,7 +268,9 @@ def restore_training(folder: Path, model: nn.Module, optimizer: torch.optim.Opti
 
 
 def _newest_state(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
-    """The newest whole state of a training, tensors and header; prints which one is passed over.  None of none."""
+    """The newest whole state of a training, tensors and header, None where there is none; prints which one is passed
+    over.
+    """
     newest, previous = folder / STATE, folder / PREVIOUS
     try:
         if newest.exists():

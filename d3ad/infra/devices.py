@@ -1,16 +1,18 @@
-"""Which processor computes, and what it is called."""
+"""Which processor computes, what it is called, and the random numbers of networks that are built on the CPU."""
+import contextlib
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto": cuda, then mps, then cpu.  Raises ValueError for a device that this machine or this PyTorch hasn't."""
+    """ "auto": cuda, then mps, then cpu.  Raises ValueError for a device that this machine or PyTorch does not have."""
     has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(name, lambda: True)
     if not has():
-        raise ValueError(f"device = {name}, but this PyTorch sees no {name.upper()} on this machine: device = auto or "
-                         "cpu")
+        raise ValueError(f"device = {name}, but this PyTorch sees no {name.upper()} on this machine: set device to "
+                         "auto or cpu")
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
@@ -30,3 +32,11 @@ def processor_name() -> str:
              if line.startswith("model name")] if info.exists() else []
     name = names[0] if names else platform.processor() or platform.machine()
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of the CPU from this seed inside the block; behind it as if there had been none."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,4 +1,5 @@
 """The loop of every training: AdamW on a loss per step, which can be stopped, resumed and shared by processes."""
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -51,7 +52,7 @@ def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor |
         loss = team.average(model, _backward(loss_of_step(step)))
         optimizer.step()
         losses.append(loss.item())
-        if not loss.isfinite():
+        if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"{name}: the loss became {losses[-1]} at step {step}; lower the learning rate")
         if average is not None:
             decay = min(ema_decay, (step + 1) / (step + 10))  # early weights are forgotten fast

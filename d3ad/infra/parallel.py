@@ -59,8 +59,7 @@ def bundles(jobs: list[tuple], workers: int) -> list[list[tuple]]:
 
 
 def _by_ray(function, jobs: list[tuple], device: torch.device):
-    """How many jobs were done, 1, in the order in which they are; a job whose worker died is done again, up to three
-    times.
+    """Yields 1 for each job as it finishes; a job whose worker died is run again, up to three times.
 
     joblib's own Ray backend keeps workers that are not replaced when they die.
     Raises ImportError where Ray isn't installed.

@@ -41,7 +41,7 @@ def pip_content() -> bytes:
     """The package's file.
 
     Raises FileNotFoundError where the package or its file is missing, ValueError where the file is not the one that we
-    know; both name the command that mends it.
+    know; both name the command that repairs it.
     """
     file = pip_file()
     content = file.read_bytes()

@@ -44,7 +44,7 @@ ALONE = Alone()
 
 
 class Launched:
-    """The processes that accelerate launched together, seen from one of them; the face of `Alone`.
+    """The processes that accelerate launched together, seen from one of them; the interface of `Alone`.
 
     Making it also makes this process's own GPU the current one.  Raises ImportError where accelerate isn't installed.
     """

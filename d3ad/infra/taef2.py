@@ -69,7 +69,7 @@ class TAEF2(ModelMixin, ConfigMixin):
                                      *blocks(1), nn.Conv2d(width, 3, 3, padding=1))
 
     def encode(self, images: Tensor) -> AutoencoderTinyOutput:
-        """Of images in [-1, 1], as `AutoencoderTiny.encode`."""
+        """Encode images in [-1, 1], as `AutoencoderTiny.encode`."""
         return AutoencoderTinyOutput(self.encoder((images + 1) / 2))
 
     def decode(self, latents: Tensor) -> DecoderOutput:

@@ -24,6 +24,8 @@ def commit() -> str:
         return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True,
                               check=True).stdout.strip()
 
+    if not (ROOT / ".git").exists():  # installed, perhaps below another project's checkout
+        return "unknown"
     try:
         return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--", "d3ad") else "")
     except (OSError, subprocess.CalledProcessError):

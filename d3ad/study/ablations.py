@@ -253,7 +253,7 @@ def side_by_side(run: Run, i: int, levels: list[int]) -> dict:
     found = [level for side in sides.values() for level in side]
     latent, feature = (torch.cat([level[name] for level in found]) for name in ("latent_map", "feature_map"))
     sigma = config.sigma_pixels
-    fused, _ = fuse(latent, feature, torch.zeros(len(found), dtype=torch.long), Calibration.neutral(0), config.weight,
+    fused, _ = fuse(latent, feature, torch.zeros(len(found), dtype=torch.long), Calibration.neutral(), config.weight,
                     sigma, "test")
     change = maps.smooth(torch.cat([(level["reconstruction"] - image).abs().mean(1) for level in found]), sigma)
     outside = change[0][~mask]  # of the scaled input at T_max; nothing where the whole image is marked

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from d3ad import metrics, training
+from d3ad.data.apart import set_apart
 from d3ad.detector import D3AD
 from d3ad.from_scratch import corrupt
 from d3ad.images import every_nth
@@ -65,7 +66,7 @@ def compare(run: Run) -> None:
     if not files:
         raise FileNotFoundError(f"{run.checkpoints}: no checkpoints; {run} was trained before the profile kept some, "
                                 "so remove its folder in the cache, or use --force")
-    training_images, held = training.set_apart(run.normal_images, run.config.calibration_share)
+    training_images, held = set_apart(run.normal_images, run.config.calibration_share)
     good = every_nth(held, MOST)
     defective, where = corrupt(good, training.step_generator(run.config.seed, 0))
     images, masks = torch.cat([good, defective]), torch.cat([torch.zeros_like(where), where]) > 0

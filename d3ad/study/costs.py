@@ -20,7 +20,7 @@ from d3ad.speed.presets import PRESETS
 from d3ad.study import ablations, switches
 from d3ad.study.settings import Study, settings_of
 from d3ad.study.workspace import Workspace, adapts_anew
-from d3ad.training import num_training_steps
+from d3ad.training import num_latents, num_training_steps
 
 SHARE = 0.04  # of the best rate, as docs/gpu.md says of one training: maps are small, and so are batches
 SAVED_EVERY = 300  # seconds, see `infra.optimising.optimise`
@@ -31,9 +31,11 @@ PUBLISHED = {"visa": visa.PUBLISHED, "btad": btad.PUBLISHED, "mvtec": mvtec.PUBL
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one detector's networks.  flop: of each part for one image.  weights: their number.  saved: bytes that one
-    latent's training step keeps for its gradients, in float32.  largest: bytes of the autoencoder's largest layer for
-    one image.  latent: numbers of an image's latent.  pooled: numbers of an image in Algorithm 2.
+    """Sizes of one detector's networks.
+
+    flop: of each part for one image.  weights: their number.  saved: bytes that one latent's training step keeps
+    for its gradients, in float32.  largest: bytes of the autoencoder's largest layer for one image.  latent:
+    numbers of an image's latent.  pooled: numbers of an image in Algorithm 2.
     """
 
     flop: dict[str, float]
@@ -91,7 +93,7 @@ def _bytes(tensor: Tensor) -> int:
 
 @dataclass
 class Costs:
-    """Of a study.  hours: on one device, by kind of work.  disk, memory: bytes at the end, and at most, by kind.
+    """Costs of a study.  hours: on one device, by kind of work.  disk, memory: bytes at the end, and at most, by kind.
 
     state: bytes of a training state, of which two lie on the disk for each worker that trains.  written: bytes of all
     states over the whole study.
@@ -120,7 +122,7 @@ class Costs:
 
 
 def costs(config: Config, study: Study, counts: dict[str, tuple[int, int]], rate: dict[str, float] = H100) -> Costs:
-    """Of a profile on categories with so many training and test images each.
+    """Costs of a profile on categories with so many training and test images each.
 
     rate: operations a second of the device, in "bfloat16" and in "float32"; `SHARE` of it is reached.
     """
@@ -171,8 +173,9 @@ def _flop(config: Config, study: Study, num_train: int, num_test: int, variants:
     def adapted(settings: Config) -> float:  # two passes forward, each with one backward of twice the work
         return num_train * (settings.adapt_epochs * (reconstructed(settings) + 6 * of["features"]) + of["features"])
 
-    steps = num_training_steps(config, num_train)
-    work = {"training": 3 * of["eps"] * steps * min(config.batch_size, num_train),
+    latents = num_latents(num_train, config)
+    steps = num_training_steps(config, latents)
+    work = {"training": 3 * of["eps"] * steps * min(config.batch_size, latents),
             "adaptation": num_train * of["encode"] + adapted(config),
             "variants": num_test * (of["encode"] + of["features"]), "baselines": 0.0}
     for changes in variants:
@@ -197,7 +200,7 @@ def _disk(config: Config, study: Study, num_train: int, num_test: int, num_varia
 
 
 def of_profile(profile: str) -> Costs:
-    """Of a profile on the whole of its published dataset."""
+    """Costs of a profile on the whole of its published dataset."""
     config, study = settings_of(profile)
     counts = {category: (numbers[0], sum(numbers[1:])) for name in study.datasets
               for category, numbers in PUBLISHED[name].items()}

@@ -19,8 +19,9 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -49,7 +50,7 @@ def plain_spec() -> KernelSpec:
 
 def can_fork() -> bool:
     """Whether a process that has imported torch may fork: on Linux, without a GPU's driver, which no fork survives."""
-    return sys.platform == "linux" and not Path("/dev/nvidiactl").exists() and not Path("/dev/kfd").exists()
+    return sys.platform == "linux" and not any(Path(f"/dev/{name}").exists() for name in ("nvidiactl", "kfd", "dxg"))
 
 
 class Nursery:
@@ -60,11 +61,11 @@ class Nursery:
 
     def __enter__(self):
         self.manager, self.spec = ThisInterpreter, plain_spec()
-        if not can_fork():
+        if not can_fork() or len(os.fsencode(gettempdir())) > 80:  # a socket's path holds 107 bytes
             return self
         self.folder = TemporaryDirectory(prefix="d3ad-")
         place = os.path.join(self.folder.name, "kernels")
-        command = [sys.executable, "-m", __name__]
+        command = [sys.executable, "-m", __spec__.name]  # also where this module runs as a command
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(place)
             listener.listen()
@@ -102,6 +103,7 @@ def serve(listener: socket.socket) -> None:
     import_everything()
     gc.collect()
     gc.freeze()  # no kernel's collection walks through all that was imported
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # OpenBLAS's threads
     while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:  # at its end, our parent has ended
         client, _ = listener.accept()
         if os.fork() == 0:

@@ -218,8 +218,8 @@ def run(options: argparse.Namespace, notebooks: list[Path]) -> None:
     name, home = options.results, options.out or ROOT
     copies, cache = (options.out or ROOT / ".cache") / "notebooks" / name, cache_folder(options.out, name)
     with alone(cache.with_name(f"{cache.name}.lock"), f"computes the {name} profile in {os.path.relpath(cache)}"):
-        for folder in (cache, copies, home / "figures" / name, home / "results" / name):
-            tidy(folder)
+        for place in (cache, copies, home / "figures" / name, home / "results" / name):
+            tidy(place)
         _run(options, notebooks, home, copies, cache)
 
 
@@ -275,7 +275,7 @@ class Done:
         self.file, self.settings = file, settings
 
     def key(self, source: Path) -> str:
-        """Of the notebook's cells and the settings."""
+        """A hash of the notebook's cells and the settings."""
         cells = [cell.source for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
         return hashlib.sha256("\0".join([self.settings, *cells]).encode()).hexdigest()[:12]
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from d3ad import data, detector
 from d3ad.config import ADAPTATION, Config
 from d3ad.data import mtd, synthetic
+from d3ad.data.apart import set_apart
 from d3ad.detector import D3AD
 from d3ad.infra.checkpoint import read_settings
 from d3ad.infra.files import ROOT, load_tensors, read_json, save_tensors, write_whole
@@ -31,7 +32,6 @@ from d3ad.study.outcome import Outcome, evaluate
 from d3ad.study.remembering import loaded
 from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of
 from d3ad.study.shared import VERSION, key_parts, shared_backbone, shared_parts, shared_unet
-from d3ad.training import set_apart
 
 SAMPLING = ("omega", "guidance", "second_sampler")  # settings of prediction that the adaptation sees as well
 SYNTHETIC = {"visa": "VisA-like", "btad": "BTAD-like", "mvtec": "MVTec-like"}

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 warnings.filterwarnings("ignore")
 import numpy as np
@@ -54,14 +55,19 @@ def prediction_of(maps, threshold, images=None):
 
 class Stub:
     """What the command line asks of a loaded detector; its maps are just the images' brightness."""
-    guarantee, preset = None, "faithful"
+    guarantee, preset, white = None, "faithful", None
 
     def __init__(self):
+        import torch
+
         from d3ad import Config
-        self.config = Config.profile("smoke")
+        from d3ad.infra.processes import ALONE
+        self.config, self.team, self.device = Config.profile("smoke"), ALONE, torch.device("cpu")
+        self.codec = SimpleNamespace(is_small=False)
+        self.calibration = SimpleNamespace(threshold=torch.tensor(0.9))
 
     def predict(self, images, normalisation="train", progress=False):
-        from d3ad.images import as_images
+        from d3ad.data.given import as_images
         images = as_images(images, self.config.image_size, "test")
         return prediction_of((images.mean(1) + 1) / 2, 0.9, images)
 

@@ -43,7 +43,7 @@ def untrained(config: Config, num_reference: int = 900) -> D3AD:
     which = torch.arange(num_reference) % len(seen)
     blur = (0.2 + which / len(seen)).unsqueeze(1) * seen.std(0) * torch.randn(num_reference, seen.shape[1])
     detector.conditioning = detector._conditioning().fit(seen[which] + blur)
-    detector.calibration = Calibration.neutral(config.t_max)
+    detector.calibration = Calibration.neutral()
     detector.calibration_images = drawn_images(config.k + (not config.include_self), config.image_size)
     return detector
 

@@ -1,0 +1,21 @@
+"""Which normal images are trained on, and which are set apart to calibrate."""
+import torch
+from torch import Tensor
+
+
+def num_trained_on(number: int, share: float) -> int:
+    """How many of so many normal images are trained on, where `set_apart` takes a share of them: one at least."""
+    return number - max(round(share * number), int(share > 0))
+
+
+def set_apart(images: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Normal images (N, ...) to train on, and a share of them, spread evenly over all, that calibrates instead.
+
+    share: `calibration_share`.  At 0 all are trained on, and the same images calibrate.
+    """
+    count = len(images) - num_trained_on(len(images), share)
+    if not count:
+        return images, images
+    held = torch.zeros(len(images), dtype=torch.bool)
+    held[torch.linspace(0, len(images) - 1, count + 2).round().long()[1:-1]] = True
+    return images[~held], images[held]
