@@ -18,12 +18,13 @@ from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration, Threshold, threshold_for
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import ADAPTATION, AUTOENCODER, DATA, DIFFUSION, FEATURES, PREDICTION, Config
-from d3ad.data.apart import set_apart
+from d3ad.data.apart import every_nth, set_apart
 from d3ad.data.given import as_images
+from d3ad.data.moving import image_seed
 from d3ad.data.pixels import check_white
 from d3ad.features import FeatureExtractor
-from d3ad.images import every_nth, image_seed, in_batches
 from d3ad.infra import checkpoint
+from d3ad.infra.batches import in_batches
 from d3ad.infra.devices import pick_device, seeded
 from d3ad.infra.processes import ALONE, Alone
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from d3ad import diffusion
 from d3ad.config import Config
 from d3ad.data.apart import num_trained_on
+from d3ad.data.moving import moved
 from d3ad.features import FeatureExtractor, adaptation_levels, adaptation_loss
-from d3ad.images import image_seed
 from d3ad.infra.devices import pick_device, seeded
 from d3ad.infra.optimising import optimise
 from d3ad.infra.processes import ALONE, Alone
@@ -82,25 +81,6 @@ def check_training_images(images: Tensor, config: Config) -> None:
 def num_latents(num_images: int, config: Config) -> int:
     """How many latents the diffusion model learns from: those of so many images, and of their moved copies."""
     return num_trained_on(num_images, config.calibration_share) * (1 + config.train_moved)
-
-
-def moved(images: Tensor, seed: int) -> Tensor:
-    """Images (N, C, H, W), each moved by up to 3 pixels of 128 in both directions, its border repeated.
-
-    How far is drawn for each image from its content and the seed.
-    """
-    pixels, parts = max(round(3 / 128 * images.shape[-1]), 1), []
-    for image in images:
-        generator = torch.Generator().manual_seed(image_seed(image, seed))
-        top, left = torch.randint(0, 2 * pixels + 1, (2,), generator=generator).tolist()
-        parts.append(window(image, top, left, pixels))
-    return torch.stack(parts)
-
-
-def window(image: Tensor, top: int, left: int, reach: int) -> Tensor:
-    """An image (C, H, W), its border repeated `reach` pixels wide, from row `top` and column `left`, 0..2 reach, on."""
-    wide = F.pad(image[None], (reach,) * 4, mode="replicate")[0]
-    return wide[:, top:top + image.shape[1], left:left + image.shape[2]]
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -31,10 +31,9 @@ from validation_data import CATEGORIES, auroc, scores, split, validation
 
 from d3ad import D3AD, Config, detector, maps
 from d3ad.calibration import FLOOR, at_step, level_statistics
-from d3ad.data.apart import set_apart
-from d3ad.images import every_nth
+from d3ad.data.apart import every_nth, set_apart
+from d3ad.data.moving import window
 from d3ad.study.readme.cells import markdown_table
-from d3ad.training import window
 
 SHARE = 0.2
 CANDIDATES = 8

@@ -34,8 +34,8 @@ from validation_data import auroc, scores, split, validation
 
 from d3ad import D3AD, Config, conditioning, detector, diffusion, maps
 from d3ad.calibration import at_step, by_the_others, level_statistics
+from d3ad.data.apart import every_nth
 from d3ad.features import FeatureExtractor
-from d3ad.images import every_nth
 from d3ad.study.readme.cells import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent

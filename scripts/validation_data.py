@@ -11,7 +11,7 @@ from torch import Tensor
 
 from d3ad import data, from_scratch, maps, metrics
 from d3ad.data import mtd
-from d3ad.images import every_nth
+from d3ad.data.apart import every_nth
 
 CATEGORIES = {"bottle": "mvtec", "pill": "mvtec", "screw": "mvtec", "transistor": "mvtec", "tiles": "mtd"}
 MOST = 64  # held-out images, which is all that four of the five have

@@ -7,11 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from d3ad import Config, features, from_scratch, training
+from d3ad.data.moving import moved
 from d3ad.features import adaptation_levels, adaptation_loss
 from d3ad.infra import checkpoint, optimising
 from d3ad.infra.checkpoint import PREVIOUS, STATE, known_settings
 from d3ad.infra.files import load_tensors
-from d3ad.training import Attention, moved
+from d3ad.training import Attention
 
 
 def test_a_stopped_run_ends_with_the_weights_of_one_never_stopped(tiny, tmp_path):

@@ -13,9 +13,9 @@ from d3ad import maps, training
 from d3ad.baselines import learning
 from d3ad.baselines.learning import Recipe
 from d3ad.config import Config
+from d3ad.data.apart import every_nth
 from d3ad.detector import D3AD
 from d3ad.features import FeatureExtractor
-from d3ad.images import every_nth
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()  # anomalib imports torchvision

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from d3ad import maps
 from d3ad.baselines.base import Baseline
-from d3ad.images import every_nth
+from d3ad.data.apart import every_nth
 
 STEP, NUM_STEPS, GUIDANCE = 200, 10, 4.0
 

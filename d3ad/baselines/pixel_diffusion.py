@@ -4,7 +4,7 @@ from torch import Tensor
 
 from d3ad import diffusion
 from d3ad.baselines.base import Baseline
-from d3ad.images import image_seed
+from d3ad.data.moving import image_seed
 from d3ad.training import UNet2DModel, set_heads
 
 MULTIPLES = (1, 1, 2, 2, 4, 4)  # of the base width, a level each: guided-diffusion's for 256 x 256, which both build on

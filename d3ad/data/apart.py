@@ -1,4 +1,4 @@
-"""Which normal images are trained on, and which are set apart to calibrate."""
+"""Some images of many: which normal ones are trained on and which set apart to calibrate, or a few spread over all."""
 import torch
 from torch import Tensor
 
@@ -19,3 +19,9 @@ def set_apart(images: Tensor, share: float) -> tuple[Tensor, Tensor]:
     held = torch.zeros(len(images), dtype=torch.bool)
     held[torch.linspace(0, len(images) - 1, count + 2).round().long()[1:-1]] = True
     return images[~held], images[held]
+
+
+def every_nth(images: Tensor, count: int) -> Tensor:
+    """`count` images spread evenly over all, all where there are fewer."""
+    index = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
+    return images[index]

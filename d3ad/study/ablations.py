@@ -14,9 +14,10 @@ from d3ad import detector, diffusion, maps, metrics, training
 from d3ad.calibration import Calibration, fuse
 from d3ad.conditioning import DynamicConditioning, assign_bins, knn_distances, pool_features
 from d3ad.config import Config
+from d3ad.data.moving import image_seed
 from d3ad.features import FeatureExtractor, adaptation_loss
 from d3ad.from_scratch import corrupt
-from d3ad.images import image_seed, in_batches
+from d3ad.infra.batches import in_batches
 from d3ad.infra.files import write_whole
 from d3ad.study import selection
 from d3ad.study.jobs import on_trained, prepare

@@ -13,10 +13,9 @@ import pandas as pd
 import torch
 
 from d3ad import metrics, training
-from d3ad.data.apart import set_apart
+from d3ad.data.apart import every_nth, set_apart
 from d3ad.detector import D3AD
 from d3ad.from_scratch import corrupt
-from d3ad.images import every_nth
 from d3ad.infra.checkpoint import load_network
 from d3ad.infra.files import read_json, write_whole
 from d3ad.speed.presets import own_networks

@@ -5,8 +5,8 @@ from pathlib import Path
 from torch import Tensor
 
 from d3ad.config import Config
+from d3ad.data.moving import image_seed
 from d3ad.detector import D3AD, Networks
-from d3ad.images import image_seed
 from d3ad.speed import presets
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from d3ad import detector, training
 from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.config import AUTOENCODER, DATA, DIFFUSION, FEATURES, Config
+from d3ad.data.apart import every_nth
 from d3ad.features import FeatureExtractor
-from d3ad.images import every_nth
 from d3ad.infra.checkpoint import empty
 from d3ad.infra.files import appearing, load_tensors, read_json, save_tensors, write_whole
 

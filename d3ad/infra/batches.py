@@ -1,15 +1,8 @@
-"""Some images of many, a batch of them at a time, and the seed that an image carries."""
-import zlib
+"""A function of many images, computed a batch at a time."""
 from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
-
-
-def every_nth(images: Tensor, count: int) -> Tensor:
-    """`count` images spread evenly over all, all where there are fewer."""
-    index = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
-    return images[index]
 
 
 @torch.no_grad()
@@ -27,11 +20,3 @@ def in_batches(function: Callable[[Tensor], dict[Hashable, Tensor]], images: Ten
     parts = [{key: value.cpu() for key, value in function(batch.to(device)).items()}
              for batch in images.split(batch_size)]
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-
-
-def image_seed(image: Tensor, seed: int) -> int:
-    """A seed that belongs to the image's content, so that neither batch nor file order changes its score.
-
-    Below 2^32, since torch's generator for the CPU takes no more of it, and even: the odd one behind is free.
-    """
-    return 2 * (zlib.crc32(image.detach().cpu().contiguous().numpy().tobytes(), seed) % 2 ** 31)
