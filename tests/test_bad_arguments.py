@@ -115,6 +115,12 @@ def test_one_image_can_t_standardise(tiny, images):
         training.check_training_images(images, tiny.replace(standardise=(), **changes))
 
 
+def test_networks_never_stay_at_random(tiny, images):
+    for changes in (dict(autoencoder_steps=0), dict(pretrain_steps=0)):
+        with pytest.raises(ValueError, match=f"takes {next(iter(changes))} above 0: else it stays at random"):
+            D3AD(tiny.replace(**changes)).fit(images)
+
+
 ABAR = alpha_bar()
 FEATURES = torch.rand(6, 4)
 TABLES["test_bad_arguments_are_refused"] = [

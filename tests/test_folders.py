@@ -29,6 +29,10 @@ def test_a_name_means_one_thing(meant, called):
     assert {name: names.meaning(name) for name in called.split()} == dict.fromkeys(called.split(), meant)
 
 
+def test_a_folder_called_icon_is_not_macos_s_hidden_file():
+    assert names.meaning("Icon\r") == "system" and names.meaning("icon") == names.meaning("Icon") == "other"
+
+
 def test_names_are_compared_composed_or_not():
     assert names.normalised("Pru\u0308fung") == names.normalised("PRÜFUNG") and names.meaning("Fru\u0308h") == "group"
 

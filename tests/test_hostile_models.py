@@ -93,6 +93,24 @@ def test_weights_that_are_no_weights_are_refused_and_never_run(model, tmp_path, 
     assert cli.main(["predict", str(model), str(tmp_path), "--out", str(tmp_path / "out")]) == 2
 
 
+@pytest.mark.parametrize("part", ["autoencoder", "unet", "features", "conditioning", "calibration"])
+def test_a_missing_part_is_named_and_not_looked_up(model, part, monkeypatch):
+    shutil.rmtree(model / part)
+    monkeypatch.setattr(socket, "socket", lambda *arguments: pytest.fail("it asked the network"))
+    with pytest.raises(FileNotFoundError, match=f"{part}.* is missing: the saved detector is incomplete"):
+        D3AD.load(model)
+
+
+@pytest.mark.parametrize("file, name, message", [
+    ("conditioning/model.safetensors", "reference", "holds features of another network or image size"),
+    ("calibration/model.safetensors", "latent_mean", "the calibration's latent_mean is")])
+def test_parts_of_another_size_are_refused_when_they_are_read(model, file, name, message):
+    tensors = load_file(model / file)
+    save_file(tensors | {name: tensors[name][..., 1:].contiguous()}, model / file)
+    with pytest.raises(ValueError, match=message):
+        D3AD.load(model)
+
+
 def changed(file: str, *keys: str, value):
     """Replace one value in a JSON file of the model, by the keys that lead to it."""
     def change(model: Path) -> None:
