@@ -114,6 +114,13 @@ def test_a_bad_run_is_one_line(tmp_path, monkeypatch, capsys, bad, message):
     assert message in said.err and said.err.count("\n") == 1 and said.out == ""
 
 
+def test_who_computes_must_be_known(monkeypatch, capsys):
+    monkeypatch.setenv("D3AD_WORKERS", "Ray")
+    assert runner.main(["--profile", "smoke"]) == 2
+    assert "D3AD_WORKERS must be local or ray; got Ray" in capsys.readouterr().err
+
+
+
 def test_all_problems_of_all_categories_are_reported_before_the_run(tmp_path):
     for category in ("01", "02", "03"):
         draw_folders(tmp_path / category, "ok", ["ko"])

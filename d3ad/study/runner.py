@@ -194,6 +194,8 @@ def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
     options.networks_are_small = study.source == "synthetic"
     if options.update_notebooks and (options.results != "demo" or options.out):
         raise UsageError("--update-notebooks goes with the demo profile, and not with --out")
+    if options.workers not in ("local", "ray"):  # argparse doesn't look at a default
+        raise UsageError(f"D3AD_WORKERS must be local or ray; got {options.workers}")
     if options.workers == "ray" and importlib.util.find_spec("ray") is None:
         raise UsageError('--workers ray takes Ray, which is not installed: pip install "d3ad[cluster]"')
     check_data(options.profile, study, options.data_root)
