@@ -28,7 +28,7 @@ from d3ad.infra.batches import in_batches
 from d3ad.infra.devices import pick_device, seeded
 from d3ad.infra.processes import ALONE, Alone
 
-# settings that trained weights hang on; the adaptation sees reconstructions
+# settings that trained weights depend on; the adaptation sees reconstructions
 TRAINED = (*Config.names(DATA, AUTOENCODER, FEATURES, DIFFUSION, ADAPTATION), "t_max", "num_steps", "spacing",
            "guidance", "omega", "second_sampler")
 
@@ -331,7 +331,8 @@ class D3AD:
         Raises FileNotFoundError naming what is missing, ValueError naming a file that is damaged or doesn't fit the
         others.
         """
-        folder, _ = Path(folder), pick_device(device)
+        pick_device(device)  # a device that isn't there is no fault of the folder's
+        folder = Path(folder)
         settings = checkpoint.read_settings(folder)
         with checkpoint.naming(folder / "config.json"):
             self = cls(Config.from_dict(checkpoint.known_settings(settings["config"])).replace(device=device))
