@@ -155,6 +155,23 @@ def test_beside_a_reported_pro_stands_that_of_200_thresholds(monkeypatch):
     assert "\n\nPRO is exact. I-A" in overview.results("")
 
 
+def test_a_budget_says_what_is_less_than_the_paper_asks_for():
+    rows = pd.DataFrame([dict(method="DRAEM", images=5, images_asked=10)])
+    assert comparisons._budget("mvtec-cpu", rows) == "short, 5 of 10, narrow networks"
+    assert comparisons._budget("visa", rows.assign(images=10)) == "10 of 10"
+    assert comparisons._budget("mvtec-cpu", rows.assign(method="CFA")) == "short, 5 of 10"
+    assert comparisons._budget("mvtec-cpu", rows.assign(method="PaDiM", images=0, images_asked=0)) == "none needed"
+
+
+def test_what_was_measured_since_notebook_07_is_shown(monkeypatch):
+    kept = _benchmark("MVTec AD", ["bottle"]).assign(split="random")
+    long = kept.iloc[:1].assign(method="FastFlow", seed=0, minutes=3.0, measured_pro=77.0)
+    monkeypatch.setattr(measured, "table", lambda profile, name: pd.concat([long, kept]) if profile == "long" else None)
+    frame = measured.with_long("mvtec-cpu", kept)
+    assert len(frame) == len(kept) + 1 and list(frame) == list(kept)
+    assert frame.iloc[-1]["method"] == "FastFlow" and frame.iloc[-1]["measured_pro"] == 77.0
+
+
 def test_a_dataset_without_masks_and_profiles_without_results(monkeypatch):
     solar = _benchmark("Solar cells", ["mono", "poly"], masks=False)
     monkeypatch.setattr(measured, "frames", lambda name: {"elpv": solar} if name == "benchmark" else {})

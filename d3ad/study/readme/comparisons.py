@@ -3,11 +3,12 @@ import ast
 
 import pandas as pd
 
-from d3ad.baselines import BASELINES
+from d3ad.baselines import BASELINES, baseline_class
 from d3ad.infra.files import ROOT
 from d3ad.study.comparison import over_seeds, partly, rankable
 from d3ad.study.readme import measured
 from d3ad.study.readme.cells import METRICS, markdown_table, mean_and_spread, seeds_text
+from d3ad.study.settings import Study
 
 SEEN = "training images seen, of those its paper asks for"
 
@@ -40,7 +41,7 @@ def baselines(up: str) -> str:
             names = ", ".join(dict.fromkeys(seeds.loc[seeds["category"] != "Average", "category"]))
             title = f"{shown[metric]}, {names}, {seeds_text(seeds)}"
             columns[title] = _bold_best(over_seeds(seeds).set_index("method"), metric, ranked)
-        columns[SEEN] = {method: _budget(rows) for method, rows in single.groupby("method")}
+        columns[SEEN] = {method: _budget(profile, rows) for method, rows in single.groupby("method")}
         rows = [[method, *(column.get(method, "—") for column in columns.values())] for method in means.index]
         title = f"### `{profile}`: {', '.join(dict.fromkeys(single['dataset']))}"
         categories = single["category"].nunique()
@@ -61,7 +62,7 @@ def _measured_in_part(profile: str, single: pd.DataFrame, shown: dict[str, str])
         ranked = set(rankable(rows)["method"])
         means = over_seeds(rows).set_index("method").sort_values(f"measured_{list(shown)[-1]}", ascending=False)
         columns = {title: _bold_best(means, metric, ranked) for metric, title in shown.items()}
-        columns[SEEN] = {name: _budget(own) for name, own in rows.groupby("method")}
+        columns[SEEN] = {name: _budget(profile, own) for name, own in rows.groupby("method")}
         parts += [f"#### `{profile}`: {dataset}, {category} alone",
                   markdown_table(["", *columns], [[name, *(column[name] for column in columns.values())]
                                                   for name in means.index])]
@@ -76,12 +77,15 @@ def _bold_best(means: pd.DataFrame, metric: str, ranked: set[str]) -> dict[str, 
             for method in means.index}
 
 
-def _budget(rows: pd.DataFrame) -> str:
+def _budget(profile: str, rows: pd.DataFrame) -> str:
+    """How far one method's training went, and whether its networks are narrower than its paper's."""
     if rows["images_asked"].isna().all():
         return "—"
-    done, asked = rows["images"].mean(), rows["images_asked"].mean()
-    word = "short, " * bool(done < asked)
-    return f"{word}{done:,.0f} of {asked:,.0f}" if asked else "none needed"
+    done, asked, name = rows["images"].mean(), rows["images_asked"].mean(), rows["method"].iloc[0]
+    if not asked:
+        return "none needed"
+    narrow = Study.profile(profile).baseline_width < 1 and name in BASELINES and baseline_class(name).on_pixels
+    return "short, " * bool(done < asked) + f"{done:,.0f} of {asked:,.0f}" + ", narrow networks" * narrow
 
 
 def _places(means: pd.DataFrame, shown: dict[str, str]) -> str:
