@@ -45,7 +45,7 @@ def test_alone_nothing_is_shared():
     assert ALONE.weighted(loss, of=1) is loss and ALONE.average(torch.nn.Linear(1, 1), loss) is loss
 
 
-def test_one_process_has_the_face_of_several():
+def test_one_process_has_the_interface_of_several():
     public = {name for name in vars(processes.Launched) if not name.startswith("_")}
     assert public == {name for name in vars(Alone) if not name.startswith("_")}
 
