@@ -170,6 +170,11 @@ def test_what_was_measured_since_notebook_07_is_shown(monkeypatch):
     frame = measured.with_long("mvtec-cpu", kept)
     assert len(frame) == len(kept) + 1 and list(frame) == list(kept)
     assert frame.iloc[-1]["method"] == "FastFlow" and frame.iloc[-1]["measured_pro"] == 77.0
+    rows = pd.concat([long, long.assign(category="pill", measured_pro=79.0)])
+    monkeypatch.setattr(measured, "table", lambda profile, name: rows)
+    kept = pd.concat([kept, kept.assign(category="pill")])
+    means = measured.with_long("mvtec-cpu", kept[kept["seed"] == 0]).set_index(["method", "category"])
+    assert means.loc[("FastFlow", "Average"), "measured_pro"] == 78.0
 
 
 def test_a_dataset_without_masks_and_profiles_without_results(monkeypatch):

@@ -5,6 +5,7 @@ import pandas as pd
 
 from d3ad.config import Config
 from d3ad.infra.files import ROOT
+from d3ad.study.ablations import with_averages
 from d3ad.study.settings import Study, settings_hash, study_profiles
 
 
@@ -32,13 +33,20 @@ def of_split(profile: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_long(profile: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of benchmark.csv, and those of results/long that it lacks: measured since notebook 07 ran."""
+    """Rows of benchmark.csv, and those of results/long that it lacks: measured since notebook 07 ran.  A method that
+    has every category by now gets its averages.
+    """
     long, same = table("long", profile), ["dataset", "category", "split", "seed", "method"]
     if long is None:
         return frame
     known = pd.MultiIndex.from_frame(frame[same])
     newer = long[~pd.MultiIndex.from_frame(long[same]).isin(known)]
-    return pd.concat([frame, newer[[name for name in newer if name in frame]]], ignore_index=True)
+    both = pd.concat([frame, newer[[name for name in newer if name in frame]]], ignore_index=True)
+    single = both[both["category"] != "Average"]
+    counts = single.groupby("method").size()
+    whole = set(newer["method"]) & set(counts.index[counts == counts.max()])
+    averages = with_averages(single[single["method"].isin(whole)]) if whole else both[:0]
+    return pd.concat([both, averages[averages["category"] == "Average"]], ignore_index=True)
 
 
 def is_current(profile: str) -> bool:
