@@ -124,6 +124,7 @@ def size(path: Path) -> int:
 def rehearse(work: Path, narrow: bool) -> dict:
     """Everything, in `work`; what was measured."""
     from d3ad.data import synthetic
+    from d3ad.infra.devices import processor_name
     synthetic.write(work / "data", "visa", "board", BATCH, 1, 1)
     settings = json.dumps(SMALL | weights(work, narrow) | (NARROW if narrow else {}))
     code = f"import sys; sys.path[:0] = ['{ROOT}/scripts', '{ROOT}']; import rehearse_paper; rehearse_paper.one_step()"
@@ -151,15 +152,10 @@ def rehearse(work: Path, narrow: bool) -> dict:
     assert len(minutes) == NOTEBOOKS, f"notebooks that ran: {', '.join(minutes)}"
     assert not list(cache.rglob("training*.safetensors")), "states of finished trainings are left"
     detector = next(cache.glob("visa-*/detector"))
-    return dict(cores=psutil.cpu_count(), processor=_processor(), step_seconds=step[0],
+    return dict(cores=psutil.cpu_count(), processor=processor_name(), step_seconds=step[0],
                 step_bytes=step[1], seconds_until_kill=killed, seconds=killed + whole[0],
                 bytes=max(first.peak, whole[1]), state_bytes=state, detector_bytes=size(detector),
                 cache_bytes=size(cache), minutes={name: round(value, 1) for name, value in sorted(minutes.items())})
-
-
-def _processor() -> str:
-    from d3ad.infra.devices import processor_name
-    return processor_name()
 
 
 def main() -> None:

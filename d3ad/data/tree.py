@@ -57,7 +57,7 @@ def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Ent
             return
         seen.add((here.st_dev, here.st_ino))
         found = sorted(folder.iterdir(), key=natural)
-        folders = {path for path in found if path.is_dir()}
+        folders = dict.fromkeys(path for path in found if path.is_dir())  # a set in their order
     except OSError as error:
         entries.append(Entry(folder, _name(folder, root), "left out", f"the folder can't be read ({error.strerror})",
                              lost=True))
@@ -72,7 +72,7 @@ def _walk(root: Path, folder: Path, masks: bool, hidden: bool, entries: list[Ent
         if entry.path in results:
             entry = Entry(entry.path, entry.name, "left out", "written by predict")
         entries.append(entry)
-    for path in sorted(folders, key=natural):
+    for path in folders:
         what = names.meaning(path.name)
         _walk(root, path, masks or what == "mask", hidden or what == "system", entries, seen, results)
 

@@ -141,8 +141,7 @@ def read_tensors(file: Path, *names: str) -> dict[str, Tensor]:
 
 def load_network(file: Path, make: Callable[[], nn.Module]) -> nn.Module:
     """The network that make() builds, with a file's weights, ready to predict; ValueError where they don't fit."""
-    check_size(file, make)
-    model = empty(make).eval()
+    model = _in_memory(check_size(file, make)).eval()
     try:
         model.load_state_dict(read_tensors(file))
     except RuntimeError:
@@ -155,20 +154,31 @@ def empty(make: Callable[[], nn.Module]) -> nn.Module:
 
     Raises ValueError where it has values that `load_state_dict` doesn't fill.
     """
+    return _in_memory(_outline(make))
+
+
+def _outline(make: Callable[[], nn.Module]) -> nn.Module:
+    """The network that make() builds, shapes without values."""
     with torch.device("meta"):
-        network = make()
+        return make()
+
+
+def _in_memory(network: nn.Module) -> nn.Module:
+    """An outline with room for its values; raises as `empty` does."""
     stored = network.state_dict()
     if others := [name for name, _ in network.named_buffers() if name not in stored]:
         raise ValueError(f"{', '.join(others)} would stay empty")
     return network.to_empty(device="cpu")
 
 
-def check_size(file: Path, make: Callable[[], nn.Module]) -> None:
-    """Raise ValueError, before it takes memory, where make()'s network has many more values than the file."""
+def check_size(file: Path, make: Callable[[], nn.Module]) -> nn.Module:
+    """Raise ValueError, before it takes memory, where make()'s network has many more values than the file; returns its
+    outline.
+    """
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: the saved detector is incomplete")
-    with torch.device("meta"):
-        expected = sum(parameter.numel() for parameter in make().parameters())
+    network = _outline(make)
+    expected = sum(parameter.numel() for parameter in network.parameters())
     try:
         with safe_open(file, "pt") as stored:
             names = stored.keys()  # it can't be walked through itself
@@ -177,6 +187,7 @@ def check_size(file: Path, make: Callable[[], nn.Module]) -> None:
         raise ValueError(f"{file} is not a safetensors file, or damaged ({error})") from None
     if expected > 1.1 * held:
         raise ValueError(f"{file} holds {held:,} values, and config.json describes a network of {expected:,}")
+    return network
 
 
 def check_network(folder: Path, kind: type) -> None:

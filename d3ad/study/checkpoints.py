@@ -65,12 +65,12 @@ def compare(run: Run) -> None:
     if not files:
         raise FileNotFoundError(f"{run.checkpoints}: no checkpoints; {run} was trained before the profile kept some, "
                                 "so remove its folder in the cache, or use --force")
-    training_images, held = set_apart(run.normal_images, run.config.calibration_share)
+    held = set_apart(run.normal_images, run.config.calibration_share)[1]
     good = every_nth(held, MOST)
     defective, where = corrupt(good, training.step_generator(run.config.seed, 0))
     images, masks = torch.cat([good, defective]), torch.cat([torch.zeros_like(where), where]) > 0
     labels = torch.arange(len(images)) >= len(good)
-    latents = len(training_images) * (1 + run.config.train_moved)  # each image and its moved copies
+    latents = training.num_latents(len(run.normal_images), run.config)
     of_epoch = training.steps_per_epoch(run.config, latents)
     rows, detector = [], run.detector
     for file in files:

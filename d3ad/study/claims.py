@@ -111,7 +111,8 @@ def more_by_scaling(metric: str):
 def evenness(evidence: Evidence) -> Effect | None:
     """Minus the distance between the best and the worst size class, in points of PRO."""
     classes = [("D3AD", f"pro_{size}") for size in ("small", "medium", "large")]
-    sizes = [evidence.on_common_runs(classes).combined(lambda x: x, [each]) for each in classes]
+    shared = evidence.on_common_runs(classes)
+    sizes = [shared.combined(lambda x: x, [each]) for each in classes]
     best, worst = extreme(sizes, np.max), extreme(sizes)
     return best and Effect(worst.values - best.values, best.keys)
 

@@ -185,11 +185,12 @@ def prepare(runs: list[Run], names: list[str]) -> None:
 
 def measure(pairs: Iterable[tuple[Run, str]]) -> None:
     """Measure each baseline on its run where the cache lacks it; as `prepare`, and without its choice."""
-    pairs = list(pairs)
-    jobs = [pair for pair in pairs if not is_kept(*pair)]
-    for run, name in pairs:  # the state of a training that was killed when its numbers were written
-        if (run, name) not in jobs:
+    jobs = []
+    for run, name in pairs:
+        if is_kept(run, name):  # a run that was killed when its numbers were written leaves its training's state
             shutil.rmtree(_file(run, name).with_suffix(""), ignore_errors=True)
+        else:
+            jobs.append((run, name))
     on_trained("baselines", _measure, [job for job in jobs if baseline_class(job[1]).needs_detector])
     own = [job for job in jobs if not baseline_class(job[1]).needs_detector]
     large = [(run, name) for run, name in own
