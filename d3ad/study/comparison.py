@@ -4,21 +4,14 @@ They share the run's data, image size, metrics and feature extractor; DDAD its t
 """
 import json
 import shutil
-import statistics
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
-import torch
-from scipy.stats import studentized_range
-from tqdm import tqdm
 
 from d3ad.baselines import (
     BASELINES,
-    Baseline,
     BaselinePrediction,
     Resources,
     baseline_class,
@@ -28,19 +21,16 @@ from d3ad.baselines import (
     title_of,
 )
 from d3ad.baselines.base import Budget
-from d3ad.detector import D3AD
-from d3ad.infra.devices import device_name, pick_device
+from d3ad.infra.devices import pick_device
 from d3ad.infra.files import load_tensors, read_json, save_tensors, write_whole
-from d3ad.speed import presets
-from d3ad.speed.timing import timed
 from d3ad.study import ablations, long_runs
-from d3ad.study.jobs import on_trained, together, train
+from d3ad.study.jobs import on_trained, together
 from d3ad.study.outcome import as_bytes, evaluate, from_bytes
+from d3ad.study.ranking import marked, training_word
 from d3ad.study.shared import shared_backbone
 from d3ad.study.workspace import Run, Workspace
 
-BUDGET = ("images", "images_asked", "training")  # seen in training; those asked for; a word of TRAINING
-TRAINING = FULL, SHORT, NONE_NEEDED = "full", "short", "none needed"
+BUDGET = ("images", "images_asked", "training")  # seen in training; those asked for; a word of `ranking.TRAINING`
 UNTRAINED = ("SPADE", "PaDiM", "PatchCore", "DDAD")  # they collect features, or take D3AD's networks
 PAPERS_MAPS = "D3AD, maps not standardised"  # where a profile standardises them, which is ours and no baseline has
 # of training for a category at the demo's sizes, one core, networks on pixels at a quarter of their width, as
@@ -94,16 +84,6 @@ def left_out(workspace: Workspace, names: list[str]) -> str:
         "All of the paper's baselines are measured here."
 
 
-def ahead(frame: pd.DataFrame, metric: str, own: str = "D3AD") -> list[str]:
-    """The methods with a higher mean than `own` in a metric, best first.
-
-    frame: of `overall`, in percent.  metric: "i_auroc", "p_auroc" or "pro".  Raises KeyError where `own` isn't in the
-    frame.
-    """
-    values = frame.set_index("method")[f"measured_{metric}"]
-    return values[values > values[own]].sort_values(ascending=False).index.tolist()
-
-
 def version_of(run: Run, name: str) -> str:
     """Of a baseline and of its budget."""
     settings = run.workspace.study.hash("baseline_images", "baseline_minutes", "baseline_width")
@@ -143,11 +123,6 @@ def _minutes(training: Path) -> float | None:
     """Of a training, those before an interruption included; None where nothing was trained."""
     file = training / "seconds.json"
     return round(read_json(file) / 60, 1) if file.exists() else None
-
-
-def training_word(done: int, asked: int) -> str:
-    """How far a method was trained: "full", "short", or "none needed" where its paper asks for no images."""
-    return NONE_NEEDED if not asked else FULL if done >= asked else SHORT
 
 
 def is_meant_for(run: Run, name: str) -> bool:
@@ -215,7 +190,8 @@ def outcome(run: Run, name: str) -> BaselineOutcome:
 
 def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
     """A row per (dataset, category, split, seed, baseline) as `ablations.summary` has them, in percent, with the PRO of
-    200 thresholds, the images seen in training, those that the baseline's paper asks for, and a word of TRAINING.
+    200 thresholds, the images seen in training, those that the baseline's paper asks for, and a word of
+    `ranking.TRAINING`.
     """
     prepare(runs, names)
     rows = []
@@ -261,155 +237,9 @@ def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.Data
     return marked(ablations.with_averages(frame)).astype(dict.fromkeys(BUDGET[:2], "Int64"))
 
 
-def words(frame: pd.DataFrame) -> pd.Series:
-    """The word of TRAINING for each method of `compared`; none for D3AD."""
-    single = frame[frame["category"] != "Average"].groupby("method", sort=False)["training"]
-    return single.agg(lambda column: SHORT if SHORT in set(column) else column.iloc[0])
-
-
-def marked(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `compared` with the word of TRAINING in the averages, too: "short" where any of a method's rows is.
-
-    A method that lacks a category which others have gets no average: it would be of other images.
-    """
-    average = frame["category"] == "Average"
-    frame.loc[average, "training"] = frame.loc[average, "method"].map(words(frame))
-    return frame[~(average & frame["method"].isin(partly(frame)))].reset_index(drop=True)
-
-
-def rankable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `compared` of the methods that can be ranked: measured on every category that others have, and
-    trained on as many images as their papers ask for.
-    """
-    return frame[~frame["method"].isin([*frame.loc[frame["training"] == SHORT, "method"], *partly(frame)])]
-
-
-def partly(frame: pd.DataFrame) -> list[str]:
-    """The methods of `compared` that lack a category which others have."""
-    single = frame[frame["category"] != "Average"]
-    counts = single.groupby("method", sort=False)[["dataset", "category"]].apply(
-        lambda rows: len(rows.drop_duplicates()))
-    return counts.index[counts < counts.max()].tolist()
-
-
 def seed_runs(workspace: Workspace) -> list[Run]:
     """The runs that the baselines' spreads are taken over: those of D3AD, or of fewer categories where the profile says
     so.
     """
     chosen = workspace.study.baseline_spread_categories
     return [run for run in workspace.seed_runs() if not chosen or run.category in chosen]
-
-
-def overall(frame: pd.DataFrame, split: str) -> pd.DataFrame:
-    """One row per method: the mean of each metric over all categories and seeds under one split; of methods that were
-    measured on all of them.
-    """
-    frame = frame[(frame["split"] == split) & (frame["category"] != "Average")]
-    counts = frame.groupby("method").size()
-    return ablations.method_means(frame[frame["method"].map(counts) == counts.max()]).reset_index()
-
-
-def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
-    """One row per method: mean (`measured_*`) and standard deviation (`spread_*`) over seeds, of the same runs; of
-    `pro_200` too, where the rows have it.
-
-    seeds: rows of `compared`.  Its averages are taken as they are, so that a number read back from a rounded CSV file
-    isn't computed, and rounded, a second time; without any, they are computed from the single rows.
-    """
-    single, averages = seeds[seeds["category"] != "Average"], seeds[seeds["category"] == "Average"]
-    columns = [f"measured_{metric}" for metric in ablations.AS_REPORTED if f"measured_{metric}" in seeds]
-    if len(averages):
-        whole = averages[averages["dataset"].str.startswith("all ")] if averages["dataset"].nunique() > 1 else averages
-        return whole[["method", *columns, *(c.replace("measured_", "spread_") for c in columns)]].reset_index(drop=True)
-    per_seed = single.groupby(["method", "seed"], sort=False)[columns].mean().groupby("method", sort=False)
-    spread = per_seed.std().rename(columns=lambda name: name.replace("measured_", "spread_"))
-    return per_seed.mean().join(spread).reset_index()
-
-
-def as_text(frame: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
-    """Rows of `overall` or `over_seeds` as text, "93.1" or "93.1 ± 0.4", best first by the last metric."""
-    def text(row: pd.Series, metric: str) -> str:
-        spread = row.get(f"spread_{metric}")
-        return f"{row[f'measured_{metric}']:.1f}" + ("" if pd.isna(spread) else f" ± {spread:.1f}")
-
-    frame = frame.sort_values(f"measured_{list(metrics)[-1]}", ascending=False)
-    return pd.DataFrame([{"method": row["method"]} | {title: text(row, metric) for metric, title in metrics.items()}
-                         for _, row in frame.iterrows()])
-
-
-def mean_ranks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean rank of each method over blocks, 1 = best: a row per method, a column per metric, and `blocks`, their
-    number.
-
-    frame: rows of `compared`.  A block is one run: a category, a split, a seed.  Only blocks that hold all methods
-    count; ties share their mean rank.
-    """
-    single, block = frame[frame["category"] != "Average"], ["dataset", "category", "split", "seed"]
-    whole = single.groupby(block)["method"].transform("nunique") == single["method"].nunique()
-    columns = {f"measured_{metric}": metric for metric in ablations.METRICS}
-    ranks = single[whole].groupby(block)[list(columns)].rank(ascending=False).rename(columns=columns)
-    by_method = ranks.groupby(single["method"], sort=False)
-    return by_method.mean().assign(blocks=by_method.size())
-
-
-def critical_difference(num_methods: int, num_blocks: int) -> float:
-    """How far two mean ranks must be apart to differ beyond chance, at 5 % (Nemenyi's test, Demsar 2006)."""
-    return _range_quantile(num_methods) * (num_methods * (num_methods + 1) / (6 * num_blocks)) ** 0.5
-
-
-@lru_cache
-def _range_quantile(num_methods: int) -> float:
-    """The 95 % quantile of the studentised range of so many methods, over the square root of 2."""
-    # 1e6 stands for infinity, where scipy's takes a minute
-    return float(studentized_range.ppf(0.95, num_methods, 1e6) / 2 ** 0.5)
-
-
-def speed(run: Run, names: list[str]) -> pd.DataFrame:
-    """What D3AD and the baselines cost on one batch of the run's test images, one after the other in this process;
-    cached.
-
-    A row per method and round: method, round, seconds (per image), megabytes, batch_size, threads.  The baselines are
-    trained for one step only, and predict as they do after the training that the profile gives them.
-    """
-    methods = ["D3AD", *names]
-    study = run.workspace.study
-    parts = ["5", device_name(pick_device(run.config.device)), run.config.hash("predict_batch"),
-             *(version_of(run, name) for name in names)]
-    key = zlib.crc32("|".join(parts).encode())
-    file = run.folder / f"speed-{key:08x}.json"
-    if not file.exists():
-        images, batch = run.normal_images, run.images[:run.config.predict_batch]
-        train([run])
-        config, budget = run.config.replace(calibration_images=2), Budget(1, width=study.baseline_width)
-
-        def fresh() -> D3AD:  # the run's own remembers what it has looked at
-            return presets.load(run.folder / "detector", run.config.device)
-
-        def fitted(name: str) -> Baseline:
-            detector = fresh() if baseline_class(name).needs_detector else None
-            baseline = make(name, Resources(config, shared_backbone(run, {}), detector, budget)).fit(images)
-            if not study.baseline_images and not (baseline.on_pixels and study.baseline_minutes):
-                baseline.as_if_trained()
-            return baseline
-
-        builders = {"D3AD": lambda: fresh().predict}
-        for name in names:
-            builders[name] = lambda name=name: fitted(name).predict
-        about, rows = dict(batch_size=len(batch), threads=torch.get_num_threads()), []
-        for name in tqdm(methods, "time per image"):
-            cost = timed(builders[name], batch, pick_device(run.config.device))
-            rows += [dict(method=name, round=i, seconds=seconds, megabytes=cost["megabytes"], **about)
-                     for i, seconds in enumerate(cost["seconds"])]
-        write_whole(file, json.dumps(rows))
-    frame = pd.DataFrame(json.loads(file.read_text(encoding="utf-8")))
-    return frame.assign(method=frame["method"].replace({name: title for title, name in titles(names).items()}))
-
-
-def table8(workspace: Workspace, measured: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Rows of Table 8 from `speed`: the median of the rounds as seconds per image, its inverse, memory."""
-    rows = []
-    for method, rounds in measured.groupby("method", sort=False):
-        seconds = statistics.median(rounds["seconds"])
-        rows.append(dict(dataset=workspace.title(dataset), category="Average", method=method, measured_fps=1 / seconds,
-                         measured_seconds=seconds, measured_megabytes=rounds["megabytes"].iloc[0]))
-    return pd.DataFrame(rows)

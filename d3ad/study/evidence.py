@@ -11,7 +11,7 @@ import pandas as pd
 
 from d3ad import detector, metrics
 from d3ad.baselines import baseline_class, title_of
-from d3ad.study import ablations, comparison, resampling
+from d3ad.study import ablations, comparison, ranking, resampling
 from d3ad.study.costs import sizes
 from d3ad.study.jobs import prepare
 from d3ad.study.outcome import AREAS
@@ -43,7 +43,7 @@ class Evidence:
 
     units: names of what is independent in each run's test images.  undertrained: baselines that got less training than
     their papers ask for.  narrowed: those whose networks are narrower than their papers'.  fixed: metric to the fixed
-    step that was best on validation.  speed: of `comparison.speed`.  timed: on what, in words.  settings: of the
+    step that was best on validation.  speed: of `method_costs.speed`.  timed: on what, in words.  settings: of the
     profile, in words.  noun: what a unit is.  baselines: the names of those that the profile measures, and no others.
     """
 
@@ -169,7 +169,7 @@ def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = 
     """The evidence of a profile; computes what the cache lacks.
 
     names: the baselines to compare with; each stands under its title, so no claim on DDAD is tested on what is only
-    like it.  speed: of `comparison.speed` on the first of the profile's runs.
+    like it.  speed: of `method_costs.speed` on the first of the profile's runs.
     """
     runs = workspace.ledger_runs()
     fixed = ablations.better_fixed(ablations.steps_on_validation(workspace))
@@ -221,7 +221,7 @@ def _with_baselines(run: Run) -> bool:
 
 def undertrained(rows: pd.DataFrame) -> frozenset[str]:
     """The baselines of `comparison.summary` that got less training than their papers ask for."""
-    return frozenset(rows.loc[rows["training"] == comparison.SHORT, "method"])
+    return frozenset(rows.loc[rows["training"] == ranking.SHORT, "method"])
 
 
 def _bins(run: Run, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -255,7 +255,7 @@ def in_words(workspace: Workspace) -> str:
 
 
 def timing_in_words(run: Run, speed: pd.DataFrame) -> str:
-    """What the times of `comparison.speed` were taken on: images, threads, kind of device."""
+    """What the times of `method_costs.speed` were taken on: images, threads, kind of device."""
     batch, threads = (int(speed[name].iloc[0]) for name in ("batch_size", "threads"))
     device = detector.pick_device(run.config.device).type.upper().replace("CUDA", "GPU")
     return f"{batch} images of {run} at once, {device}, {threads} thread{'s' * (threads > 1)}"

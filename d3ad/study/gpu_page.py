@@ -4,8 +4,8 @@
 """
 from d3ad.config import Config
 from d3ad.infra.files import ROOT, read_json, write_whole
-from d3ad.study.comparison import SHORT
 from d3ad.study.costs import H100, SAVED_EVERY, SHARE, of_profile, sizes
+from d3ad.study.ranking import SHORT
 from d3ad.study.readme import overview
 from d3ad.study.readme.cells import markdown_table, metrics_text
 from d3ad.study.readme.measured import frames

@@ -53,7 +53,7 @@ def rank_plot(ranks, critical: float, metrics: dict[str, str], own: str = "D3AD"
     """Mean ranks of all methods, best on top; methods inside the band around `own` differ from it by less than chance
     explains.
 
-    ranks: of `comparison.mean_ranks`.  critical: the critical difference of two mean ranks.
+    ranks: of `ranking.mean_ranks`.  critical: the critical difference of two mean ranks.
     """
     ranks = ranks.sort_values(list(metrics)[-1], ascending=False)
     colours = [BAD if method.startswith(own) else TRAIN for method in ranks.index]

@@ -5,7 +5,7 @@ import pandas as pd
 
 from d3ad.baselines import BASELINES, baseline_class
 from d3ad.infra.files import ROOT
-from d3ad.study.comparison import over_seeds, partly, rankable
+from d3ad.study.ranking import over_seeds, partly, rankable
 from d3ad.study.readme import measured
 from d3ad.study.readme.cells import METRICS, markdown_table, mean_and_spread, seeds_text
 from d3ad.study.settings import Study

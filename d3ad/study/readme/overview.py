@@ -6,8 +6,8 @@ import pandas as pd
 from d3ad.config import PROFILE_FOLDER, Config
 from d3ad.infra.files import ROOT
 from d3ad.study import paper
-from d3ad.study.comparison import over_seeds
 from d3ad.study.provenance import ARTIFACTS
+from d3ad.study.ranking import over_seeds
 from d3ad.study.readme import measured
 from d3ad.study.readme.cells import METRICS, markdown_table, metrics_text, seeds_text
 from d3ad.study.settings import Study, features_in_words, study_profiles, training_in_words

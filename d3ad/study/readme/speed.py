@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 from d3ad.speed.benchmark import kept
 from d3ad.study import paper
-from d3ad.study.comparison import over_seeds
+from d3ad.study.ranking import over_seeds
 from d3ad.study.readme import measured
 from d3ad.study.readme.cells import METRICS, markdown_table, mean_and_spread
 
