@@ -10,6 +10,7 @@ from d3ad import D3AD, data, maps
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 import explore_calibration
 import explore_settings as explore
+import explore_training
 import validation_data
 
 
@@ -115,3 +116,15 @@ def test_the_page_on_calibration_is_that_of_its_rows(tmp_path):
     (tmp_path / "calibration.csv").write_bytes(committed.read_bytes())
     explore_calibration.write_tables(tmp_path / "calibration.csv")
     assert (tmp_path / "calibration.md").read_bytes() == committed.with_suffix(".md").read_bytes()
+
+
+def test_the_page_on_training_is_that_of_its_rows_and_its_changes_are_settings(tmp_path):
+    import tomllib
+
+    from d3ad import Config
+    for changes in explore_training.CHANGES.values():
+        Config(**tomllib.loads(explore.RECOMMENDED) | changes)
+    committed = Path(explore.ROOT / "docs" / "training.csv")
+    (tmp_path / "training.csv").write_bytes(committed.read_bytes())
+    explore_training.write_tables(tmp_path / "training.csv")
+    assert (tmp_path / "training.md").read_bytes() == committed.with_suffix(".md").read_bytes()
