@@ -40,8 +40,8 @@ def profiles(up: str) -> str:
         notes = measured.notes(profile, "minutes")
         minutes = notes.get("total") or sum(notes.get("minutes", {}).values())
         took = f"{minutes:.0f}" if minutes else "not measured"
-        if minutes and "total" not in notes:  # of those that ran, one after the other
-            ran = sorted(name[:2] for name in notes["minutes"])
+        ran = sorted(name[:2] for name in notes.get("minutes", {}))
+        if ran and len(ran) < len(list((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))):
             took += f" (notebook{'s' * (len(ran) > 1)} {', '.join(ran)})"
         model = model_of(profile)
         if profile == "smoke":
