@@ -85,6 +85,7 @@ What this says:
   the paper's 300 epochs of these parts are 54,000 to 90,000. `parts`, the profile of `fit`, takes 3 times, since
   somebody waits for it.
 - **On the tiles they change little,** so `mtd` keeps its steps. The solar cells (`elpv`) were not measured.
+- **The autoencoder's steps help a little,** measured on pill alone. Not taken up yet.
 - **Larger images do not help** at the same number of steps, measured on pill alone: defects are found no better, and
   their outlines (PRO) worse. More steps at that size were not tried.
 
