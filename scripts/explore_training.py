@@ -73,9 +73,9 @@ images, held out, and synthetic defects on them, as on [the page on calibration]
 changes one thing of the setting that was chosen at 128 pixels; *none* is that setting.
 
 Cells: I-AUROC / P-AUROC / PRO, percent, mean over both kinds of defects, both kinds of places, and images as they are,
-relit and moved. *Minutes*: of one core of an AMD EPYC with AVX-512 beside other work, with the measurement; a change of
-the UNet alone takes over the autoencoder of *none*. Each category has an autoencoder of its own here; in `mvtec-cpu` all
-share one.
+relit and moved. *Minutes*: of one core of an AMD EPYC with AVX-512, beside other work, with the measurement; a change
+of the UNet alone takes over the autoencoder of *none*. Each category has an autoencoder of its own here; in `mvtec-cpu`
+all share one.
 
 **Test images had been looked at before,** with the setting *none*: whole images of pill and screw were told apart
 badly. So the question comes from test images. The answer doesn't: every number below is of validation data.
