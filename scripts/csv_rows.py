@@ -2,6 +2,7 @@
 import contextlib
 import csv
 import io
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from d3ad.infra.files import write_whole
@@ -22,3 +23,16 @@ def append_rows(file: Path, columns: list[str], rows: list[dict]) -> None:
     writer.writerows([*rows_in(file), *rows])
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, text.getvalue())
+
+
+def add_missing(file: Path, columns: list[str], keys: tuple[str, ...], jobs: Iterable[tuple],
+                measure: Callable[..., list[dict]]) -> None:
+    """Add the rows of measure(*job) for each job that the file lacks; a job is one value for each of the columns
+    `keys`, and its rows say how many `minutes` they took.
+    """
+    for job in jobs:
+        if any([row[key] for key in keys] == [str(value) for value in job] for row in rows_in(file)):
+            continue
+        rows = measure(*job)
+        append_rows(file, columns, rows)
+        print(*job, rows[0]["minutes"], "minutes", flush=True)

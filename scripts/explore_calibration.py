@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from csv_rows import append_rows, rows_in
+from csv_rows import add_missing
 from explore_settings import LEVELS, RECOMMENDED, ROOT
 from torch import Tensor
 from validation_data import CATEGORIES, auroc, scores, split, validation
@@ -94,6 +94,15 @@ def moved(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Te
 SEEN = {"as it is": as_it_is, "relit": relit, "moved": moved}
 
 
+def in_each_way(held: Tensor, defects: dict[tuple[str, str], tuple[Tensor, Tensor]]
+                ) -> Iterator[tuple[str, Tensor, dict]]:
+    """Each of SEEN: its name, the good images held out, and the defective ones with masks as `by_place` has them."""
+    for seen, change in SEEN.items():
+        good, _ = change(held, torch.zeros_like(held[:, 0]), torch.Generator().manual_seed(3))
+        yield seen, good, {where: change(bad, masks, torch.Generator().manual_seed(4))
+                           for where, (bad, masks) in defects.items()}
+
+
 def raw_maps(found: D3AD, images: Tensor) -> dict[str, Tensor]:
     """Both maps (N, H, W) before any normalisation, T-hat and distance (N,)."""
     prediction = found.predict(images)
@@ -139,10 +148,9 @@ def measure(category: str, copies: int, root: Path, work: Path) -> list[dict]:
     levels = {name: [raw_maps(fixed, few) for fixed in at] for name, few in normal.items()}
     own = {name: raw_maps(found, few) for name, few in normal.items()}
     sigma, defects, rows = config.sigma_pixels, by_place(held, images), []
-    for seen, change in SEEN.items():
-        good = raw_maps(found, change(held, torch.zeros_like(held[:, 0]), torch.Generator().manual_seed(3))[0])
-        for (place, kind), (bad, masks) in defects.items():
-            bad, masks = change(bad, masks, torch.Generator().manual_seed(4))
+    for seen, good, changed in in_each_way(held, defects):
+        good = raw_maps(found, good)
+        for (place, kind), (bad, masks) in changed.items():
             bad = raw_maps(found, bad)
             distance = auroc(good["distance"], bad["distance"])
             for (which, name, floor), weight, metrics in compared(good, bad, masks, own, levels, sigma):
@@ -317,12 +325,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "calibration.csv")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for category, copies in itertools.product(args.categories.split(","), map(int, args.train_moved.split(","))):
-        if any((row["category"], row["train_moved"]) == (category, str(copies)) for row in rows_in(args.out)):
-            continue
-        rows = measure(category, copies, args.data_root, args.work)
-        append_rows(args.out, COLUMNS, rows)
-        print(category, copies, rows[0]["minutes"], "minutes", flush=True)
+    jobs = itertools.product(args.categories.split(","), map(int, args.train_moved.split(",")))
+    add_missing(args.out, COLUMNS, ("category", "train_moved"), jobs,
+                lambda category, copies: measure(category, copies, args.data_root, args.work))
     write_tables(args.out)
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from csv_rows import append_rows, rows_in
-from explore_calibration import NUMBERS, SEEN, SHARE, by_place
+from csv_rows import add_missing
+from explore_calibration import NUMBERS, SHARE, by_place, in_each_way
 from explore_settings import RECOMMENDED, ROOT
 from validation_data import CATEGORIES, auroc, scores, split
 
@@ -37,24 +37,24 @@ CHANGES = {
     "256 pixels and 3 times the UNet's steps": dict(image_size=256, train_steps=3000),
 }
 COLUMNS = ["category", "change", "place", "seen", "defects", "weight", *NUMBERS, "distance_auroc", "minutes"]
-WEIGHTS = {0.0: "the feature map alone", 0.7: "both maps", 1.0: "the latent map alone"}
+CHOSEN = tomllib.loads(RECOMMENDED)
+WEIGHTS = {0.0: "the feature map alone", CHOSEN["weight"]: "both maps", 1.0: "the latent map alone"}
 
 
 def measure(category: str, change: str, root: Path, work: Path) -> list[dict]:
     """All rows of one category and change."""
     started = time.perf_counter()
-    config = Config(**tomllib.loads(RECOMMENDED) | dict(name="explored", image_size=128, device="cpu",
-                                                        calibration_share=SHARE) | CHANGES[change])
+    config = Config(**CHOSEN | dict(name="explored", image_size=128, device="cpu",
+                                    calibration_share=SHARE) | CHANGES[change])
     images, held = split(category, root, config.image_size)
     of_codec = f"{config.image_size}-{config.autoencoder_steps}-{config.latent_channels}"  # the UNet's changes share it
     codec = detector.fit_codec(set_apart(images, SHARE)[0], config, work / category / f"autoencoder-{of_codec}", {})
     found = D3AD(config).fit(images, work / category / change.replace(" ", "-"), codec)
     weighted = {weight: found.variant(weight=weight) for weight in WEIGHTS}
     defects, rows = by_place(held, images), []
-    for seen, see in SEEN.items():
-        good = found.predict(see(held, torch.zeros_like(held[:, 0]), torch.Generator().manual_seed(3))[0])
-        for (place, kind), (bad, masks) in defects.items():
-            bad, masks = see(bad, masks, torch.Generator().manual_seed(4))
+    for seen, good, changed in in_each_way(held, defects):
+        good = found.predict(good)
+        for (place, kind), (bad, masks) in changed.items():
             bad = found.predict(bad)
             for weight, detect in weighted.items():
                 shown = [detect.renormalised(said, "train").anomaly_map for said in (good, bad)]
@@ -117,12 +117,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "training.csv")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for category, change in itertools.product(args.categories.split(","), args.changes.split(",")):
-        if any((row["category"], row["change"]) == (category, change) for row in rows_in(args.out)):
-            continue
-        rows = measure(category, change, args.data_root, args.work)
-        append_rows(args.out, COLUMNS, rows)
-        print(category, change, rows[0]["minutes"], "minutes", flush=True)
+    jobs = itertools.product(args.categories.split(","), args.changes.split(","))
+    add_missing(args.out, COLUMNS, ("category", "change"), jobs,
+                lambda category, change: measure(category, change, args.data_root, args.work))
     write_tables(args.out)
 
 
