@@ -1,14 +1,16 @@
 """What normal images look like in the maps, and where to draw the line between good and anomalous.
 
-Maps of one step and place, in units of how much normal images vary there: not in the paper, see `standardise` in
-config.py.
+Two things that are not in the paper, see config.py: maps of one step and place, in units of how much normal images vary
+there (`standardise`), and features compared by how normal images' differ from those of their reconstructions
+(`feature_distance`).
 
 The guarantee of a threshold: where good images are like those whose scores set it, and those were not trained on, the
 chance that a good one exceeds the k-th largest of n scores is k / (n + 1) on average, and follows Beta(k, n + 1 - k)
 (order statistics of a continuous distribution; the same reasoning as in split conformal prediction, Vovk et al. 2005).
 """
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from math import ceil, floor
 
 import numpy as np
@@ -32,12 +34,23 @@ class Calibration:
     latent_range: Tensor   # (2,) lowest and highest value after standardising
     feature_range: Tensor
     threshold: Tensor      # scalar, of scores and map values
+    # of the map's blocks, one after the other: mean (C,) and whitening (C, C) of what features differ by from those of
+    # the reconstruction, zero between blocks; of no channel where distances are cosine
+    difference_mean: Tensor = field(default_factory=lambda: torch.zeros(0))
+    difference_whitening: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
     @classmethod
     def neutral(cls) -> "Calibration":
         """One that changes nothing: maps as they are, ranges 0 to 1."""
         zero, one, unit = torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.tensor([0.0, 1.0])
         return cls(torch.zeros(1, dtype=torch.long), zero, one, zero, one, unit, unit, torch.tensor(0.0))
+
+    def usual_differences(self, widths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """What `maps.mahalanobis_distance` takes, for blocks of these channels; nothing where distances are cosine."""
+        if not len(self.difference_mean):
+            return []
+        blocks = [slice(end - width, end) for width, end in zip(widths, accumulate(widths))]
+        return [(self.difference_mean[block], self.difference_whitening[block, block]) for block in blocks]
 
     def standardised(self, latent: Tensor, feature: Tensor, t_hat: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, H, W) minus normal images' mean, over their standard deviation, at each image's step (B,)."""

@@ -113,6 +113,8 @@ class Config(Settings):
 
     # anomaly map (Eq. 9)
     map_blocks: tuple[int, ...] = setting((2, 3), PREDICTION, (1, 3))  # J of f_map
+    # "mahalanobis": not in the paper; it measures against how far normal images' features differ
+    feature_distance: str = setting("cosine", PREDICTION, ("cosine", "mahalanobis"))
     weight: float = setting(0.85, PREDICTION, (0.0, 1.0))  # lambda
     # of the Gaussian, in pixels at 256 x 256; scaled with the image
     sigma: float = setting(4.0, PREDICTION, (0.0, 100.0))
@@ -176,10 +178,11 @@ class Config(Settings):
 
     def hashed(self) -> dict:
         """As `to_dict`; `standardise` counts as true or false, which it was, where it names both kinds of maps or none:
-        results of such settings are still of them.
+        results of such settings are still of them.  So are those of cosine distances, from before there were others.
         """
         standardise = self.standardise if len(self.standardise) == 1 else bool(self.standardise)
-        return self.to_dict() | dict(standardise=standardise)
+        values = self.to_dict() | dict(standardise=standardise)
+        return {name: value for name, value in values.items() if (name, value) != ("feature_distance", "cosine")}
 
     @classmethod
     def profile(cls, name: str, /, **changes) -> "Config":

@@ -4,8 +4,9 @@ The steps of `predict` are those of the paper's Figures 3 and 4: features and T-
 reconstruction (Algorithm 1), decoded image, latent and feature maps, their sum (Eq. 9), its maximum.
 """
 import copy
+import itertools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from math import isnan
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from d3ad.infra import checkpoint
 from d3ad.infra.batches import in_batches
 from d3ad.infra.devices import pick_device, seeded
 from d3ad.infra.processes import ALONE, Alone
+from d3ad.infra.spread import Spread
 
 # settings that trained weights depend on; the adaptation sees reconstructions
 TRAINED = (*Config.names(DATA, AUTOENCODER, FEATURES, DIFFUSION, ADAPTATION), "t_max", "num_steps", "spacing",
@@ -259,20 +261,30 @@ class D3AD:
         return dict(features=features, distance=distance, t_hat=t_hat, z0=z0, seeds=seeds, size=images.shape[-2:])
 
     @torch.no_grad()
-    def _compare(self, seen: dict, t_hat: Tensor) -> dict[str, Tensor]:
-        """Reconstruct from the given steps (Algorithm 1), and both maps (Section 4.2)."""
+    def _rebuild(self, seen: dict, t_hat: Tensor) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+        """Reconstruct from the given steps (Algorithm 1): latents, images, and their features."""
         config = self.config
         generators = [torch.Generator().manual_seed(seed) for seed in seen["seeds"]]
         z_hat = diffusion.reconstruct(self.networks.eps, seen["z0"], t_hat, self.alpha_bar, config.num_steps,
                                       config.guidance, config.spacing, config.omega, generators,
                                       first_direction=config.dynamic or not config.second_sampler)
         x_hat = self.networks.decode(z_hat)
-        features, features_hat = seen["features"], self.networks.features(x_hat)
-        feature_map = maps.feature_map([features[j] for j in config.map_blocks],
-                                       [features_hat[j] for j in config.map_blocks], seen["size"])
+        return z_hat, x_hat, self.networks.features(x_hat)
+
+    @torch.no_grad()
+    def _compare(self, seen: dict, t_hat: Tensor) -> dict[str, Tensor]:
+        """Reconstruct from the given steps (Algorithm 1), and both maps (Section 4.2)."""
+        z_hat, x_hat, features_hat = self._rebuild(seen, t_hat)
         compared = dict(reconstruction=x_hat, latent_map=maps.latent_map(seen["z0"], z_hat, seen["size"]),
-                        feature_map=feature_map)
+                        feature_map=self.feature_map(seen["features"], features_hat, seen["size"]))
         return {key: value.cpu() for key, value in compared.items()}
+
+    def feature_map(self, features: dict[int, Tensor], features_hat: dict[int, Tensor], size: tuple[int, int]
+                    ) -> Tensor:
+        """f_map (B, H, W) of phi's blocks of images and of their reconstructions, by the config's distance."""
+        blocks = self.config.map_blocks
+        return maps.feature_map([features[j] for j in blocks], [features_hat[j] for j in blocks], size,
+                                self.calibration.usual_differences([self.backbone.widths[j] for j in blocks]))
 
     def _fuse(self, latent: Tensor, feature: Tensor, t_hat: Tensor, calibrated: Calibration | None = None,
               normalisation: str = "train") -> tuple[Tensor, Tensor]:
@@ -281,12 +293,17 @@ class D3AD:
                                 self.config.sigma_pixels, normalisation)
 
     def _calibrate(self) -> Calibration:
-        """Ranges, and where the config asks for it statistics per level and pixel, of the calibration images."""
+        """Ranges, and where the config asks for it statistics per level and pixel, and of what features differ by, of
+        the calibration images.
+        """
         config = self.config
         images = every_nth(self.calibration_images, config.calibration_images)
         batches = [self._look(batch) for batch in images.split(config.predict_batch)]
         levels = torch.tensor(self.conditioning.levels() if config.dynamic else [config.t_max])
         levels = every_nth(levels, config.calibration_levels or len(levels))
+
+        differences = self._usual_differences(batches, levels) if config.feature_distance == "mahalanobis" else {}
+        self.calibration = replace(Calibration.neutral(), **differences)  # of which the maps are made
 
         def maps_at(t_hat: Tensor) -> tuple[Tensor, Tensor]:
             steps = t_hat.split(config.predict_batch)
@@ -294,8 +311,19 @@ class D3AD:
             return tuple(torch.cat([part[key] for part in parts]) for key in ("latent_map", "feature_map"))
 
         t_hat = torch.cat([seen["t_hat"] for seen in batches]).cpu()
-        return calibration.calibrate(maps_at, t_hat, levels, config.standardise,
-                                     lambda *maps_and_step: self._fuse(*maps_and_step)[1], config.threshold_quantile)
+        found = calibration.calibrate(maps_at, t_hat, levels, config.standardise,
+                                      lambda *maps_and_step: self._fuse(*maps_and_step)[1], config.threshold_quantile)
+        return replace(found, **differences)
+
+    def _usual_differences(self, batches: list[dict], levels: Tensor) -> dict[str, Tensor]:
+        """What the features of images differ by from those of their reconstructions, over places, images and levels."""
+        spreads = {j: Spread() for j in self.config.map_blocks}
+        for seen, step in itertools.product(batches, levels):
+            features_hat = self._rebuild(seen, torch.full_like(seen["t_hat"], int(step)))[2]
+            for j, spread in spreads.items():
+                spread.add(seen["features"][j] - features_hat[j])
+        mean, whitening = zip(*(spread.whitening() for spread in spreads.values()))
+        return dict(difference_mean=torch.cat(mean), difference_whitening=torch.block_diag(*whitening))
 
     def _conditioning(self) -> DynamicConditioning:
         config = self.config
@@ -360,7 +388,8 @@ class D3AD:
         file = folder / "conditioning" / "model.safetensors"
         with checkpoint.naming(file):
             self.conditioning = self._conditioning().fit(checkpoint.read_tensors(file, "reference")["reference"])
-        names = [field.name for field in fields(Calibration)]
+        names = [field.name for field in fields(Calibration)
+                 if field.default_factory is MISSING or config.feature_distance == "mahalanobis"]
         stored = checkpoint.read_tensors(folder / "calibration" / "model.safetensors", "images", *names)
         if stored["images"].shape[1:] != (3, config.image_size, config.image_size):
             raise ValueError(f"image_size is {config.image_size}, but the calibration's images are "
@@ -368,11 +397,15 @@ class D3AD:
         self.calibration_images = stored["images"]
         if self.conditioning.reference.shape[1] != self.vectors(stored["images"][:1]).shape[1]:
             raise ValueError(f"{file} holds features of another network or image size")
-        for name in names:
-            if name.endswith(("_mean", "_std")) and stored[name].shape[1:] not in ((1, 1), (config.image_size,) * 2):
+        for name in ("latent_mean", "latent_std", "feature_mean", "feature_std"):
+            if stored[name].shape[1:] not in ((1, 1), (config.image_size,) * 2):
                 raise ValueError(f"image_size is {config.image_size}, but the calibration's {name} is "
                                  f"{tuple(stored[name].shape)}")
         self.calibration = Calibration(**{name: stored[name] for name in names})
+        channels = sum(self.backbone.widths[j] for j in config.map_blocks)
+        if self.calibration.difference_whitening.shape != 2 * self.calibration.difference_mean.shape or \
+                len(self.calibration.difference_mean) not in (0, channels):
+            raise ValueError(f"the calibration's differences are not of {channels} channels, as the features are")
 
 
 def _check_changes(changes: dict, *also: str) -> None:

@@ -22,9 +22,26 @@ def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(a, b, dim=1)
 
 
-def feature_map(features: Sequence[Tensor], features_hat: Sequence[Tensor], size: int | tuple[int, int]) -> Tensor:
-    """f_map of Section 4.2: cosine distances of each block's features, upsampled to `size` and summed, (B, H, W)."""
-    return sum(upsample(cosine_distance(f, f_hat), size) for f, f_hat in zip(features, features_hat, strict=True))
+def mahalanobis_distance(a: Tensor, b: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+    """How unusual a - b is, at each location of feature maps (B, C, h, w): (B, h, w), 0 and up; not in the paper.
+
+    Squared Mahalanobis distance over C, where usual differences have `mean` (C,) and `whitening` (C, C), of
+    `Spread.whitening`: about 1 on average over those.
+    """
+    unusual = ((a - b).movedim(1, -1) - mean.to(a)) @ whitening.to(a)
+    return unusual.square().mean(-1)
+
+
+def feature_map(features: Sequence[Tensor], features_hat: Sequence[Tensor], size: int | tuple[int, int],
+                usual: Sequence[tuple[Tensor, Tensor]] = ()) -> Tensor:
+    """f_map of Section 4.2: distances of each block's features, upsampled to `size` and summed, (B, H, W).
+
+    usual: what `mahalanobis_distance` takes, of each block; without it distances are cosine, as in the paper.
+    """
+    pairs = list(zip(features, features_hat, strict=True))
+    distances = ([mahalanobis_distance(*pair, *of_block) for pair, of_block in zip(pairs, usual, strict=True)] if usual
+                 else [cosine_distance(*pair) for pair in pairs])
+    return sum(upsample(distance, size) for distance in distances)
 
 
 def min_max(maps: Tensor, low: Tensor | float | None = None, high: Tensor | float | None = None) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from csv_rows import add_missing
 from explore_calibration import NUMBERS, SHARE, by_place, in_each_way
 from explore_settings import RECOMMENDED, ROOT
+from torch import Tensor
 from validation_data import CATEGORIES, auroc, scores, split
 
 from d3ad import D3AD, Config, detector
@@ -41,15 +42,20 @@ CHOSEN = tomllib.loads(RECOMMENDED)
 WEIGHTS = {0.0: "the feature map alone", CHOSEN["weight"]: "both maps", 1.0: "the latent map alone"}
 
 
-def measure(category: str, change: str, root: Path, work: Path) -> list[dict]:
-    """All rows of one category and change."""
-    started = time.perf_counter()
+def fitted(category: str, change: str, root: Path, work: Path) -> tuple[D3AD, Tensor, Tensor]:
+    """The detector of one category and change, its normal images (N, 3, H, W), and those held out."""
     config = Config(**CHOSEN | dict(name="explored", image_size=128, device="cpu",
                                     calibration_share=SHARE) | CHANGES[change])
     images, held = split(category, root, config.image_size)
     of_codec = f"{config.image_size}-{config.autoencoder_steps}-{config.latent_channels}"  # the UNet's changes share it
     codec = detector.fit_codec(set_apart(images, SHARE)[0], config, work / category / f"autoencoder-{of_codec}", {})
-    found = D3AD(config).fit(images, work / category / change.replace(" ", "-"), codec)
+    return D3AD(config).fit(images, work / category / change.replace(" ", "-"), codec), images, held
+
+
+def measure(category: str, change: str, root: Path, work: Path) -> list[dict]:
+    """All rows of one category and change."""
+    started = time.perf_counter()
+    found, images, held = fitted(category, change, root, work)
     weighted = {weight: found.variant(weight=weight) for weight in WEIGHTS}
     defects, rows = by_place(held, images), []
     for seen, good, changed in in_each_way(held, defects):

@@ -61,6 +61,15 @@ def test_what_is_compared_holds_d3ad_with_and_without_noise_too(workspace):
     assert comparison.compared(workspace, workspace.runs(), [])["method"].isin(ablations.BENCHMARK).all()
 
 
+def test_the_paper_s_maps_have_a_row_where_a_profile_has_others(tiny):
+    own = tiny.replace(standardise=(), feature_distance="mahalanobis", weight=0.3)
+    assert comparison.papers_maps(tiny.replace(standardise=())) == {}
+    for config, weight in ((tiny, tiny.weight), (own, 0.85)):
+        (changes,) = comparison.papers_maps(config).values()
+        shown = config.replace(**changes)
+        assert (shown.standardise, shown.feature_distance, shown.weight) == ((), "cosine", weight)
+
+
 def test_pixel_methods_are_for_some_categories_only(workspace):
     run = workspace.runs()[0]
     assert comparison.is_for(run, "DRAEM")

@@ -77,8 +77,8 @@ def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: boo
         seconds = {name: steps * _pace(tried, train[name]) if steps else 0.0
                    for name, steps in num_steps(config, len(images)).items()}
         batch = few[:config.predict_batch]
-        levels = (config.calibration_levels
-                  or len(tried.conditioning.levels())) if config.standardise and config.dynamic else 1
+        every = (config.calibration_levels or len(tried.conditioning.levels())) if config.dynamic else 1
+        levels = (every if config.standardise else 1) + every * (config.feature_distance == "mahalanobis")
         calibrating = len(images) - num_trained_on(len(images), config.calibration_share) or len(images)
         looks = min(config.calibration_images, calibrating) * levels + num_held_out
         seconds["calibration"] = looks / len(batch) * clock(lambda: tried.predict(batch))[0]

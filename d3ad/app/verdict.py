@@ -50,8 +50,13 @@ def score(image, nets, c, s):
         z = b * (z - n * eps) / a + m * eps
     rebuilt, both = nets["features"](nets["decoder"](z)), {"latent": (z0 - z).abs().mean(1, keepdim=True), "feature": 0}
     both["latent"] = F.interpolate(both["latent"], image.shape[-2:], mode="bilinear", align_corners=True)
+    end = 0
     for j in s["map_blocks"]:
-        far = 1 - F.cosine_similarity(features[j - 1], rebuilt[j - 1])
+        far, end = 1 - F.cosine_similarity(features[j - 1], rebuilt[j - 1]), end + features[j - 1].shape[1]
+        if s["feature_distance"] == "mahalanobis":
+            block = slice(end - features[j - 1].shape[1], end)
+            differences = (features[j - 1] - rebuilt[j - 1]).movedim(1, -1) - c["difference_mean"][block]
+            far = (differences @ c["difference_whitening"][block, block]).square().mean(-1)
         both["feature"] += F.interpolate(far[:, None], image.shape[-2:], mode="bilinear", align_corners=True)
     # statistics of normal images at this step
     i = int(torch.searchsorted(c["levels"], t_hat).clamp(1, max(len(c["levels"]) - 1, 1)))

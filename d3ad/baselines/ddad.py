@@ -38,7 +38,7 @@ class DDAD(Baseline):
         step = min(STEP, self.detector.config.train_t_max)
         self.model = self.detector.readapted(
             train, self.backbone, adapt_epochs=1, omega=1.0, dynamic=False, t_max=step, num_steps=NUM_STEPS,
-            guidance=GUIDANCE, standardise=(), calibration_images=1)
+            guidance=GUIDANCE, standardise=(), feature_distance="cosine", calibration_images=1)
         few = every_nth(train, self.config.calibration_images)
         parts = [self._distances(batch)[:2] for batch in few.split(self.config.predict_batch)]
         pixel, feature = (torch.cat(part) for part in zip(*parts))

@@ -21,6 +21,7 @@ from d3ad.baselines import (
     title_of,
 )
 from d3ad.baselines.base import Budget
+from d3ad.config import Config
 from d3ad.infra.devices import pick_device
 from d3ad.infra.files import load_tensors, read_json, save_tensors, write_whole
 from d3ad.study import ablations, long_runs
@@ -223,6 +224,17 @@ def _row(run: Run, name: str) -> dict:
     return {key: kept[key] for key in keys} | dict(method=title_of(name))
 
 
+def papers_maps(config: Config) -> dict[str, dict]:
+    """D3AD with the paper's maps, as a row of its own, where a profile has others.
+
+    Its lambda is the profile's, but for features that were compared in another way: there it is the paper's.
+    """
+    changes = dict(standardise=(), feature_distance="cosine")
+    if config.feature_distance != "cosine":
+        changes["weight"] = Config.weight
+    return {PAPERS_MAPS: changes} if config.replace(**changes) != config else {}
+
+
 def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.DataFrame:
     """D3AD, with noise and with the paper's maps, and the baselines on these runs, with averages and their spread over
     seeds.
@@ -231,7 +243,7 @@ def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.Data
     takes.
     """
     own_split = [run for run in runs if run.split == workspace.study.split]
-    variants = ablations.BENCHMARK | ({PAPERS_MAPS: dict(standardise=())} if workspace.config.standardise else {})
+    variants = ablations.BENCHMARK | papers_maps(workspace.config)
     own = ablations.summary(workspace, variants, runs, columns=ablations.AS_REPORTED)
     frame = pd.concat([own, summary(own_split, names)], ignore_index=True)
     return marked(ablations.with_averages(frame)).astype(dict.fromkeys(BUDGET[:2], "Int64"))

@@ -23,6 +23,7 @@ class Reference:
 
     def __init__(self, detector: D3AD):
         self.config, self.dic, self.abar = detector.config, detector.conditioning, detector.alpha_bar
+        self.feature_map = detector.feature_map
         parts = (detector.codec, detector.unet, detector.backbone)
         self.codec, self.unet, self.backbone = (usual_order(copy.deepcopy(part)) for part in parts)
         self.neighbours = NearestNeighbors(n_neighbors=self.config.k,
@@ -43,8 +44,7 @@ class Reference:
             z_hat[t_hat == level] = self._sampled(z0[t_hat == level], level)
         x_hat = self.codec.decode(z_hat)
         features, features_hat = self.backbone(x), self.backbone(x_hat)
-        feature = maps.feature_map([features[j] for j in config.map_blocks],
-                                   [features_hat[j] for j in config.map_blocks], x.shape[-2:]).cpu()
+        feature = self.feature_map(features, features_hat, x.shape[-2:]).cpu()
         latent = maps.latent_map(z0, z_hat, x.shape[-2:]).cpu()
         return dict(t_hat=t_hat, latent=latent, feature=feature, anomaly_map=fused(latent, feature, config))
 
