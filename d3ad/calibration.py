@@ -1,7 +1,7 @@
 """What normal images look like in the maps, and where to draw the line between good and anomalous.
 
-Two things that are not in the paper, see config.py: maps of one step and place, in units of how much normal images vary
-there (`standardise`), and features compared by how normal images' differ from those of their reconstructions
+Two things are not in the paper, see config.py: maps of one step and place in units of how much normal images vary there
+(`standardise`), and features compared in units of how those of normal images differ from those of their reconstructions
 (`feature_distance`).
 
 The guarantee of a threshold: where good images are like those whose scores set it, and those were not trained on, the
@@ -34,8 +34,8 @@ class Calibration:
     latent_range: Tensor   # (2,) lowest and highest value after standardising
     feature_range: Tensor
     threshold: Tensor      # scalar, of scores and map values
-    # of the map's blocks, one after the other: mean (C,) and whitening (C, C) of what features differ by from those of
-    # the reconstruction, zero between blocks; of no channel where distances are cosine
+    # mean (C,) and whitening (C, C) of the differences between features of normal images and of their reconstructions,
+    # the map's blocks one after the other; zero between blocks; empty where distances are cosine
     difference_mean: Tensor = field(default_factory=lambda: torch.zeros(0))
     difference_whitening: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
@@ -46,9 +46,13 @@ class Calibration:
         return cls(torch.zeros(1, dtype=torch.long), zero, one, zero, one, unit, unit, torch.tensor(0.0))
 
     def usual_differences(self, widths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """What `maps.mahalanobis_distance` takes, for blocks of these channels; nothing where distances are cosine."""
-        if not len(self.difference_mean):
-            return []
+        """What `maps.mahalanobis_distance` takes, for blocks of so many channels.
+
+        Raises ValueError where they were measured for others, or not at all.
+        """
+        if len(self.difference_mean) != sum(widths):
+            raise ValueError(f"the calibration has differences of {len(self.difference_mean)} channels, not of "
+                             f"{sum(widths)}")
         blocks = [slice(end - width, end) for width, end in zip(widths, accumulate(widths))]
         return [(self.difference_mean[block], self.difference_whitening[block, block]) for block in blocks]
 

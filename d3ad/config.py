@@ -113,7 +113,7 @@ class Config(Settings):
 
     # anomaly map (Eq. 9)
     map_blocks: tuple[int, ...] = setting((2, 3), PREDICTION, (1, 3))  # J of f_map
-    # "mahalanobis": not in the paper; it measures against how far normal images' features differ
+    # "mahalanobis": in units of how normal images' features differ from their reconstructions'; not in the paper
     feature_distance: str = setting("cosine", PREDICTION, ("cosine", "mahalanobis"))
     weight: float = setting(0.85, PREDICTION, (0.0, 1.0))  # lambda
     # of the Gaussian, in pixels at 256 x 256; scaled with the image
@@ -168,8 +168,9 @@ class Config(Settings):
         if self.autoencoder_perceptual and self.backbone_weights == "none":
             raise ValueError("autoencoder_perceptual needs features that know something: set backbone_weights, or "
                              "leave it 0")
-        if not self.map_blocks or not self.adapt_blocks:
-            raise ValueError("map_blocks and adapt_blocks must name at least one block")
+        for name, blocks in (("map_blocks", self.map_blocks), ("adapt_blocks", self.adapt_blocks)):
+            if not blocks or len(set(blocks)) < len(blocks):
+                raise ValueError(f"{name} must name at least one block, and each once; got {list(blocks)}")
 
     @property
     def sigma_pixels(self) -> float:
@@ -178,7 +179,8 @@ class Config(Settings):
 
     def hashed(self) -> dict:
         """As `to_dict`; `standardise` counts as true or false, which it was, where it names both kinds of maps or none:
-        results of such settings are still of them.  So are those of cosine distances, from before there were others.
+        results of such settings are still of them.  `feature_distance` is left out where it is cosine: results from
+        before it existed are of these settings, too.
         """
         standardise = self.standardise if len(self.standardise) == 1 else bool(self.standardise)
         values = self.to_dict() | dict(standardise=standardise)

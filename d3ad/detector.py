@@ -282,9 +282,10 @@ class D3AD:
     def feature_map(self, features: dict[int, Tensor], features_hat: dict[int, Tensor], size: tuple[int, int]
                     ) -> Tensor:
         """f_map (B, H, W) of phi's blocks of images and of their reconstructions, by the config's distance."""
-        blocks = self.config.map_blocks
-        return maps.feature_map([features[j] for j in blocks], [features_hat[j] for j in blocks], size,
-                                self.calibration.usual_differences([self.backbone.widths[j] for j in blocks]))
+        blocks, usual = self.config.map_blocks, ()
+        if self.config.feature_distance == "mahalanobis":
+            usual = self.calibration.usual_differences([self.backbone.widths[j] for j in blocks])
+        return maps.feature_map([features[j] for j in blocks], [features_hat[j] for j in blocks], size, usual)
 
     def _fuse(self, latent: Tensor, feature: Tensor, t_hat: Tensor, calibrated: Calibration | None = None,
               normalisation: str = "train") -> tuple[Tensor, Tensor]:
@@ -293,8 +294,8 @@ class D3AD:
                                 self.config.sigma_pixels, normalisation)
 
     def _calibrate(self) -> Calibration:
-        """Ranges, and where the config asks for it statistics per level and pixel, and of what features differ by, of
-        the calibration images.
+        """Ranges of the calibration images' maps, and, where the config asks for them, statistics per level and pixel,
+        and the usual differences of features.  `self.calibration` is set on the way.
         """
         config = self.config
         images = every_nth(self.calibration_images, config.calibration_images)
@@ -303,7 +304,7 @@ class D3AD:
         levels = every_nth(levels, config.calibration_levels or len(levels))
 
         differences = self._usual_differences(batches, levels) if config.feature_distance == "mahalanobis" else {}
-        self.calibration = replace(Calibration.neutral(), **differences)  # of which the maps are made
+        self.calibration = replace(Calibration.neutral(), **differences)  # `feature_map` reads it
 
         def maps_at(t_hat: Tensor) -> tuple[Tensor, Tensor]:
             steps = t_hat.split(config.predict_batch)
@@ -316,7 +317,9 @@ class D3AD:
         return replace(found, **differences)
 
     def _usual_differences(self, batches: list[dict], levels: Tensor) -> dict[str, Tensor]:
-        """What the features of images differ by from those of their reconstructions, over places, images and levels."""
+        """Mean and whitening of the differences between features of images and of their reconstructions, over places,
+        images and levels.
+        """
         spreads = {j: Spread() for j in self.config.map_blocks}
         for seen, step in itertools.product(batches, levels):
             features_hat = self._rebuild(seen, torch.full_like(seen["t_hat"], int(step)))[2]
@@ -388,6 +391,7 @@ class D3AD:
         file = folder / "conditioning" / "model.safetensors"
         with checkpoint.naming(file):
             self.conditioning = self._conditioning().fit(checkpoint.read_tensors(file, "reference")["reference"])
+        # detectors from before `feature_distance` have no differences
         names = [field.name for field in fields(Calibration)
                  if field.default_factory is MISSING or config.feature_distance == "mahalanobis"]
         stored = checkpoint.read_tensors(folder / "calibration" / "model.safetensors", "images", *names)
@@ -403,8 +407,9 @@ class D3AD:
                                  f"{tuple(stored[name].shape)}")
         self.calibration = Calibration(**{name: stored[name] for name in names})
         channels = sum(self.backbone.widths[j] for j in config.map_blocks)
-        if self.calibration.difference_whitening.shape != 2 * self.calibration.difference_mean.shape or \
-                len(self.calibration.difference_mean) not in (0, channels):
+        if config.feature_distance == "mahalanobis" and (
+                self.calibration.difference_mean.shape != (channels,)
+                or self.calibration.difference_whitening.shape != (channels, channels)):
             raise ValueError(f"the calibration's differences are not of {channels} channels, as the features are")
 
 

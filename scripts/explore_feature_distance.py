@@ -1,4 +1,5 @@
-"""How phi's features are compared: by cosine, as in the paper, or by how normal images' differ (`feature_distance`).
+"""How phi's features are compared: by cosine, as in the paper, or in units of how those of normal images differ from
+those of their reconstructions (`feature_distance`).
 
     python scripts/explore_feature_distance.py --data-root DIR --work DIR [--categories pill,screw] [--change "none"]
                                                [--out FILE]
@@ -68,11 +69,13 @@ The feature map compares phi of the image with phi of its reconstruction, place 
 distance is cosine: every direction counts the same. But no reconstruction is perfect, and what it loses is always much
 the same: fine grain, small spots that good parts have, the sharpness of an edge. `feature_distance = "mahalanobis"`
 measures by how much normal images' features differ from those of *their* reconstructions, over all places of the images
-that calibrate, and counts differences in that unit:
+that calibrate and over their steps T-hat, and counts differences in that unit:
 
 f_map = (d - m)^T S^-1 (d - m) / C, with d = phi(x) - phi(x-hat), and m and S the mean and covariance of d over normal
 images, for each block of C channels. The code is `maps.mahalanobis_distance`; m and S are `Spread` of
-`d3ad/infra/spread.py`. It is not in the paper.
+`d3ad/infra/spread.py`. A hundredth of the mean variance is added to that of each channel (`SHRINKAGE`), or directions
+in which features hardly differ would outweigh all others; a tenth and a thousandth of it gave the same numbers within
+half a point (pill, tiles). It is not in the paper.
 
 Cells: I-AUROC / P-AUROC / PRO, percent, mean over both kinds of defects, both kinds of places, and images as they are,
 relit and moved. *Standardised*: the feature map is in units of each pixel's standard deviation, too.
@@ -92,8 +95,8 @@ What this says:
 
 - **The feature map alone gains most,** in every category. With the cosine distance it is the weaker of the two maps,
   with the Mahalanobis distance the stronger one. So lambda falls.
-- **It takes the place of `standardise`.** Its values are in units of what normal images show already. What each pixel's
-  standard deviation adds is small, and not the same everywhere.
+- **It takes the place of most of what `standardise` brings.** Its values are in units of what normal images show, one
+  unit for all places and steps. What each pixel's own standard deviation adds is small, and not the same everywhere.
 - **What is not shown here**: that test images agree, and how it does with features that are adapted (Eq. 10) or
   of another network.
 
@@ -107,6 +110,8 @@ SETTING = ["distance", "standardised", "weight"]
 def write_tables(source: Path) -> None:
     """feature-distance.md beside the CSV."""
     rows = pd.read_csv(source, keep_default_na=False).astype({"weight": float} | dict.fromkeys(NUMBERS, float))
+    if (rows.groupby("category")["change"].nunique() > 1).any():
+        raise ValueError(f"{source} holds two trainings of a category, which would be mixed: name another --out")
     trained = [", ".join(f"{category}" for category in part["category"].unique()) + f" ({change})"
                for change, part in rows.groupby("change", sort=False)]
     each = rows.groupby(["category", *SETTING], sort=False)[NUMBERS].mean()

@@ -79,6 +79,8 @@ def test_stamps_of_results_outlive_another_way_to_write_a_setting():
         assert Config(standardise=maps).hashed()["standardise"] == stamped
     every = ((), ("latent",), ("feature",), ("latent", "feature"))
     assert len({Config(standardise=maps).hash() for maps in every}) == len(every)
+    assert Config().hash() == "6710cc5879fe"  # as before there was a feature_distance
+    assert Config(feature_distance="mahalanobis").hash() != Config().hash()
 
 
 @pytest.mark.parametrize("kind", [Config, Study])

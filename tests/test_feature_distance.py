@@ -1,4 +1,6 @@
 """The Mahalanobis distance of features: against numpy and scipy, and through the detector, saved and exported."""
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -6,12 +8,14 @@ from scipy.spatial.distance import mahalanobis
 from test_detector import same
 
 from d3ad import D3AD, maps
-from d3ad.app import verdict
+from d3ad.app import export, verdict
+from d3ad.calibration import Calibration
 from d3ad.infra.checkpoint import read_tensors
-from d3ad.infra.files import save_tensors
+from d3ad.infra.files import load_tensors, save_tensors
 from d3ad.infra.spread import SHRINKAGE, Spread
 from d3ad.speed import presets
 from d3ad.speed.benchmark.reference import Reference
+from d3ad.study.outcome import Outcome
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +64,47 @@ def test_features_that_never_differ_give_no_nan():
     assert maps.mahalanobis_distance(torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), *spread.whitening()).max() == 0
 
 
-def test_what_is_usual_stands_out_less(fitted, images, whitened):
-    """On the images that calibrate, at a fixed step, each block's distances are 1 on average."""
+def test_usual_differences_are_1_at_most_on_average(whitened):
+    """On the images that calibrate, at a fixed step, in block 2: 1, or less for the shrinkage."""
     fixed = whitened.variant(dynamic=False, map_blocks=(2,))
     seen = fixed._look(fixed.calibration_images)
     _, _, features_hat = fixed._rebuild(seen, torch.full_like(seen["t_hat"], fixed.config.t_max))
     usual = fixed.calibration.usual_differences([fixed.backbone.widths[2]])
     distance = maps.mahalanobis_distance(seen["features"][2], features_hat[2], *usual[0])
     assert 0.5 < float(distance.mean()) <= 1.001
-    assert fitted.calibration.usual_differences([64, 128]) == []
+
+
+def test_only_the_feature_map_changes(fitted, images, whitened):
     one, other = whitened.predict(images), fitted.predict(images)
     assert not same(one, other, 1e-3) and torch.equal(one.latent_map, other.latent_map)
+    assert torch.equal(one.reconstruction, other.reconstruction)
+
+
+def test_a_distance_that_was_not_measured_is_no_cosine(whitened, images):
+    empty = copy.copy(whitened)
+    empty.calibration = Calibration.neutral()
+    with pytest.raises(ValueError, match="differences of 0 channels, not of 384"):
+        empty.predict(images)
+
+
+def test_maps_can_be_standardised_besides_and_blocks_take_any_order(fitted, images, whitened):
+    both = fitted.variant(feature_distance="mahalanobis", standardise=("feature",)).predict(images)
+    assert both.score.isfinite().all() and torch.equal(both.feature_map, whitened.predict(images).feature_map)
+    turned = whitened.variant(map_blocks=(3, 2)).predict(images)
+    assert torch.allclose(turned.feature_map, both.feature_map, rtol=1e-4)
+
+
+def test_features_that_are_adapted_anew_are_measured_anew(whitened, images):
+    other = whitened.readapted(images, whitened.backbone, adapt_epochs=1)
+    assert not torch.equal(other.calibration.difference_mean, whitened.calibration.difference_mean)
+    assert other.predict(images).score.isfinite().all()
+
+
+def test_large_values_are_kept_as_the_largest_that_fit(whitened, images, tmp_path):
+    found = whitened.predict(images)
+    found.feature_map[0, 0, 0] = 1e6
+    Outcome(found, {}).save(tmp_path / "outcome.safetensors")
+    assert float(Outcome.load(tmp_path / "outcome.safetensors").prediction.feature_map[0, 0, 0]) == 65504
 
 
 def test_each_block_has_its_own(whitened):
@@ -96,6 +130,7 @@ def test_it_is_saved(whitened, images, tmp_path):
     tensors = read_tensors(file)
     for name, value, message in (("difference_mean", None, "no difference_mean in it"),
                                  ("difference_mean", torch.zeros(5), "not of 384 channels"),
+                                 ("difference_mean", torch.zeros(0), "not of 384 channels"),
                                  ("difference_whitening", torch.eye(5), "not of 384 channels")):
         changed = {key: tensor for key, tensor in (tensors | {name: value}).items() if tensor is not None}
         save_tensors(file, changed, {})
@@ -110,16 +145,15 @@ def test_a_detector_from_before_is_read(fitted, images, tmp_path):
     assert same(D3AD.load(folder).predict(images), fitted.predict(images), 1e-6)
 
 
-def test_the_reference_and_the_exported_verdict_say_the_same(whitened, images):
+def test_the_reference_and_the_exported_verdict_say_the_same(whitened, images, tmp_path, monkeypatch):
     found = presets.apply(whitened, "faithful").predict(images)
     reference = Reference(whitened).predict(images)
     assert torch.allclose(found.feature_map, reference["feature"], atol=1e-3 * float(reference["feature"].max()))
     networks = dict(encoder=whitened.codec.encode, decoder=whitened.codec.decode,
                     unet=lambda z, t: whitened.unet(z, t).sample,
                     features=lambda x: tuple(whitened.backbone(x).values()))
-    tensors = vars(whitened.calibration) | dict(reference=whitened.conditioning.reference,
-                                                edges=whitened.conditioning.edges,
-                                                alpha_bar=whitened.alpha_bar.float(),
-                                                kernel=maps.gaussian_kernel(whitened.config.sigma_pixels))
+    monkeypatch.setattr(export, "networks", lambda detector: {})
+    export.export(whitened, tmp_path)
+    tensors, _ = load_tensors(tmp_path / "verdict.safetensors")
     score = verdict.score(images[:1], networks, tensors, whitened.config.to_dict())
     assert score == pytest.approx(float(found.score[0]), rel=1e-3)

@@ -12,17 +12,16 @@ class Spread:
         self.count, self.total, self.squares = 0, 0, 0
 
     def add(self, maps: Tensor) -> None:
-        """Count more of them: (B, C, h, w) holds B h w vectors."""
+        """Add the B h w vectors of maps (B, C, h, w)."""
         rows = maps.cpu().double().movedim(1, -1).flatten(0, -2)
         self.count += len(rows)
         self.total, self.squares = self.total + rows.sum(0), self.squares + rows.T @ rows
 
     def whitening(self) -> tuple[Tensor, Tensor]:
-        """The mean m (C,), and W (C, C): W W^T is the inverse of the covariance, so (v - m) W has variance 1 in every
-        direction.
+        """The mean m (C,), and W (C, C), such that (v - m) W has a variance of at most 1 in every direction.
 
-        `SHRINKAGE` of the mean variance is added to that of each channel: else directions in which the vectors hardly
-        differ would outweigh all others.
+        W W^T is the inverse of the covariance, to which `SHRINKAGE` of the mean variance is added in each channel: else
+        directions in which the vectors hardly differ would outweigh all others.
         """
         mean = self.total / self.count
         covariance = self.squares / self.count - torch.outer(mean, mean)

@@ -235,11 +235,12 @@ def perturbed(run: Run, images: Tensor, levels: list[int], omega: float) -> list
                                           run.config.num_steps,
                                           run.config.guidance, run.config.spacing, omega, generators)
             x_hat = trained.codec.decode(z_hat)
+            # always cosine: a calibration's differences are of the run's own omega and steps
+            blocks = [[seen[j] for j in run.config.map_blocks] for seen in (features, trained.backbone(x_hat))]
             rows.append(dict(disturbed=diffusion.perturb(images, level, trained.alpha_bar, omega, noise),
                              reconstruction=x_hat.cpu(),
                              latent_map=maps.latent_map(z0, z_hat, run.config.image_size).cpu(),
-                             feature_map=trained.feature_map(features, trained.backbone(x_hat),
-                                                             images.shape[-2:]).cpu()))
+                             feature_map=maps.feature_map(*blocks, run.config.image_size).cpu()))
     return rows
 
 

@@ -33,7 +33,8 @@ from d3ad.study.workspace import Run, Workspace
 
 BUDGET = ("images", "images_asked", "training")  # seen in training; those asked for; a word of `ranking.TRAINING`
 UNTRAINED = ("SPADE", "PaDiM", "PatchCore", "DDAD")  # they collect features, or take D3AD's networks
-PAPERS_MAPS = "D3AD, maps not standardised"  # where a profile standardises them, which is ours and no baseline has
+# where a profile has other maps than the paper, standardised or of another distance, which is ours and no baseline has
+PAPERS_MAPS = "D3AD, maps not standardised"
 # of training for a category at the demo's sizes, one core, networks on pixels at a quarter of their width, as
 # scripts/baseline_minutes.py measures them
 MINUTES = {"RD4AD": 3, "DRAEM": 280, "AnoDDPM": 2800, "DiffusionAD": 4500, "FastFlow": 12, "CFA": 1, "RD++": 12,
@@ -227,7 +228,8 @@ def _row(run: Run, name: str) -> dict:
 def papers_maps(config: Config) -> dict[str, dict]:
     """D3AD with the paper's maps, as a row of its own, where a profile has others.
 
-    Its lambda is the profile's, but for features that were compared in another way: there it is the paper's.
+    Lambda stays the profile's, unless the profile compares features in another way: its lambda was chosen for that, so
+    the paper's is taken.
     """
     changes = dict(standardise=(), feature_distance="cosine")
     if config.feature_distance != "cosine":

@@ -28,7 +28,7 @@ class Outcome:
                    if f.name != "threshold"}
         tensors["reconstruction"] = as_bytes(tensors["reconstruction"])
         for name in ("anomaly_map", "latent_map", "feature_map"):
-            tensors[name] = tensors[name].half()
+            tensors[name] = tensors[name].clamp(max=torch.finfo(torch.float16).max).half()
         save_tensors(file, tensors, dict(metrics=self.metrics, threshold=self.prediction.threshold))
 
     @classmethod

@@ -46,7 +46,7 @@ SWITCHES = (
     Switch("normalisation of the maps", "\"normalized\"", "min-max over the test set", "per profile",
            "ranges of normal training images", dict(normalisation="train")),
     Switch("standardised maps (ours)", "no", "no", "per profile", "off", dict(standardise=())),
-    Switch("distance of features", "cosine", "cosine", "per profile", "cosine", dict(feature_distance="cosine")),
+    Switch("distance of features (ours)", "cosine", "cosine", "per profile", "cosine", dict(feature_distance="cosine")),
     Switch("DDIM steps S", "10", "10", "per profile", "10", dict(num_steps=10)),
     Switch("smallest bin", "2", "2", "2", "1: no minimum", dict(min_bin=1)),
 )

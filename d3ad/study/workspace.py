@@ -225,7 +225,7 @@ class Run:
     @cached_property
     def key(self) -> str:
         """Of everything that the trained detector depends on."""
-        names = set(Config.names()) - set(Config.names(MACHINE)) - {"normalisation"}
+        names = set(self.config.hashed()) - set(Config.names(MACHINE)) - {"normalisation"}
         parts = [str(VERSION), self.config.hash(*sorted(names)), self.fingerprint, *key_parts(self)]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 

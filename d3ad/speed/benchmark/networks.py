@@ -24,9 +24,10 @@ def config_of(size: str) -> Config:
     if size == "paper":
         return Config(backbone_weights="none", adapt_epochs=0)
     if size == "demo":
-        return Config.profile("demo", standardise=())
+        return Config.profile("demo", standardise=(), feature_distance="cosine")
     if size == "tiny":
-        return Config.profile("smoke", standardise=(), image_size=64, backbone="resnet18", k=3)
+        return Config.profile("smoke", standardise=(), feature_distance="cosine", image_size=64, backbone="resnet18",
+                              k=3)
     raise ValueError(f"size must be one of {', '.join(SIZES)}; got {size!r}")
 
 
