@@ -63,7 +63,8 @@ PAGE = """# How features are compared
 
 Made by `scripts/explore_feature_distance.py` from `feature-distance.csv`, on validation data only: a fifth of the
 normal training images, held out, and synthetic defects on them, as on [the page on calibration](calibration.md). One
-seed. The detectors are those of [the page on training](training.md): {trained}.
+seed. The detectors are those of [the page on training](training.md), with these of its changes:
+{trained}.
 
 The feature map compares phi of the image with phi of its reconstruction, place by place (Section 4.2). In the paper the
 distance is cosine: every direction counts the same. But no reconstruction is perfect, and what it loses is always much
@@ -93,10 +94,12 @@ from test images. The answer doesn't: every number below is of validation data.
 
 What this says:
 
-- **The feature map alone gains most,** in every category. With the cosine distance it is the weaker of the two maps,
-  with the Mahalanobis distance the stronger one. So lambda falls.
-- **It takes the place of most of what `standardise` brings.** Its values are in units of what normal images show, one
-  unit for all places and steps. What each pixel's own standard deviation adds is small, and not the same everywhere.
+- **The feature map alone gains most,** in every category: with the cosine distance it is by far the weaker of the two
+  maps. So the best lambda falls.
+- **What both maps together gain differs.** Pills and tiles gain most; their good images have specks and grain that may
+  lie anywhere. Screws and transistors change little.
+- **`standardise` matters less with it.** The distance has a unit already, what normal images show, one for all places
+  and steps. What each pixel's own standard deviation adds is small, and not the same everywhere.
 - **What is not shown here**: that test images agree, and how it does with features that are adapted (Eq. 10) or
   of another network.
 
@@ -107,14 +110,20 @@ What this says:
 SETTING = ["distance", "standardised", "weight"]
 
 
-def write_tables(source: Path) -> None:
-    """feature-distance.md beside the CSV."""
+def means_of(source: Path) -> pd.DataFrame:
+    """The metrics of each category and SETTING, over defects, places and lights."""
     rows = pd.read_csv(source, keep_default_na=False).astype({"weight": float} | dict.fromkeys(NUMBERS, float))
+    return rows.groupby(["category", *SETTING], sort=False)[NUMBERS].mean()
+
+
+def write_tables(source: Path) -> None:
+    """feature-distance.md beside the CSV.  Raises ValueError where it holds two trainings of a category."""
+    rows = pd.read_csv(source, keep_default_na=False)
     if (rows.groupby("category")["change"].nunique() > 1).any():
         raise ValueError(f"{source} holds two trainings of a category, which would be mixed: name another --out")
-    trained = [", ".join(f"{category}" for category in part["category"].unique()) + f" ({change})"
+    trained = [", ".join(part["category"].unique()) + f": *{change}*"
                for change, part in rows.groupby("change", sort=False)]
-    each = rows.groupby(["category", *SETTING], sort=False)[NUMBERS].mean()
+    each = means_of(source)
     means = each.groupby(SETTING, sort=False).mean()
     best = {distance: _words(part.mean(axis=1).idxmax()) + f": {_cell(part.loc[part.mean(axis=1).idxmax()])}"
             for distance, part in means.groupby("distance")}

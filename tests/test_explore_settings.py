@@ -9,6 +9,7 @@ from d3ad import D3AD, data, maps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 import explore_calibration
+import explore_feature_distance
 import explore_settings as explore
 import explore_training
 import validation_data
@@ -128,3 +129,20 @@ def test_the_page_on_training_is_that_of_its_rows_and_its_changes_are_settings(t
     (tmp_path / "training.csv").write_bytes(committed.read_bytes())
     explore_training.write_tables(tmp_path / "training.csv")
     assert (tmp_path / "training.md").read_bytes() == committed.with_suffix(".md").read_bytes()
+
+
+def test_the_page_on_distances_is_that_of_its_rows_and_says_what_they_say(tmp_path):
+    from d3ad import Config
+    committed = Path(explore.ROOT / "docs" / "feature-distance.csv")
+    (tmp_path / "feature-distance.csv").write_bytes(committed.read_bytes())
+    explore_feature_distance.write_tables(tmp_path / "feature-distance.csv")
+    assert (tmp_path / "feature-distance.md").read_bytes() == committed.with_suffix(".md").read_bytes()
+    means = explore_feature_distance.means_of(committed)
+    chosen = Config.profile("parts")
+    best = means.groupby(explore_feature_distance.SETTING).mean().mean(axis=1).idxmax()
+    assert best == (chosen.feature_distance, " ".join(chosen.standardise), chosen.weight)
+    for _, of_category in means.mean(axis=1).groupby("category"):
+        cosine, mahalanobis = (of_category.xs((distance, "feature"), level=("distance", "standardised"))
+                               .droplevel("category") for distance in ("cosine", "mahalanobis"))
+        assert (mahalanobis - cosine).idxmax() == 0  # the feature map alone gains most
+        assert cosine[0] < cosine[1] and mahalanobis[0] > cosine[0] + 4
