@@ -100,8 +100,10 @@ What this says:
   lie anywhere. Screws and transistors change little.
 - **`standardise` matters less with it.** The distance has a unit already, what normal images show, one for all places
   and steps. What each pixel's own standard deviation adds is small, and not the same everywhere.
-- **What is not shown here**: that test images agree, and how it does with features that are adapted (Eq. 10) or
-  of another network.
+- **Test images agree in part.** [The page on own parts](own-parts.md#what-to-expect) has both distances on the same
+  trained networks, and not every part gains. Real defects are not all like the synthetic ones: on an uneven tile, for
+  one, the light of a whole region differs.
+- **Not measured**: features that are adapted (Eq. 10), and those of another network.
 
 ## By category
 
