@@ -146,7 +146,7 @@ def own_part(up: str) -> str:
 
 def own_parts(up: str) -> str:
     """Parts fitted with default settings by scripts/own_parts.py: what share of the defects is found at which rate of
-    false alarms.
+    false alarms, for each way to compare features.
     """
     frame = measured.table("parts", "own_parts")
     if frame is None:
@@ -156,15 +156,17 @@ def own_parts(up: str) -> str:
         return "" if pd.isna(value) else f"{value:.1f}"
 
     rows = []
-    for part, rates in frame.groupby("part", sort=False):
+    for (part, distance), rates in frame.groupby(["part", "feature_distance"], sort=False):
         first = rates.iloc[0]
         cells = [cell for _, row in rates.iterrows()
                  for cell in (percent(row["measured_found"]), percent(row["measured_false_alarms"]))]
-        rows.append([part, f"{first['trained_on']} + {first['set_threshold']}", first["defective"], *cells,
-                     percent(first["measured_i_auroc"])])
+        metrics = [percent(first[f"measured_{name}"]) or "—" for name in ("i_auroc", "p_auroc", "pro")]
+        rows.append([part, distance, f"{first['trained_on']} + {first['set_threshold']}", first["defective"], *cells,
+                     " / ".join(metrics) if metrics != 3 * ["—"] else ""])
     columns = [title for rate in frame["asked_false_alarms"].unique()
                for title in (f"found, {rate:g} % asked", f"false alarms, {rate:g} % asked")]
-    return markdown_table(["part", "good ones, for training + threshold", "defective ones", *columns, "I-AUROC"], rows)
+    return markdown_table(["part", "distance", "good ones, for training + threshold", "defective ones", *columns,
+                           "I-AUROC / P-AUROC / PRO"], rows)
 
 
 def state(up: str) -> str:
