@@ -97,7 +97,7 @@ What this says:
 - **The feature map alone gains most,** in every category: with the cosine distance it is by far the weaker of the two
   maps. So the best lambda falls.
 - **What both maps together gain differs.** Pills and tiles gain most; their good images have specks and grain that may
-  lie anywhere. Screws and transistors change little.
+  lie anywhere. Screws and transistors change little, and on bottles the outlines (PRO) are found less well.
 - **`standardise` matters less with it.** The distance has a unit already, what normal images show, one for all places
   and steps. What each pixel's own standard deviation adds is small, and not the same everywhere.
 - **Test images agree in part.** [The page on own parts](own-parts.md#what-to-expect) has both distances on the same
