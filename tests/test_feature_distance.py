@@ -100,6 +100,14 @@ def test_features_that_are_adapted_anew_are_measured_anew(whitened, images):
     assert other.predict(images).score.isfinite().all()
 
 
+def test_a_preset_measures_it_with_its_own_steps_and_is_saved_with_it(whitened, images, tmp_path):
+    slow = whitened.variant(num_steps=10)
+    fast = presets.apply(slow, "fast")
+    assert not torch.equal(fast.calibration.difference_mean, slow.calibration.difference_mean)
+    folder = fast.save(tmp_path / "model")
+    assert same(presets.load(folder).predict(images), fast.predict(images), 1e-6)
+
+
 def test_large_values_are_kept_as_the_largest_that_fit(whitened, images, tmp_path):
     found = whitened.predict(images)
     found.feature_map[0, 0, 0] = 1e6
