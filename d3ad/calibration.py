@@ -50,11 +50,12 @@ class Calibration:
 
         Raises ValueError where they were measured for others, or not at all.
         """
-        if len(self.difference_mean) != sum(widths):
-            raise ValueError(f"the calibration has differences of {len(self.difference_mean)} channels, not of "
-                             f"{sum(widths)}")
+        channels, mean, whitening = sum(widths), self.difference_mean, self.difference_whitening
+        if mean.shape != (channels,) or whitening.shape != (channels, channels):
+            raise ValueError(f"the calibration has differences of {min(len(mean), len(whitening))} channels, not of "
+                             f"{channels} channels")
         blocks = [slice(end - width, end) for width, end in zip(widths, accumulate(widths))]
-        return [(self.difference_mean[block], self.difference_whitening[block, block]) for block in blocks]
+        return [(mean[block], whitening[block, block]) for block in blocks]
 
     def standardised(self, latent: Tensor, feature: Tensor, t_hat: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, H, W) minus normal images' mean, over their standard deviation, at each image's step (B,)."""

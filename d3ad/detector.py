@@ -282,10 +282,14 @@ class D3AD:
     def feature_map(self, features: dict[int, Tensor], features_hat: dict[int, Tensor], size: tuple[int, int]
                     ) -> Tensor:
         """f_map (B, H, W) of phi's blocks of images and of their reconstructions, by the config's distance."""
-        blocks, usual = self.config.map_blocks, ()
-        if self.config.feature_distance == "mahalanobis":
-            usual = self.calibration.usual_differences([self.backbone.widths[j] for j in blocks])
-        return maps.feature_map([features[j] for j in blocks], [features_hat[j] for j in blocks], size, usual)
+        blocks = self.config.map_blocks
+        return maps.feature_map([features[j] for j in blocks], [features_hat[j] for j in blocks], size, self._usual())
+
+    def _usual(self) -> list[tuple[Tensor, Tensor]]:
+        """What differences of features are measured by, for each block of the map; nothing where they are cosine."""
+        if self.config.feature_distance == "cosine":
+            return []
+        return self.calibration.usual_differences([self.backbone.widths[j] for j in self.config.map_blocks])
 
     def _fuse(self, latent: Tensor, feature: Tensor, t_hat: Tensor, calibrated: Calibration | None = None,
               normalisation: str = "train") -> tuple[Tensor, Tensor]:
@@ -406,11 +410,7 @@ class D3AD:
                 raise ValueError(f"image_size is {config.image_size}, but the calibration's {name} is "
                                  f"{tuple(stored[name].shape)}")
         self.calibration = Calibration(**{name: stored[name] for name in names})
-        channels = sum(self.backbone.widths[j] for j in config.map_blocks)
-        if config.feature_distance == "mahalanobis" and (
-                self.calibration.difference_mean.shape != (channels,)
-                or self.calibration.difference_whitening.shape != (channels, channels)):
-            raise ValueError(f"the calibration's differences are not of {channels} channels, as the features are")
+        self._usual()  # they may be of other features
 
 
 def _check_changes(changes: dict, *also: str) -> None:

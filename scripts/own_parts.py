@@ -19,12 +19,13 @@ import torch
 from csv_rows import append_rows, rows_in
 from torch import Tensor
 
-from d3ad import D3AD, Config, data, metrics
+from d3ad import D3AD, Config, data
 from d3ad.app.part import EXAMPLE, fit_part, split_off
 from d3ad.calibration import threshold_for
 from d3ad.data import synthetic
 from d3ad.infra.devices import processor_name
 from d3ad.infra.versions import commit
+from d3ad.study.outcome import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("button", "tiles", "bottle", "pill", "screw", "transistor")
@@ -76,11 +77,8 @@ def _judged(found: D3AD, held: Tensor, new: Tensor, labels: Tensor, masks: Tenso
     held: good images that set the threshold.
     """
     usual, prediction = found.predict(held).score, found.predict(new)
-    is_good, metric, rows = labels == 0, dict.fromkeys(("i_auroc", "p_auroc", "pro"), ""), []
-    if is_good.any():
-        metric = dict(i_auroc=metrics.image_auroc(prediction.score, labels),
-                      p_auroc=metrics.pixel_auroc(prediction.anomaly_map, masks),
-                      pro=metrics.pro(prediction.anomaly_map, masks))
+    is_good, rows = labels == 0, []
+    metric = evaluate(prediction, labels, masks) if is_good.any() else {}
     for rate in (0.01, 0.05):
         threshold = threshold_for(usual, rate)
         alarms = (prediction.score > threshold.value).float()
@@ -89,7 +87,8 @@ def _judged(found: D3AD, held: Tensor, new: Tensor, labels: Tensor, masks: Tenso
             expected_false_alarms=round(100 * threshold.expected_rate, 2),
             measured_false_alarms=round(100 * float(alarms[is_good].mean()), 1) if is_good.any() else "",
             measured_found=round(100 * float(alarms[~is_good].mean()), 1),
-            **{f"measured_{name}": value and round(100 * value, 1) for name, value in metric.items()}))
+            **{f"measured_{name}": round(100 * metric[name], 1) if metric else ""
+               for name in ("i_auroc", "p_auroc", "pro")}))
     return rows
 
 

@@ -52,11 +52,14 @@ def score(image, nets, c, s):
     both["latent"] = F.interpolate(both["latent"], image.shape[-2:], mode="bilinear", align_corners=True)
     end = 0
     for j in s["map_blocks"]:
-        far, end = 1 - F.cosine_similarity(features[j - 1], rebuilt[j - 1]), end + features[j - 1].shape[1]
+        ours, theirs = features[j - 1], rebuilt[j - 1]
+        start, end = end, end + ours.shape[1]
+        block = slice(start, end)  # its channels among those of all blocks
         if s["feature_distance"] == "mahalanobis":
-            block = slice(end - features[j - 1].shape[1], end)
-            differences = (features[j - 1] - rebuilt[j - 1]).movedim(1, -1) - c["difference_mean"][block]
+            differences = (ours - theirs).movedim(1, -1) - c["difference_mean"][block]
             far = (differences @ c["difference_whitening"][block, block]).square().mean(-1)
+        else:
+            far = 1 - F.cosine_similarity(ours, theirs)
         both["feature"] += F.interpolate(far[:, None], image.shape[-2:], mode="bilinear", align_corners=True)
     # statistics of normal images at this step
     i = int(torch.searchsorted(c["levels"], t_hat).clamp(1, max(len(c["levels"]) - 1, 1)))

@@ -160,9 +160,8 @@ def own_parts(up: str) -> str:
         first = rates.iloc[0]
         cells = [cell for _, row in rates.iterrows()
                  for cell in (percent(row["measured_found"]), percent(row["measured_false_alarms"]))]
-        metrics = [percent(first[f"measured_{name}"]) or "—" for name in ("i_auroc", "p_auroc", "pro")]
         rows.append([part, distance, f"{first['trained_on']} + {first['set_threshold']}", first["defective"], *cells,
-                     " / ".join(metrics) if metrics != 3 * ["—"] else ""])
+                     "" if pd.isna(first["measured_i_auroc"]) else metrics_text(first)])
     columns = [title for rate in frame["asked_false_alarms"].unique()
                for title in (f"found, {rate:g} % asked", f"false alarms, {rate:g} % asked")]
     return markdown_table(["part", "distance", "good ones, for training + threshold", "defective ones", *columns,
