@@ -321,8 +321,8 @@ def test_small_networks_on_a_cpu_must_agree_best(device, is_small, allowed):
 @pytest.mark.parametrize("profile, said", [
     ("mvtec", "UNet of 281.1 M weights (300 epochs), features of resnet34 (pretrained), autoencoder kl (pretrained), "
               "lambda 0.85, eta 7"),
-    ("mvtec-cpu", "UNet of 3.5 M weights (6000 steps), features of tf_efficientnet_lite0 (pretrained), autoencoder "
-                  "small (trained here), lambda 0.7, eta 0"),
+    ("mvtec-cpu", "UNet of 3.5 M weights (6000 steps), features of tf_efficientnet_lite0 (pretrained, compared by "
+                  "Mahalanobis), autoencoder small (trained here), lambda 0.5, eta 0"),
     ("demo", "(1200 steps on all categories, 200 on each), features of tf_efficientnet_lite0 (pretrained), autoencoder "
              "small (trained here), lambda 0.5, eta 0"),
     ("visa-authors", "(epochs by category), features of resnet34 (pretrained), autoencoder kl (pretrained), lambda "

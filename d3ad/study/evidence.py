@@ -241,13 +241,16 @@ def _bins(run: Run, weights: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def in_words(workspace: Workspace) -> str:
-    """What a verdict of this profile rests on besides the data: pixels, networks and their training, lambda, eta."""
+    """What a verdict of this profile rests on besides the data: pixels, networks and their training, another distance
+    than the paper's, lambda, eta.
+    """
     config, study = workspace.config, workspace.study
     features, autoencoder = ("trained here" if weights == "none" else "pretrained"
                              for weights in (config.backbone_weights, config.autoencoder_weights))
+    compared = "" if config.feature_distance == "cosine" else f", compared by {config.feature_distance.title()}"
     parts = [f"{config.image_size} pixels",
              f"UNet of {sizes(config).weights['UNet'] / 1e6:.1f} M weights ({training_in_words(config, study)})",
-             f"features of {config.backbone.split('.')[0]} ({features})",
+             f"features of {config.backbone.split('.')[0]} ({features}{compared})",
              f"autoencoder {config.autoencoder} ({autoencoder})",
              *(f"{name} by category" if study.differs_by_category(field) else f"{name} {getattr(config, field):g}"
                for name, field in (("lambda", "weight"), ("eta", "guidance"))), study.label]

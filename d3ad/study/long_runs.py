@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from d3ad.baselines import baseline_class
-from d3ad.infra.devices import processor_name
+from d3ad.infra.devices import device_name, pick_device
 from d3ad.infra.files import ROOT, in_turn, write_whole
 from d3ad.infra.versions import commit
 from d3ad.study.shared import place
@@ -67,7 +67,8 @@ def keep(run: Run, name: str, version: str, numbers: dict, minutes: float | None
     numbers: as a row of `comparison.summary`.  minutes: None where they aren't known.
     """
     file = table(run.workspace)
-    new = numbers | dict(minutes=minutes, processor=processor_name(), commit=commit(), profile=run.workspace.name,
+    processor = device_name(pick_device(run.config.device))
+    new = numbers | dict(minutes=minutes, processor=processor, commit=commit(), profile=run.workspace.name,
                          key=key(run, name, version))
     frame = pd.DataFrame([new]).astype({"minutes": float})
     file.parent.mkdir(parents=True, exist_ok=True)
