@@ -33,8 +33,8 @@ from d3ad.study.workspace import Run, Workspace
 
 BUDGET = ("images", "images_asked", "training")  # seen in training; those asked for; a word of `ranking.TRAINING`
 UNTRAINED = ("SPADE", "PaDiM", "PatchCore", "DDAD")  # they collect features, or take D3AD's networks
-# where a profile has other maps than the paper, standardised or of another distance, which is ours and no baseline has
-PAPERS_MAPS = "D3AD, maps not standardised"
+# D3AD without what is ours and no baseline has, where a profile has it: standardised maps, or another distance, too
+NOT_STANDARDISED, PAPERS_MAPS = "D3AD, maps not standardised", "D3AD, the paper's maps"
 # of training for a category at the demo's sizes, one core, networks on pixels at a quarter of their width, as
 # scripts/baseline_minutes.py measures them
 MINUTES = {"RD4AD": 3, "DRAEM": 280, "AnoDDPM": 2800, "DiffusionAD": 4500, "FastFlow": 12, "CFA": 1, "RD++": 12,
@@ -226,15 +226,14 @@ def _row(run: Run, name: str) -> dict:
 
 
 def papers_maps(config: Config) -> dict[str, dict]:
-    """D3AD with the paper's maps, as a row of its own, where a profile has others.
+    """D3AD with the paper's maps, as a row of its own, where a profile has others: its name, and the settings changed.
 
     Lambda stays the profile's, unless the profile compares features in another way: its lambda was chosen for that, so
     the paper's is taken.
     """
-    changes = dict(standardise=(), feature_distance="cosine")
     if config.feature_distance != "cosine":
-        changes["weight"] = Config.weight
-    return {PAPERS_MAPS: changes} if config.replace(**changes) != config else {}
+        return {PAPERS_MAPS: dict(standardise=(), feature_distance="cosine", weight=Config.weight)}
+    return {NOT_STANDARDISED: dict(standardise=())} if config.standardise else {}
 
 
 def compared(workspace: Workspace, runs: list[Run], names: list[str]) -> pd.DataFrame:

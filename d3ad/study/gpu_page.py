@@ -78,8 +78,8 @@ def _quality(found: dict) -> str:
     together = found["together"]
     took = " and ".join(f"{seconds} s ({category})" for category, seconds in together["fit_seconds"].items())
     return f"""What came out, seed 0, beside what the paper reports; the settings are the paper's but for the
-autoencoder, the backbone, bfloat16 and one guidance (eta 7), and nothing was tuned on these images. Measured PRO is exact here.
-The categories were trained at the same time on one {together["gpu"]}, baselines beside them: the fits took
+autoencoder, the backbone, bfloat16 and one guidance (eta 7), and nothing was tuned on these images. Measured PRO is
+exact here. The categories were trained at the same time on one {together["gpu"]}, baselines beside them: the fits took
 {took}. Commit {together["commit"]}.
 
 {markdown_table(["category", "method", "measured: I-AUROC / P-AUROC / PRO, %", "reported"], rows)}
