@@ -7,7 +7,7 @@ from tiny_datasets import draw, draw_folders
 
 from d3ad import data
 from d3ad.app import cli
-from d3ad.study import runner
+from d3ad.study import clean_notebooks, runner
 from d3ad.study.jobs import train
 from d3ad.study.settings import Study
 from d3ad.study.workspace import open_workspace
@@ -146,7 +146,7 @@ def test_unreadable_test_images_are_reported_before_the_training(tmp_path):
 def test_a_notebook_without_a_parameter_is_refused(tmp_path, lacking, message):
     lines = [line for line in NOTEBOOK.splitlines() if not line.startswith(lacking)]
     cell = nbformat.v4.new_code_cell("\n".join(lines), metadata={"tags": ["parameters"]})
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": runner.KERNELSPEC}),
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": clean_notebooks.KERNELSPEC}),
                    tmp_path / "01_made.ipynb")
     with pytest.raises(runner.UsageError, match=message):
         runner.check_parameters(tmp_path / "01_made.ipynb", dict(profile="", data_root="", out=""))

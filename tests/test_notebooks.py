@@ -11,7 +11,7 @@ import pytest
 
 from d3ad.config import PROFILE_FOLDER
 from d3ad.data import synthetic
-from d3ad.study import runner
+from d3ad.study import clean_notebooks, runner
 from d3ad.study.kernels import Nursery
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -40,7 +40,7 @@ def code_cells(path: Path) -> list:
 @each
 def test_is_clean(path):
     text = path.read_text(encoding="utf-8")
-    clean = runner.to_text(runner.normalise(nbformat.read(path, as_version=4)))
+    clean = clean_notebooks.to_text(clean_notebooks.normalise(nbformat.read(path, as_version=4)))
     assert text == clean, f"type: python -m d3ad.study.runner --normalise notebooks/{path.name}"
 
 

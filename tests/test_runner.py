@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from d3ad.config import Config
 from d3ad.data import synthetic
 from d3ad.infra import pip_weights
-from d3ad.study import kernels, progress, runner
+from d3ad.study import clean_notebooks, kernels, progress, runner
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = 'profile: str = "demo"  # which settings\ndata_root: str = ""\nout: str = ""'
@@ -23,7 +23,7 @@ def notebook(*sources: str, parameters: str = PARAMETERS):
     """A notebook that never ran: a title, the parameters, then these code cells."""
     first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
     cells = [new_markdown_cell("# A title"), first, *map(new_code_cell, sources)]
-    metadata = {"kernelspec": runner.KERNELSPEC, "language_info": runner.LANGUAGE}
+    metadata = {"kernelspec": clean_notebooks.KERNELSPEC, "language_info": clean_notebooks.LANGUAGE}
     return new_notebook(cells=cells, metadata=metadata)
 
 
@@ -170,7 +170,7 @@ def test_the_script_refuses_an_unknown_option_before_any_set_up(tmp_path):
 
 
 def test_normalise_takes_away_what_changes():
-    clean = runner.normalise(messy_notebook())
+    clean = clean_notebooks.normalise(messy_notebook())
     assert set(clean.metadata) == {"kernelspec", "language_info"}
     assert [cell.id for cell in clean.cells] == ["cell-01", "cell-02", "cell-03", "cell-04"]
     assert [dict(cell.metadata) for cell in clean.cells] == [{}, {"tags": ["parameters"]}, {}, {}]
@@ -178,16 +178,16 @@ def test_normalise_takes_away_what_changes():
     stream, result = clean.cells[2].outputs
     assert (stream.name, stream.text) == ("stdout", "a\nb\n")
     assert result.execution_count == 2
-    text = runner.to_text(clean)
+    text = clean_notebooks.to_text(clean)
     assert not re.search("papermill|injected|2026|stderr|3\\.11", text) and text.endswith("}\n")
 
 
 def test_normalise_keeps_its_argument_and_is_idempotent():
     made = messy_notebook()
-    before = runner.to_text(made)
-    once = runner.normalise(made)
-    assert runner.to_text(made) == before
-    assert runner.to_text(runner.normalise(once)) == runner.to_text(once)
+    before = clean_notebooks.to_text(made)
+    once = clean_notebooks.normalise(made)
+    assert clean_notebooks.to_text(made) == before
+    assert clean_notebooks.to_text(clean_notebooks.normalise(once)) == clean_notebooks.to_text(once)
 
 
 def test_a_normalised_file_is_a_fixed_point(tmp_path):
