@@ -167,7 +167,7 @@ PAGE = """# Which maps to standardise, and parts that lie elsewhere
 
 Made by `scripts/explore_calibration.py` from `calibration.csv`, on validation data only, as
 [the other settings](settings.md): a fifth of the normal training images, held out (41 to 64 of a category), and
-synthetic defects on them. One seed.
+synthetic defects on them. One seed. Features are compared by the cosine distance.
 
 **Test images had been looked at before,** with standardised maps and without. They suggested that standardising costs
 where defects lie in places that vary from one good image to the next. So the question comes from test images. The
@@ -193,7 +193,8 @@ diffusion model learned from {copies} moved copies of each training image.
 {best}
 
 - The best of all: standardised {chosen}: mean {highest:.1f}.
-- In the profiles for real photographs now: standardised {used}: mean {mean:.1f}.
+- Chosen, and in `mtd` and `elpv` now: standardised {used}: mean {mean:.1f}. `mvtec-cpu` and `parts` standardise the
+  same, but [compare features in another way](feature-distance.md), with lambda 0.5.
 - In the profiles for real photographs before, and still in `demo` ([demo-maps.csv](demo-maps.csv), from synthetic
   images of another seed): standardised {earlier}: mean {before:.1f}.
 

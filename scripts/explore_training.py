@@ -4,7 +4,7 @@
                                        [--out FILE]
 
 On validation data only, as in explore_calibration.py, whose defects and lights these are.  Each category's detector is
-trained with the settings chosen and one of CHANGES, and its maps are fused as the profiles for real photographs do.
+trained with the settings chosen and one of CHANGES, and its maps are fused as `mtd` and `elpv` do.
 
 Appends rows to the CSV, skips pairs that stand there, and goes on with trainings that were stopped.  training.md beside
 the CSV is made from it at the end.
@@ -78,7 +78,9 @@ PAGE = """# What more training would bring
 
 Made by `scripts/explore_training.py` from `training.csv`, on validation data only: a fifth of the normal training
 images, held out, and synthetic defects on them, as on [the page on calibration](calibration.md). One seed. Each line
-changes one thing of the setting that was chosen at 128 pixels; *none* is that setting.
+changes one thing of [the setting chosen](settings.md#the-setting-chosen) at 128 pixels; *none* is that setting.
+Features are compared by the cosine distance, and *both maps* means a lambda of 0.7; `mvtec-cpu` and `parts` have taken
+[another distance](feature-distance.md) since.
 
 Cells: I-AUROC / P-AUROC / PRO, percent, mean over both kinds of defects, both kinds of places, and images as they are,
 relit and moved. *Minutes*: of one core of an AMD EPYC with AVX-512, beside other work, with the measurement; a change

@@ -59,8 +59,8 @@ def page(frame: pd.DataFrame, names: tuple[str, str]) -> str:
 Processors round in different orders, and training enlarges the difference. Here is `demo` on two of them, under the
 same settings: {names[0]},
 and {names[1]}.
-Of each method and category, the largest of the differences in I-AUROC, P-AUROC and PRO is taken, in points; the table
-has their mean and the largest of all. [Each difference](processors.csv), from `scripts/two_processors.py`.
+For each method and category the largest of the differences in I-AUROC, P-AUROC and PRO is taken, in points; the table
+has the mean and the maximum over categories. [Each difference](processors.csv), from `scripts/two_processors.py`.
 
 {table}
 """

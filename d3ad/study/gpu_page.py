@@ -6,7 +6,7 @@ from d3ad.config import Config
 from d3ad.infra.files import ROOT, read_json, write_whole
 from d3ad.study.costs import H100, SAVED_EVERY, SHARE, of_profile, sizes
 from d3ad.study.ranking import SHORT
-from d3ad.study.readme.cells import markdown_table, mean_and_spread, metrics_text
+from d3ad.study.readme.cells import METRICS, markdown_table, mean_and_spread, metrics_text
 from d3ad.study.readme.measured import frames
 
 PROFILES = ("visa", "visa-authors", "btad", "mvtec")
@@ -43,7 +43,7 @@ def _cost(found: dict) -> str:
             ("seconds for them", f"{found['training_seconds']:.0f}"),
             ("steps a second", f"{found['steps'] / found['training_seconds']:.1f}"),
             ("rate, TFLOP/s", f"{rate / 1e12:.0f}"),
-            ("share of the best rate in bfloat16, %", f"{100 * rate / H100[config.train_precision]:.1f}"),
+            ("share of the peak rate in bfloat16, %", f"{100 * rate / H100[config.train_precision]:.1f}"),
             ("peak memory, GB", f"{found['training_bytes'] / 1e9:.1f}"),
             ("seconds of the whole fit, adaptation and calibration included", f"{found['fit_seconds']:.0f}"),
             (f"seconds an image in prediction, {found['predict_batch']} at a time",
@@ -51,8 +51,9 @@ def _cost(found: dict) -> str:
     table = "\n".join(f"| {what} | {value} |" for what, value in rows)
     return f"""The `{PROFILE}` profile on {found["category"]} ({found["images"]} normal images, \
 {config.train_epochs} epochs, {config.image_size} pixels) on one {found["gpu"]},
-which multiplies as fast as an H100; torch {found["torch"]}, commit {found["commit"]}. The share is low: maps of 32 x 32
-and batches of {found["batch_size"]} are small work, and one of the host's cores is busy all the time starting kernels.
+which has the same peak rate as an H100; torch {found["torch"]}, commit {found["commit"]}. The share is low: maps of \
+32 x 32
+and batches of {found["batch_size"]} are small work, and one of the host's cores is kept busy launching kernels.
 
 | | |
 |---|---:|
@@ -72,26 +73,28 @@ def _quality(found: dict) -> str:
         rows.append([row["category"], row["method"], metrics_text(row), reported])
     rows += [[row["category"], f"D3AD, features compared by the Mahalanobis distance (ours), lambda {row['weight']:g}",
               metrics_text(row), ""] for row in found["distances"]]
-    i_auroc = benchmark.pivot(index="category", columns="method", values="measured_i_auroc")
-    gains = (i_auroc["D3AD"] - i_auroc["D3AD, fully noised"]).sort_values(ascending=False)
-    gains = ", ".join(f"{mean_and_spread(gain, sign='+')} on {category}" for category, gain in gains.items())
+    numbers = benchmark.set_index(["method", "category"])[[f"measured_{metric}" for metric in METRICS]]
+    gains = "; ".join(f"{category} " + " / ".join(mean_and_spread(gain, sign="+") for gain in row) for category, *row in
+                      (numbers.loc["D3AD"] - numbers.loc["D3AD, fully noised"]).itertuples())
     together = found["together"]
     took = " and ".join(f"{seconds} s ({category})" for category, seconds in together["fit_seconds"].items())
     return f"""What came out, seed 0, beside what the paper reports; the settings are the paper's but for the
-autoencoder, the backbone, bfloat16 and one guidance (eta 7), and nothing was tuned on these images. Measured PRO is
-exact here. The categories were trained at the same time on one {together["gpu"]}, baselines beside them: the fits took
+autoencoder, the backbone, bfloat16, one guidance for all categories (eta 7) and, where a row says so, the distance of
+features and lambda; those rows have the same trained networks. Nothing was tuned on these images. Measured PRO is exact
+here. The categories were trained at the same time on one {together["gpu"]}, baselines beside them: the fits took
 {took}. Commit {together["commit"]}.
 
 {markdown_table(["category", "method", "measured: I-AUROC / P-AUROC / PRO, %", "reported"], rows)}
 
-An only scaled input against a noised one, in points of I-AUROC: {gains}."""
+An only scaled input against a noised one, in points: {gains}."""
 
 
 def _baselines(found: list[dict]) -> str:
     """Of the other baselines that were measured on a GPU, with the images they saw."""
     rows = [[row["method"], row["category"], metrics_text(row), _share(row)] for row in found]
     return f"""Baselines that were measured on the H200, too, at the same size; those that take given features have
-the same ones. The last column is the share of the images that the method's paper asks for:
+the same ones. The last column is the share of a full training's images: as many as the method's paper asks for, or, for
+GANomaly, as many as [we chose](baselines.md):
 
 {markdown_table(["method", "category", "I-AUROC / P-AUROC / PRO, %", "images"], rows)}"""
 
@@ -124,7 +127,7 @@ TEXT = """# The paper's profiles on a GPU
 [Back to the README](../README.md) · [cluster](cluster.md) · [speed](speed.md)
 
 [The table of results](../README.md#results-reported-measured-pending) says which of `visa`, `visa-authors`, `btad` and
-`mvtec` have been run. This page says what they cost, **by formula**, what two categories took and gave on one GPU, and
+`mvtec` have been run. This page says what they cost, **by formula**, what two categories took and gave on a GPU, and
 what the rehearsal without a GPU measured. `python -m d3ad.study.gpu_page` writes it; `./run_all.sh`
 prints the forecast for the images that it finds, before anything begins.
 
@@ -144,7 +147,7 @@ ResNet-18 (timm's `resnet18.tv_in1k`) into `~/.cache/d3ad/resnet18`, each as `mo
 ## Hours and disk
 
 Multiplications are counted from the networks' shapes. Two things are assumed: that an H100 reaches {share} % of its
-best rate (989 TFLOP/s in bfloat16, 495 in TF32), as measured below, which scales all hours; and that an image costs as
+peak rate (989 TFLOP/s in bfloat16, 495 in TF32), as measured below, which scales all hours; and that an image costs as
 much in a baseline's training as in the UNet's, which scales the baselines' column. Loading, metrics and figures come
 on top. Of eight GPUs, each takes whole detectors in turn, with all that is measured on them. The columns from training
 to baselines are hours on one GPU. *Variants*: other settings that the notebooks measure on a trained detector. *Disk*:

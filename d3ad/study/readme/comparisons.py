@@ -89,8 +89,8 @@ def _budget(profile: str, rows: pd.DataFrame) -> str:
 
 
 def _places(means: pd.DataFrame, shown: dict[str, str]) -> str:
-    """Where D3AD stands among the methods, its own variants left out."""
-    methods = means[[name == "D3AD" or not name.startswith("D3AD") for name in means.index]]
+    """Where D3AD stands among the methods, its own variants, DDAD-like among them, left out."""
+    methods = means[[name == "D3AD" or not name.startswith(("D3AD", "DDAD-like")) for name in means.index]]
     if len(methods) < 2 or "D3AD" not in methods.index:
         return ""
     places = []
