@@ -6,9 +6,11 @@ import json
 import weakref
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from tiny_datasets import draw_tiles
 
 from d3ad.data import synthetic
@@ -195,6 +197,19 @@ def test_products_are_written_whole_with_their_provenance(workspace):
     with pytest.raises(AssertionError):
         tables.save_table(workspace, frame.assign(measured_pro=120.0), "table4")
         provenance.written(workspace, "table4")
+
+
+def test_a_notebook_shows_the_figure_that_was_saved_and_draws_no_other(workspace, monkeypatch):
+    shown = []
+    monkeypatch.setattr(provenance, "_in_notebook", lambda: True)
+    monkeypatch.setattr(provenance, "_show", shown.append)
+    fig, ax = plt.subplots()
+    ax.imshow(torch.arange(256).view(16, 16), cmap="viridis")
+    provenance.save_figure(workspace, fig, "fig06")
+    assert not plt.fignum_exists(fig.number)  # Jupyter draws what is open at a cell's end
+    saved = Image.open(workspace.figures / "fig06.png").convert("RGB").resize(shown[0].size)
+    assert abs(np.asarray(saved).astype(float) - np.asarray(shown[0])).mean() < 4  # of 255; one has 256 colours
+    assert shown[0].width == pytest.approx(fig.dpi * fig.get_figwidth(), rel=0.15)
 
 
 def test_a_table_is_laid_out_as_the_paper_prints_it(workspace):
