@@ -128,7 +128,7 @@ def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
         raise UsageError(error) from None
     # the name is another where D3AD_SET changes it
     options.results, options.settings = config.name, settings_hash(config, study)
-    options.networks_are_small = study.source == "synthetic"
+    options.networks_are_small = config.autoencoder_weights == "none"  # the profiles for a CPU
     if options.update_notebooks and (options.results != "demo" or options.out):
         raise UsageError("--update-notebooks goes with the demo profile, and not with --out")
     if options.workers not in ("local", "ray"):  # argparse doesn't look at a default
