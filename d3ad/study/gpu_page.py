@@ -62,9 +62,7 @@ and batches of {found["batch_size"]} are small work, and one of the host's cores
 
 def _quality(found: dict) -> str:
     """The scores of the committed run, beside what the paper reports."""
-    frame = frames("table6")[PROFILE]
-    of_paper = frame.set_index(["category", "method"])
-    rows = []
+    of_paper, rows = frames("table6")[PROFILE].set_index(["category", "method"]), []
     benchmark = frames("benchmark")[PROFILE]
     benchmark = benchmark[benchmark["category"] != "Average"].sort_values("category", kind="stable")
     for row in benchmark.to_dict("records"):
