@@ -92,13 +92,14 @@ badly. So the question comes from test images. The answer doesn't: every number 
 
 What this says:
 
-- **Without other weights the UNet's steps help most, on all four parts of MVTec AD.** `mvtec-cpu` takes 6 times as many: 48,000 images, where
-  the paper's 300 epochs of these parts are 54,000 to 90,000. `parts`, the profile of `fit`, takes 3 times, since
-  somebody waits for it.
+- **Without other weights the UNet's steps help most, on all four parts of MVTec AD.** `mvtec-cpu` takes 6 times as
+  many: 48,000 images, where the paper's 300 epochs of these parts are 54,000 to 90,000. `parts`, the profile of `fit`,
+  takes 3 times, since somebody waits for it.
 - **On the tiles they change little,** so `mtd` keeps its steps. The solar cells (`elpv`) were not measured.
-- **The autoencoder limits most,** measured on pill alone. TAEF2, a pretrained one with 32 latent channels, gives
-  far more than any other change here. No pip package brings its file, so no profile for a CPU takes it: put it into a folder and name that (`autoencoder = "taef2"`, `autoencoder_weights`, `latent_channels = 32`).
-  Whether the autoencoder that is trained here comes closer with 32 channels and more steps is open.
+- **The autoencoder limits most,** measured on pill alone. TAEF2, a pretrained one with 32 latent channels, gives far
+  more than any other change here. No pip package brings its file, so no profile for a CPU takes it: put it into a
+  folder and name that (`autoencoder = "taef2"`, `autoencoder_weights`, `latent_channels = 32`). Whether the autoencoder
+  that is trained here comes closer with 32 channels and more steps is open.
 - **The steps of the autoencoder trained here help a little,** measured on pill alone. Not taken up yet.
 - **Larger images do not help** at the same number of steps, measured on pill alone: defects are found no better, and
   their outlines (PRO) worse. More steps at that size were not tried.
