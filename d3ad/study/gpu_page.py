@@ -7,7 +7,7 @@ from d3ad.infra.files import ROOT, read_json, write_whole
 from d3ad.study.costs import H100, SAVED_EVERY, SHARE, of_profile, sizes
 from d3ad.study.ranking import SHORT
 from d3ad.study.readme.cells import METRICS, markdown_table, mean_and_spread, metrics_text
-from d3ad.study.readme.measured import frames
+from d3ad.study.readme.measured import frames, notes
 
 PROFILES = ("visa", "visa-authors", "btad", "mvtec")
 PROFILE = "mvtec-gpu"  # the one that was run on a GPU
@@ -51,9 +51,9 @@ def _cost(found: dict) -> str:
     table = "\n".join(f"| {what} | {value} |" for what, value in rows)
     return f"""The `{PROFILE}` profile on {found["category"]} ({found["images"]} normal images, \
 {config.train_epochs} epochs, {config.image_size} pixels) on one {found["gpu"]},
-which has the same peak rate as an H100; torch {found["torch"]}, commit {found["commit"]}. The share is low: maps of \
-32 x 32
-and batches of {found["batch_size"]} are small work, and one of the host's cores is kept busy launching kernels.
+which has the same peak rate as an H100; torch {found["torch"]}, commit {found["commit"]}.
+The share is low: maps of 32 x 32 and batches of {found["batch_size"]} are small work, and one of the host's cores is
+kept busy launching kernels.
 
 | | |
 |---|---:|
@@ -74,13 +74,13 @@ def _quality(found: dict) -> str:
     numbers = benchmark.set_index(["method", "category"])[[f"measured_{metric}" for metric in METRICS]]
     gains = "; ".join(f"{category} " + " / ".join(mean_and_spread(gain, sign="+") for gain in row) for category, *row in
                       (numbers.loc["D3AD"] - numbers.loc["D3AD, fully noised"]).itertuples())
-    together = found["together"]
-    took = " and ".join(f"{seconds} s ({category})" for category, seconds in together["fit_seconds"].items())
+    took = " and ".join(f"{seconds} s ({category})" for category, seconds in found["together"]["fit_seconds"].items())
+    origin = notes(PROFILE, "provenance")[f"results/{PROFILE}/benchmark.csv"]
     return f"""What came out, seed 0, beside what the paper reports; the settings are the paper's but for the
 autoencoder, the backbone, bfloat16, one guidance for all categories (eta 7) and, where a row says so, the distance of
 features and lambda; those rows have the same trained networks. Nothing was tuned on these images. Measured PRO is exact
-here. The categories were trained at the same time on one {together["gpu"]}, baselines beside them: the fits took
-{took}. Commit {together["commit"]}.
+here. The categories were trained at the same time on one {origin["machine"]["gpu"]}, baselines beside them:
+the fits took {took}. Commit {origin["commit"]}.
 
 {markdown_table(["category", "method", "measured: I-AUROC / P-AUROC / PRO, %", "reported"], rows)}
 
