@@ -24,6 +24,7 @@ from torch import Tensor
 from validation_data import CATEGORIES, auroc, scores, split
 
 from d3ad import D3AD, Config, detector
+from d3ad.config import AUTOENCODER, DATA
 from d3ad.data.apart import set_apart
 from d3ad.study.readme.cells import markdown_table
 
@@ -33,6 +34,11 @@ CHANGES = {
     "6 times the UNet's steps": dict(train_steps=6000),
     "3 times the autoencoder's steps": dict(autoencoder_steps=3000),
     "16 latent channels": dict(latent_channels=16),
+    "32 latent channels": dict(latent_channels=32),
+    "32 latent channels and 3 times the autoencoder's steps": dict(latent_channels=32, autoencoder_steps=3000),
+    "16 channels scaled one by one": dict(latent_channels=16, latent_scaling="channels"),
+    "32 channels scaled one by one": dict(latent_channels=32, latent_scaling="channels"),
+    "8 channels scaled one by one": dict(latent_scaling="channels"),
     "a UNet twice as wide": dict(unet_channels=[96, 192, 256]),
     "256 pixels": dict(image_size=256),
     "256 pixels and 3 times the UNet's steps": dict(image_size=256, train_steps=3000),
@@ -49,7 +55,7 @@ def fitted(category: str, change: str, root: Path, work: Path) -> tuple[D3AD, Te
     config = Config(**CHOSEN | dict(name="explored", image_size=128, device="cpu",
                                     calibration_share=SHARE) | CHANGES[change])
     images, held = split(category, root, config.image_size)
-    of_codec = f"{config.image_size}-{config.autoencoder_steps}-{config.latent_channels}"  # the UNet's changes share it
+    of_codec = config.hash(*Config.names(DATA, AUTOENCODER))  # the UNet's changes share it
     codec = detector.fit_codec(set_apart(images, SHARE)[0], config, work / category / f"autoencoder-{of_codec}", {})
     return D3AD(config).fit(images, work / category / change.replace(" ", "-"), codec), images, held
 

@@ -60,13 +60,13 @@ class Settings:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
     def hashed(self) -> dict:
-        """What `hash` is taken of: as `to_dict`, but for fields that were once written in another way."""
+        """What `hash` is taken of: as `to_dict`, but for fields that were once written in another way, or not there."""
         return self.to_dict()
 
     def hash(self, *names: str) -> str:
         """12 hex digits of the given fields; of all but those of stage MACHINE, where none is given."""
         values = self.hashed()
-        chosen = names or set(values) - set(self.names(MACHINE))
+        chosen = set(values) & set(names) if names else set(values) - set(self.names(MACHINE))
         return hashlib.sha256(json.dumps({k: values[k] for k in sorted(chosen)}).encode()).hexdigest()[:12]
 
 
