@@ -3,8 +3,8 @@
 #
 #   ./run_all.sh [--profile P] [--data-root DIR] [--only 03,05] [--out DIR] [--workers W] [--force]
 #
-#   --profile P      smoke, demo (the default), mtd, elpv, mvtec-cpu, mvtec-gpu, visa, visa-authors, btad
-#                    or mvtec
+#   --profile P      smoke, demo (the default), mtd, elpv, mvtec-cpu, mvtec-taef2, mvtec-gpu, visa,
+#                    visa-authors, btad or mvtec
 #   --data-root DIR  where the dataset lies; all but smoke, demo and elpv need it
 #   --only 03,05     only these notebooks, by number
 #   --out DIR        figures/, results/, notebooks/ and cache/ go under DIR, and the checkout stays as it was

@@ -48,8 +48,8 @@ class Config(Settings):
     # weight of pretrained phi's distance in its loss
     autoencoder_perceptual: float = setting(0.0, AUTOENCODER, (0.0, 100.0))
     latent_channels: int = setting(4, AUTOENCODER, (1, 64))
-    # of one trained here: standard deviation 1 of all latents together, or of each channel
-    latent_scaling: str = setting("overall", AUTOENCODER, ("overall", "channels"))
+    # of "small": 0: its latent channels are as wide as principal components; 1: they start equally wide
+    latent_whitening: float = setting(0.0, AUTOENCODER, (0.0, 1.0))
 
     # features phi (Section 4.3)
     backbone: str = setting("resnet34.tv_in1k", FEATURES)
@@ -181,12 +181,12 @@ class Config(Settings):
 
     def hashed(self) -> dict:
         """As `to_dict`; `standardise` counts as true or false, which it was, where it names both kinds of maps or none:
-        results of such settings are still of them.  `feature_distance` and `latent_scaling` are left out where they are
-        what they were before they could be set: results of that time are of these settings, too.
+        results of such settings are still of them.  `feature_distance` and `latent_whitening` are left out where
+        they are what they were before they could be set: results of that time are of these settings, too.
         """
         standardise = self.standardise if len(self.standardise) == 1 else bool(self.standardise)
         values = self.to_dict() | dict(standardise=standardise)
-        younger = dict(feature_distance="cosine", latent_scaling="overall")
+        younger = dict(feature_distance="cosine", latent_whitening=0.0)
         return {name: value for name, value in values.items() if younger.get(name) != value}
 
     @classmethod

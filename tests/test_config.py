@@ -80,8 +80,8 @@ def test_stamps_of_results_outlive_another_way_to_write_a_setting():
     every = ((), ("latent",), ("feature",), ("latent", "feature"))
     assert len({Config(standardise=maps).hash() for maps in every}) == len(every)
     assert Config().hash() == "6710cc5879fe"  # as before there was a feature_distance
-    assert Config().hash("latent_scaling", "k") == Config().hash("k")  # as before there was one
-    for younger in (dict(feature_distance="mahalanobis"), dict(latent_scaling="channels")):
+    assert Config().hash("latent_whitening", "k") == Config().hash("k")  # as before there was one
+    for younger in (dict(feature_distance="mahalanobis"), dict(latent_whitening=0.5)):
         assert Config(**younger).hash() != Config().hash()
 
 

@@ -23,7 +23,7 @@ from diffusers.configuration_utils import register_to_config  # noqa: E402
 if TYPE_CHECKING:
     from d3ad.autoencoders import LatentCodec
 
-NARROWEST = 1e-3  # a latent channel that varies less than this share of the widest is not widened to 1
+NARROWEST = 1e-3  # share of the widest principal component's standard deviation; narrower ones are widened as this one
 
 
 class ResBlock(nn.Module):
@@ -72,37 +72,23 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):
                 self.encoder[-1].bias[latent_channels:] = -6.0  # a narrow posterior to begin with
 
     @torch.no_grad()
-    def start_linear(self, images: Tensor, whiten: bool = False) -> None:
-        """Set the linear path to the patches' principal components: the first at standard deviation 1 or,
-        with `whiten`, all of them.
+    def start_linear(self, images: Tensor, whitening: float = 0.0) -> None:
+        """Set the linear path to the patches' principal components, the first at standard deviation 1.
+
+        Another whose share of the first's standard deviation is s gets s ** (1 - whitening): all 1 at 1.
         """
         # on the CPU: Apple's GPUs have no float64
         patches = F.pixel_unshuffle(images.cpu(), 8).permute(0, 2, 3, 1).flatten(0, 2).double()
         mean = patches.mean(0)
         variances, axes = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
-        count, scale = self.config.latent_channels, variances[-1].sqrt()
-        axes = axes.flip(1)[:, :count]
-        if whiten:
-            scale = variances.flip(0)[:count].clamp_min(NARROWEST ** 2 * variances[-1]).sqrt()
+        axes, widest = axes.flip(1)[:, :self.config.latent_channels], variances[-1].sqrt()
+        shares = (variances.flip(0)[:axes.shape[1]].clamp_min(0).sqrt() / widest).clamp_min(NARROWEST)
+        scale = widest * shares ** whitening
         self.encode_patch.weight.copy_((axes / scale).T.reshape(self.encode_patch.weight.shape).float())
         self.encode_patch.bias.copy_((-(mean @ axes) / scale).float())
         self.decode_patch.weight.copy_((axes * scale).T.reshape(self.decode_patch.weight.shape).float())
         # what a patch's mean adds beyond its components goes to the bias, one value per colour
         self.decode_patch.bias.copy_((mean - axes @ (axes.T @ mean)).reshape(3, 64).mean(1).float())
-
-    @torch.no_grad()
-    def scale_channels(self, factors: Tensor) -> None:
-        """Multiply each channel's latents by its factor, (C,); what is decoded of them stays what it was."""
-        channels = self.config.latent_channels
-        last, first = self.encoder[-1], self.decoder[0]
-        last.weight[:channels].mul_(factors.view(-1, 1, 1, 1))
-        last.bias[:channels].mul_(factors)
-        last.bias[channels:].add_(2 * factors.log())
-        first.weight.div_(factors.view(-1, 1, 1))
-        if self.config.linear:
-            self.encode_patch.weight.mul_(factors.view(-1, 1, 1, 1))
-            self.encode_patch.bias.mul_(factors)
-            self.decode_patch.weight.div_(factors.view(-1, 1, 1, 1))
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the posterior, (B, C, H/8, W/8) each, unscaled."""
@@ -132,17 +118,16 @@ def autoencoder_loss(model: SmallAutoencoder, images: Tensor, noise: Tensor, kl_
 
 def train_autoencoder(codec: "LatentCodec", images: Tensor, config: Config, folder: Path | None = None,
                       team: Alone = ALONE) -> list[float]:
-    """Train the small autoencoder on normal images (N, 3, H, W), and scale its latents to standard deviation 1: all
-    together, or each channel (`latent_scaling`).
+    """Train the small autoencoder on normal images (N, 3, H, W), and scale its latents to standard deviation 1.
 
     With `autoencoder_perceptual`, its loss also holds the distance of the config's pretrained features, which stay as
     they are.  Raises FileNotFoundError where these can't be had.
     """
-    model, by_channel = codec.model, config.latent_scaling == "channels"
+    model = codec.model
     distance = perceptual_distance(config, model.device) if config.autoencoder_perceptual else None
-    spread_out = images[torch.linspace(0, len(images) - 1, min(len(images), 200)).long()]
     if model.config.linear:
-        model.start_linear(spread_out, whiten=by_channel)
+        some = images[torch.linspace(0, len(images) - 1, min(len(images), 200)).long()]
+        model.start_linear(some, config.latent_whitening)
 
     def loss_of_step(step: int) -> Tensor:
         batch = batch_of(images, step, config)
@@ -154,12 +139,8 @@ def train_autoencoder(codec: "LatentCodec", images: Tensor, config: Config, fold
     losses = optimise("autoencoder", model, loss_of_step, config.autoencoder_steps, learning_rate=2e-3,
                       schedule="cosine", folder=folder, team=team)
     model.register_to_config(scaling_factor=1.0)
-    mean, _ = codec.encode_all(spread_out if by_channel else images[:256])
-    if by_channel:
-        spreads = mean.std((0, 2, 3))
-        model.scale_channels(1 / spreads.clamp_min(NARROWEST * spreads.max()).to(model.device))
-    else:
-        model.register_to_config(scaling_factor=round(float(1 / mean.std()), 6))
+    mean, _ = codec.encode_all(images[:256])
+    model.register_to_config(scaling_factor=round(float(1 / mean.std()), 6))
     return losses
 
 
