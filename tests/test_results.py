@@ -14,8 +14,8 @@ from d3ad.study.settings import features_in_words, study_profiles
 
 ROOT = Path(__file__).resolve().parent.parent
 # pictures of datasets without a free licence
-UNCOMMITTED = tuple(f"figures/{profile}/" for profile in ("mtd", "btad", "mvtec", "mvtec-cpu", "mvtec-gpu", "mvtec-taef2",
-                                                          "elpv"))
+UNCOMMITTED = tuple(f"figures/{profile}/" for profile in ("mtd", "btad", "mvtec", "mvtec-cpu", "mvtec-taef2",
+                                                          "mvtec-gpu", "elpv"))
 FOLDERS = sorted((ROOT / "results").glob("*/provenance.json"))
 
 
