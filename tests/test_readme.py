@@ -139,6 +139,10 @@ def test_results_of_some_categories_stand_beside_the_papers(monkeypatch):
     assert re.search(r"MVTec AD, all 15 categories \| [^|]*97\.2[^|]* \| pending", text)
     assert re.search(r"MVTec AD, mean of 2: bottle, pill \| [^|]+ \| 91\.0\s±\s1\.0 / 95\.0\s±\s0\.0", text)
     assert re.search(r"MVTec AD, bottle \| 100\.0 / ", text) and "3 seeds" in text
+    another = _benchmark("MVTec AD", ["bottle"]).assign(measured_i_auroc=70.0)
+    monkeypatch.setattr(measured, "frames", lambda name: {"mvtec": some, "mvtec-cpu": another})
+    (bottle,) = re.findall(r"MVTec AD, bottle \| .*", overview.results(""))  # one row, a line of each profile
+    assert re.search(r"91\.0\s±\s1\.0 / [^|]+<br>70\.0[^|]+ \| \[`mvtec`\][^|]+<br>\[`mvtec-cpu`\]", bottle)
 
 
 def test_beside_a_reported_pro_stands_that_of_200_thresholds(monkeypatch):

@@ -14,7 +14,7 @@ from d3ad.study.settings import Study, features_in_words, study_profiles, traini
 from d3ad.study.tables import NOTHING_MEASURED
 
 THUMBNAIL, PER_ROW = 200, 4  # pixels; pictures in a row of the gallery
-MAX_CATEGORIES = 6  # of one of the paper's datasets with a row of their own
+MAX_CATEGORIES = 6  # of one of the paper's datasets, measured by one profile, that are shown one by one
 DATA = {
     "smoke": "a handful of synthetic images; for the tests, its numbers mean nothing",
     "demo": "synthetic, drawn on the spot, in the layouts of VisA, BTAD and MVTec AD",
@@ -92,14 +92,16 @@ def results(up: str) -> str:
         whole = [profile for profile, part in parts.items() if set(part["category"]) == set(single.index)]
         first = [f"{dataset}, all {len(single)} categories", metrics_text(numbers.loc["Average"], "reported")]
         rows += [[*first, *cells(profile, parts.pop(profile))] for profile in whole] or [[*first, "pending", "", ""]]
+        one_by_one: dict[str, list[list[str]]] = {}  # of each category: the cells of each profile
         for profile, part in parts.items():
             names = list(dict.fromkeys(part["category"]))
             if len(names) > 1:
                 rows.append([f"{dataset}, mean of {len(names)}: {', '.join(names)}",
                              metrics_text(single.loc[names].mean(), "reported"), *cells(profile, part)])
-            if len(names) <= MAX_CATEGORIES:
-                rows += [[f"{dataset}, {name}", metrics_text(single.loc[name], "reported"),
-                          *cells(profile, part[part["category"] == name])] for name in names]
+            for name in names if len(names) <= MAX_CATEGORIES else []:
+                one_by_one.setdefault(name, []).append(cells(profile, part[part["category"] == name]))
+        rows += [[f"{dataset}, {name}", metrics_text(single.loc[name], "reported"), *map("<br>".join, zip(*found))]
+                 for name, found in one_by_one.items()]
     for profile, frame in frames.items():
         others = frame[~frame["dataset"].isin(known)]
         for split, part in others.groupby("split", sort=False):
