@@ -142,6 +142,8 @@ ResNet-18 (timm's `resnet18.tv_in1k`) into `~/.cache/d3ad/resnet18`, each as `mo
 ./run_all.sh --profile mvtec-gpu --data-root DIR      # DIR holds whatever categories of MVTec AD there are
 ```
 
+On two CPU cores, `mvtec-taef2` takes the first of these files alone.
+
 ## Hours and disk
 
 Multiplications are counted from the networks' shapes. Two things are assumed: that an H100 reaches {share} % of its
