@@ -17,7 +17,7 @@ from d3ad.infra.files import ROOT, write_whole
 from d3ad.study.ablations import METRICS
 from d3ad.study.jobs import train
 from d3ad.study.outcome import evaluate
-from d3ad.study.readme.cells import markdown_table
+from d3ad.study.readme.cells import in_one_cell, markdown_table
 from d3ad.study.settings import settings_of
 from d3ad.study.workspace import open_workspace
 
@@ -62,7 +62,7 @@ def page(frame: pd.DataFrame) -> str:
     chosen, lines = (config.autoencoder_steps, study.start_steps, study.own_steps), []
     for budget, rows in frame.groupby(list(BUDGET), sort=False):
         steps = budget[0] + budget[1] + len(rows) * budget[2]
-        mean = " / ".join(f"{rows[metric].mean():.1f}" for metric in METRICS)
+        mean = in_one_cell(rows[metric].mean() for metric in METRICS)
         bold = "**" if budget == chosen else ""
         lines.append([f"{bold}{cell}{bold}" for cell in (*budget, mean, f"{steps:,}")])
     header = ["autoencoder", "all categories", "each", "I-AUROC / P-AUROC / PRO", "all steps"]

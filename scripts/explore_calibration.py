@@ -33,7 +33,7 @@ from d3ad import D3AD, Config, detector, maps
 from d3ad.calibration import FLOOR, at_step, level_statistics
 from d3ad.data.apart import every_nth, set_apart
 from d3ad.data.moving import window
-from d3ad.study.readme.cells import markdown_table
+from d3ad.study.readme.cells import in_one_cell, markdown_table
 
 SHARE = 0.2
 CANDIDATES = 8
@@ -310,7 +310,7 @@ def _table(rows: pd.DataFrame, lines: list[str], across: str, mean: bool = False
     columns, found = rows[across].unique(), []
     for names, part in rows.groupby(lines, sort=False):
         cells = [part.loc[part[across] == value, NUMBERS].mean() for value in columns]
-        found.append([*names, *(" / ".join(f"{number:.1f}" for number in cell) for cell in cells)])
+        found.append([*names, *map(in_one_cell, cells)])
         if mean:
             found[-1].append(f"{pd.concat(cells).mean():.1f}")
     head = [*lines, *(f"{value} {across}" if across == "moved copies" else value for value in columns)]

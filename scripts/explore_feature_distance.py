@@ -26,7 +26,7 @@ from validation_data import CATEGORIES, scores
 from d3ad import D3AD
 from d3ad.calibration import fuse
 from d3ad.detector import Prediction
-from d3ad.study.readme.cells import markdown_table
+from d3ad.study.readme.cells import in_one_cell, markdown_table
 
 # distance, and which maps are standardised besides
 WAYS = (("cosine", ("feature",)), ("cosine", ()), ("mahalanobis", ("feature",)), ("mahalanobis", ()))
@@ -130,7 +130,7 @@ def write_tables(source: Path) -> None:
                for change, part in rows.groupby("change", sort=False)]
     each = means_of(source)
     means = each.groupby(SETTING, sort=False).mean()
-    best = {distance: _words(part.mean(axis=1).idxmax()) + f": {_cell(part.loc[part.mean(axis=1).idxmax()])}"
+    best = {distance: _words(part.mean(axis=1).idxmax()) + f": {in_one_cell(part.loc[part.mean(axis=1).idxmax()])}"
             for distance, part in means.groupby("distance")}
     tables = []
     for category, part in each.groupby("category", sort=False):
@@ -146,13 +146,9 @@ def _words(setting: tuple[str, str, float]) -> str:
     return ("standardised" if standardised else "not standardised") + f", lambda {weight:g}"
 
 
-def _cell(numbers: pd.Series) -> str:
-    return " / ".join(f"{value:.1f}" for value in numbers)
-
-
 def _table(means: pd.DataFrame) -> str:
     """A line for each way, a column for each lambda."""
-    lines = [[distance, "yes" if standardised else "no", *(_cell(part.xs(weight, level="weight").iloc[0])
+    lines = [[distance, "yes" if standardised else "no", *(in_one_cell(part.xs(weight, level="weight").iloc[0])
                                                            for weight in WEIGHTS)]
              for (distance, standardised), part in means.groupby(SETTING[:2], sort=False)]
     return markdown_table(["distance", "standardised", *(f"lambda {weight:g}" for weight in WEIGHTS)], lines)

@@ -26,7 +26,7 @@ from validation_data import CATEGORIES, auroc, scores, split
 from d3ad import D3AD, Config, detector
 from d3ad.config import AUTOENCODER, DATA
 from d3ad.data.apart import set_apart
-from d3ad.study.readme.cells import markdown_table
+from d3ad.study.readme.cells import in_one_cell, markdown_table
 
 CHANGES = {
     "none": {},
@@ -124,7 +124,7 @@ def write_tables(source: Path) -> None:
         lines = []
         for change, of_change in of_category.groupby("change", sort=False):
             means = of_change.groupby("weight")[NUMBERS].mean()
-            lines.append([change, *(" / ".join(f"{value:.1f}" for value in means.loc[weight]) for weight in WEIGHTS),
+            lines.append([change, *(in_one_cell(means.loc[weight]) for weight in WEIGHTS),
                           f"{of_change['minutes'].iloc[0]:.0f}"])
         table = markdown_table(["change", *WEIGHTS.values(), "minutes"], lines)
         parts += [f"## {category.capitalize()}", "", table, ""]

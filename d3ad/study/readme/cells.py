@@ -26,6 +26,11 @@ def mean_and_spread(mean: float | None, spread: float | None = None, decimals: i
     return text if spread is None or pd.isna(spread) else f"{text} ± {spread:.{decimals}f}"
 
 
+def in_one_cell(numbers: Iterable[float]) -> str:
+    """Numbers in one cell, a decimal each: "100.0 / 98.6 / 96.0"."""
+    return " / ".join(f"{number:.1f}" for number in numbers)
+
+
 def metrics_text(row: pd.Series, prefix: str = "measured") -> str:
     """The three metrics of a row in one cell: "100.0 / 98.6 / 96.0"."""
     return " / ".join(mean_and_spread(row.get(f"{prefix}_{metric}"), row.get(f"spread_{metric}")) for metric in METRICS)
