@@ -28,7 +28,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from csv_rows import append_rows, rows_in
+from csv_rows import add_missing
 from torch import Tensor
 from validation_data import auroc, scores, split, validation
 
@@ -384,14 +384,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "settings.csv")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for job in filter(None, args.jobs.split(",")):
+
+    def named(job: str) -> str:
+        """As the column `job` has it."""
         measurement = next((m for m in ("ideal", "distance", "confirm") if job.startswith(f"{m}:")), "detector")
-        job = job.removeprefix(f"{measurement}:")
-        if any(row["job"] == f"{measurement} {job}" for row in rows_in(args.out)):
-            continue
-        rows = run(job, measurement, args.data_root, args.work, args.adaptations.split(","))
-        append_rows(args.out, COLUMNS, rows)
-        print(job, measurement, rows[0]["minutes"], "minutes", flush=True)
+        return f"{measurement} {job.removeprefix(f'{measurement}:')}"
+
+    def measured(name: str) -> list[dict]:
+        measurement, job = name.split(" ", 1)
+        return run(job, measurement, args.data_root, args.work, args.adaptations.split(","))
+
+    add_missing(args.out, COLUMNS, ("job",), ((named(job),) for job in filter(None, args.jobs.split(","))), measured)
     write_tables(args.out)
 
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from csv_rows import append_rows, rows_in
+from csv_rows import add_missing
 from torch import Tensor
 
 from d3ad import D3AD, Config, data
@@ -100,13 +100,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "parts" / "own_parts.csv")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for part in args.only.split(","):
-        if any(row["part"] == part for row in rows_in(args.out)):
-            continue
-        rows = measure(part, args.data_root, args.work)
-        append_rows(args.out, COLUMNS, rows)
-        print(part, *(f"{row['feature_distance']}, {row['asked_false_alarms']:g} %: {row['measured_found']} % found"
-                      for row in rows), flush=True)
+    add_missing(args.out, COLUMNS, ("part",), ((part,) for part in args.only.split(",")),
+                lambda part: measure(part, args.data_root, args.work))
 
 
 if __name__ == "__main__":
