@@ -48,7 +48,7 @@ class Config(Settings):
     # weight of pretrained phi's distance in its loss
     autoencoder_perceptual: float = setting(0.0, AUTOENCODER, (0.0, 100.0))
     latent_channels: int = setting(4, AUTOENCODER, (1, 64))
-    # of "small": 0: its latent channels are as wide as principal components; 1: they start equally wide
+    # of "small"; 0: its latent channels start as wide as principal components are, 1: all equally wide
     latent_whitening: float = setting(0.0, AUTOENCODER, (0.0, 1.0))
 
     # features phi (Section 4.3)
@@ -170,6 +170,8 @@ class Config(Settings):
         if self.autoencoder_perceptual and self.backbone_weights == "none":
             raise ValueError("autoencoder_perceptual needs features that know something: set backbone_weights, or "
                              "leave it 0")
+        if self.latent_whitening and self.autoencoder != "small":
+            raise ValueError(f'latent_whitening is of autoencoder "small", not of "{self.autoencoder}": leave it 0')
         for name, blocks in (("map_blocks", self.map_blocks), ("adapt_blocks", self.adapt_blocks)):
             if not blocks or len(set(blocks)) < len(blocks):
                 raise ValueError(f"{name} must name at least one block, and each once; got {list(blocks)}")

@@ -46,6 +46,7 @@ def test_defaults_are_the_papers():
     (dict(image_size=136), "halved"), (dict(crop_size=512), "crop_size"),
     (dict(unet_channels=[20, 40]), "unet_channels"),
     (dict(unet_channels=[]), "unet_channels"), (dict(unet_attention=[5]), "unet_attention"),
+    (dict(latent_whitening=1.0), 'latent_whitening is of autoencoder "small", not of "kl"'),
     (dict(map_blocks=[2, 4]), "map_blocks must lie in 1..3"), (dict(seed=-1), "seed must lie"),
     (dict(omega=float("nan")), "omega"), ])
 def test_refuses_and_names_the_field(change, message):
@@ -81,7 +82,7 @@ def test_stamps_of_results_outlive_another_way_to_write_a_setting():
     assert len({Config(standardise=maps).hash() for maps in every}) == len(every)
     assert Config().hash() == "6710cc5879fe"  # as before there was a feature_distance
     assert Config().hash("latent_whitening", "k") == Config().hash("k")  # as before there was one
-    for younger in (dict(feature_distance="mahalanobis"), dict(latent_whitening=0.5)):
+    for younger in (dict(feature_distance="mahalanobis"), dict(autoencoder="small", latent_whitening=0.5)):
         assert Config(**younger).hash() != Config().hash()
 
 
