@@ -92,15 +92,15 @@ def results(up: str) -> str:
         whole = [profile for profile, part in parts.items() if set(part["category"]) == set(single.index)]
         first = [f"{dataset}, all {len(single)} categories", metrics_text(numbers.loc["Average"], "reported")]
         rows += [[*first, *cells(profile, parts.pop(profile))] for profile in whole] or [[*first, "pending", "", ""]]
-        one_by_one: dict[str, list[list[str]]] = {}  # of each category: the cells of each profile
+        one_by_one: dict[str, dict[str, list[str]]] = {}  # of each category and profile: the cells
         for profile, part in parts.items():
             names = list(dict.fromkeys(part["category"]))
             if len(names) > 1:
                 rows.append([f"{dataset}, mean of {len(names)}: {', '.join(names)}",
                              metrics_text(single.loc[names].mean(), "reported"), *cells(profile, part)])
             for name in names if len(names) <= MAX_CATEGORIES else []:
-                one_by_one.setdefault(name, []).append(cells(profile, part[part["category"] == name]))
-        rows += [[f"{dataset}, {name}", metrics_text(single.loc[name], "reported"), *map("<br>".join, zip(*found))]
+                one_by_one.setdefault(name, {})[profile] = cells(profile, part[part["category"] == name])
+        rows += [[f"{dataset}, {name}", metrics_text(single.loc[name], "reported"), *_stacked(found)]
                  for name, found in one_by_one.items()]
     for profile, frame in frames.items():
         others = frame[~frame["dataset"].isin(known)]
@@ -117,6 +117,15 @@ def results(up: str) -> str:
     more = (f"[fourteen baselines]({up}docs/baselines.md), "
             f"[each number's commit]({up}docs/choices.md#where-each-number-comes-from)")
     return f"{table}\n\n{_which_pro(exact)} {METRICS_IN_WORDS} More: {more}."
+
+
+def _stacked(found: dict[str, list[str]]) -> list[str]:
+    """The cells of one profile; of several a line each, short enough not to be broken, or they would not align."""
+    if len(found) == 1:
+        return next(iter(found.values()))
+    features = dict.fromkeys(cells[2] for cells in found.values())
+    return ["<br>".join(cells[0] for cells in found.values()), "<br>".join(f"`{profile}`" for profile in found),
+            *(features if len(features) == 1 else ["by profile"])]
 
 
 def _which_pro(exact: dict[str, bool]) -> str:
