@@ -82,8 +82,17 @@ def test_stamps_of_results_outlive_another_way_to_write_a_setting():
     assert len({Config(standardise=maps).hash() for maps in every}) == len(every)
     assert Config().hash() == "6710cc5879fe"  # as before there was a feature_distance
     assert Config().hash("latent_whitening", "k") == Config().hash("k")  # as before there was one
+    with pytest.raises(KeyError, match="kk"):
+        Config().hash("k", "kk")
     for younger in (dict(feature_distance="mahalanobis"), dict(autoencoder="small", latent_whitening=0.5)):
         assert Config(**younger).hash() != Config().hash()
+
+
+def test_two_profiles_differ_in_the_autoencoder_alone():
+    small, taef2 = (Config.profile(name).to_dict() for name in ("mvtec-cpu", "mvtec-taef2"))
+    of_autoencoder = {"autoencoder", "autoencoder_weights", "autoencoder_steps", "autoencoder_perceptual",
+                      "latent_channels", "crop_size"}  # this one is for trainings from scratch
+    assert {name for name in small if small[name] != taef2[name]} == {"name", *of_autoencoder}
 
 
 @pytest.mark.parametrize("kind", [Config, Study])

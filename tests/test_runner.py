@@ -75,7 +75,8 @@ def refusal(capsys, arguments: list[str]) -> str:
 @pytest.mark.parametrize("arguments, expected", [
     (["--nonsense"], "--nonsense"),
     (["--prof", "demo"], "--prof"),
-    (["--profile", "nonsense"], "btad, demo, elpv, mtd, mvtec, mvtec-cpu, mvtec-gpu, mvtec-taef2, paper, parts, smoke"),
+    (["--profile", "nonsense"],
+     "btad, demo, elpv, mtd, mvtec, mvtec-cpu, mvtec-gpu, mvtec-taef2, paper, parts, smoke, visa"),
     (["--profile"], "--profile"),
     (["--profile", "demo", "stray"], "stray"),
     (["--data-root", __file__], "is not a folder"),

@@ -64,7 +64,12 @@ class Settings:
         return self.to_dict()
 
     def hash(self, *names: str) -> str:
-        """12 hex digits of the given fields; of all but those of stage MACHINE, where none is given."""
+        """12 hex digits of the given fields; of all but those of stage MACHINE, where none is given.
+
+        Raises KeyError for a name that is no field's.
+        """
+        if unknown := sorted(set(names) - set(self.names())):
+            raise KeyError(", ".join(unknown))
         values = self.hashed()
         chosen = set(values) & set(names) if names else set(values) - set(self.names(MACHINE))
         return hashlib.sha256(json.dumps({k: values[k] for k in sorted(chosen)}).encode()).hexdigest()[:12]
