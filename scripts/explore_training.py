@@ -26,8 +26,8 @@ from validation_data import CATEGORIES, auroc, scores, split
 from d3ad import D3AD, Config, detector
 from d3ad.config import AUTOENCODER, DATA
 from d3ad.data.apart import set_apart
+from d3ad.study.readme import measured
 from d3ad.study.readme.cells import in_one_cell, markdown_table, metrics_text
-from d3ad.study.readme.measured import table
 
 CHANGES = {
     "none": {},
@@ -145,9 +145,9 @@ def write_tables(source: Path) -> None:
 
 def on_test_images() -> str:
     """A table of D3AD's results in both of TESTED, a line for each category."""
-    rows = {profile: table(profile, "benchmark").query("method == 'D3AD'").set_index("category") for profile in TESTED}
-    names = [name for name in rows[TESTED[0]].index if all(name in found.index for found in rows.values())]
-    lines = [[name, *(metrics_text(found.loc[name]) for found in rows.values())] for name in names]
+    frames = [measured.table(profile, "benchmark").query("method == 'D3AD'").set_index("category")
+              for profile in TESTED]
+    lines = [[name, *(metrics_text(frame.loc[name]) for frame in frames)] for name in frames[0].index]
     return markdown_table(["test images", *(f"`{profile}`" for profile in TESTED)], lines)
 
 

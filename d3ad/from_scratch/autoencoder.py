@@ -82,7 +82,7 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):
         mean = patches.mean(0)
         variances, axes = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
         axes, widest = axes.flip(1)[:, :self.config.latent_channels], variances[-1].sqrt()
-        shares = (variances.flip(0)[:axes.shape[1]].clamp_min(0).sqrt() / widest).clamp_min(NARROWEST)
+        shares = (variances.flip(0)[:axes.shape[1]] / variances[-1]).clamp_min(NARROWEST ** 2).sqrt()
         scale = widest * shares ** whitening
         self.encode_patch.weight.copy_((axes / scale).T.reshape(self.encode_patch.weight.shape).float())
         self.encode_patch.bias.copy_((-(mean @ axes) / scale).float())

@@ -28,7 +28,7 @@ def mean_and_spread(mean: float | None, spread: float | None = None, decimals: i
 
 def in_one_cell(numbers: Iterable[float]) -> str:
     """Numbers in one cell, a decimal each: "100.0 / 98.6 / 96.0"."""
-    return " / ".join(f"{number:.1f}" for number in numbers)
+    return " / ".join(map(mean_and_spread, numbers))
 
 
 def metrics_text(row: pd.Series, prefix: str = "measured") -> str:
