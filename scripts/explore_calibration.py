@@ -25,7 +25,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 from csv_rows import add_missing
-from explore_settings import LEVELS, RECOMMENDED, ROOT
+from explore_settings import LEVELS, ROOT
+from settings_page import RECOMMENDED
 from torch import Tensor
 from validation_data import CATEGORIES, auroc, scores, split, validation
 

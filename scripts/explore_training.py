@@ -19,7 +19,8 @@ import pandas as pd
 import torch
 from csv_rows import add_missing
 from explore_calibration import NUMBERS, SHARE, by_place, in_each_way
-from explore_settings import RECOMMENDED, ROOT
+from explore_settings import ROOT
+from settings_page import RECOMMENDED
 from torch import Tensor
 from validation_data import CATEGORIES, auroc, scores, split
 
