@@ -1,7 +1,8 @@
 """Config: every setting of the method, one field each; profiles are TOML files beside it.
 
 The defaults are the paper's (Section 5, Appendix A.1) or, where the paper is silent, the authors' code's; a profile
-names what it changes, and why.  Its table [study] holds what only a study needs (d3ad/study/settings.py).
+names what it changes, and why.  It may rest on another, its `base`, and then names what differs from that.  Its table
+[study] holds what only a study needs (d3ad/study/settings.py).
 """
 import re
 import tomllib
@@ -205,7 +206,12 @@ def profiles() -> tuple[str, ...]:
 
 
 def read_profile(name: str) -> dict:
-    """A profile's settings, those of a study under "study".  Raises ValueError for an unknown name."""
+    """A profile's settings, those of a study under "study"; what its file doesn't say is taken from its `base`.
+
+    Raises ValueError for an unknown name.
+    """
     if name not in profiles():
         raise ValueError(f"unknown profile {name!r}; there are {', '.join(profiles())}")
-    return tomllib.loads((PROFILE_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    own = tomllib.loads((PROFILE_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    base = read_profile(own.pop("base")) if "base" in own else {}
+    return base | own | {"study": base.get("study", {}) | own.get("study", {})}

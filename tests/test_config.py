@@ -88,6 +88,18 @@ def test_stamps_of_results_outlive_another_way_to_write_a_setting():
         assert Config(**younger).hash() != Config().hash()
 
 
+def test_a_profile_takes_from_its_base_what_it_does_not_say(tmp_path, monkeypatch):
+    monkeypatch.setattr("d3ad.config.PROFILE_FOLDER", tmp_path)
+    (tmp_path / "first.toml").write_text("k = 3\nseed = 1\n[study]\nseeds = 2\nsplit = \"by_tile\"")
+    (tmp_path / "second.toml").write_text("base = \"first\"\nk = 4\n[study]\nseeds = 5")
+    (tmp_path / "third.toml").write_text("base = \"second\"\nt_max = 40")
+    expected = Config(name="third", k=4, seed=1, t_max=40)
+    assert Config.profile("third") == expected and Study.profile("third") == Study(seeds=5, split="by_tile")
+    (tmp_path / "lost.toml").write_text("base = \"nowhere\"")
+    with pytest.raises(ValueError, match="unknown profile 'nowhere'; there are first, lost, second, third"):
+        Config.profile("lost")
+
+
 def test_two_profiles_differ_in_the_autoencoder_alone():
     small, taef2 = (Config.profile(name).to_dict() for name in ("mvtec-cpu", "mvtec-taef2"))
     of_autoencoder = {"autoencoder", "autoencoder_weights", "autoencoder_steps", "autoencoder_perceptual",
