@@ -10,6 +10,7 @@ from torch import Tensor
 
 from d3ad.infra import pretrained
 from d3ad.infra.checkpoint import load_network, weights_file
+from d3ad.infra.small_autoencoder import SmallAutoencoder
 from d3ad.infra.taef2 import TAEF2
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 
@@ -43,6 +44,12 @@ class LatentCodec(nn.Module):
     def channels(self) -> int:
         """How many channels the latents have."""
         return self.model.config.latent_channels
+
+    def check_channels(self, expected: int) -> "LatentCodec":
+        """Itself.  Raises ValueError where its latents don't have so many channels, which the UNet takes."""
+        if self.channels != expected:
+            raise ValueError(f"latent_channels is {expected}, but the autoencoder has {self.channels} latent channels")
+        return self
 
     def _portions(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The batch in parts: one image each for the large autoencoders on a CPU, whose cache holds no more."""
@@ -82,7 +89,6 @@ def load_autoencoder(kind: str, weights: str, latent_channels: int = 4) -> Laten
     Raises FileNotFoundError, saying which file to put where, when the weights can't be had; ValueError for a kind that
     doesn't exist or can't be trained here, or for a folder that holds another network.
     """
-    from d3ad.from_scratch import SmallAutoencoder  # only where it is asked for
     classes = {"kl": AutoencoderKL, "tiny": AutoencoderTiny, "taef2": TAEF2, "small": SmallAutoencoder,
                "smooth": SmallAutoencoder}
     if not isinstance(kind, str) or kind not in classes:

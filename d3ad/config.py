@@ -5,13 +5,10 @@ names what it changes, and why.  It may rest on another, its `base`, and then na
 [study] holds what only a study needs (d3ad/study/settings.py).
 """
 import re
-import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 
+from d3ad.infra.profiles import read_profile
 from d3ad.infra.settings import MACHINE, Settings, setting
-
-PROFILE_FOLDER = Path(__file__).with_name("profiles")
 
 # What has to be made anew where a setting changes.  Each stage rests on those before it.
 DATA, AUTOENCODER, FEATURES, DIFFUSION, ADAPTATION = "data", "autoencoder", "features", "diffusion", "adaptation"
@@ -198,20 +195,3 @@ class Config(Settings):
         values = read_profile(name)
         values.pop("study", None)
         return cls.from_dict({"name": name, **values, **changes})
-
-
-def profiles() -> tuple[str, ...]:
-    """The names of all profiles."""
-    return tuple(sorted(file.stem for file in PROFILE_FOLDER.glob("*.toml")))
-
-
-def read_profile(name: str) -> dict:
-    """A profile's settings, those of a study under "study"; what its file doesn't say is taken from its `base`.
-
-    Raises ValueError for an unknown name.
-    """
-    if name not in profiles():
-        raise ValueError(f"unknown profile {name!r}; there are {', '.join(profiles())}")
-    own = tomllib.loads((PROFILE_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    base = read_profile(own.pop("base")) if "base" in own else {}
-    return base | own | {"study": base.get("study", {}) | own.get("study", {})}

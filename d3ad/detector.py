@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from d3ad import calibration, conditioning, data, diffusion, maps, training
+from d3ad import calibration, conditioning, data, diffusion, from_scratch, maps, training
 from d3ad.autoencoders import LatentCodec, load_autoencoder
-from d3ad.calibration import Calibration, Threshold, threshold_for
+from d3ad.calibration import Calibration
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import ADAPTATION, AUTOENCODER, DATA, DIFFUSION, FEATURES, PREDICTION, Config
 from d3ad.data.apart import every_nth, set_apart
@@ -26,9 +26,10 @@ from d3ad.data.pixels import check_white
 from d3ad.features import FeatureExtractor
 from d3ad.infra import checkpoint
 from d3ad.infra.batches import in_batches
-from d3ad.infra.devices import pick_device, seeded
+from d3ad.infra.devices import pick_device
 from d3ad.infra.processes import ALONE, Alone
 from d3ad.infra.spread import Spread
+from d3ad.infra.thresholds import Threshold, threshold_for
 
 # settings that trained weights depend on; the adaptation sees reconstructions
 TRAINED = (*Config.names(DATA, AUTOENCODER, FEATURES, DIFFUSION, ADAPTATION), "t_max", "num_steps", "spacing",
@@ -143,15 +144,15 @@ class D3AD:
         if backbone is None and config.backbone_weights == "none" and not config.pretrain_steps:
             raise ValueError('backbone_weights = "none" takes pretrain_steps above 0: else it stays at random')
         if codec:
-            check_channels(codec, config)
+            codec.check_channels(config.latent_channels)
         if folder:
             checkpoint.claim(Path(folder), config.hash(*TRAINED), images, self.team.is_first)
         images, held = set_apart(images, config.calibration_share)
         at = (lambda name: Path(folder) / name) if folder else (lambda name: None)
-        self.codec = codec or fit_codec(images, config, at("autoencoder"), self.losses, self.team)
+        self.codec = codec or from_scratch.fit_codec(images, config, at("autoencoder"), self.losses, self.team)
         mean, std = training.latents(self.codec, images, config)
         self.unet = training.fit_unet(mean, std, config, at("diffusion"), self.losses, self.team, start)
-        backbone = backbone or fit_backbone(images, config, at("features"), self.losses)
+        backbone = backbone or from_scratch.fit_backbone(images, config, at("features"), self.losses)
         self._fit_features(images, held, mean[:len(images)], backbone, at("adaptation"))
         return self
 
@@ -385,8 +386,8 @@ class D3AD:
         config = self.config
         if not (folder / "autoencoder").is_dir():  # else its name would be looked up on the hub
             raise FileNotFoundError(f"{folder / 'autoencoder'} is missing: the saved detector is incomplete")
-        codec = load_autoencoder(autoencoder, str(folder / "autoencoder"))
-        self.codec = check_channels(codec, config).to(self.device).eval()
+        codec = load_autoencoder(autoencoder, str(folder / "autoencoder")).check_channels(config.latent_channels)
+        self.codec = codec.to(self.device).eval()
         self.unet = checkpoint.load_network(folder / "unet" / checkpoint.WEIGHTS,
                                             lambda: training.make_unet(config)).to(self.device)
         self.backbone = checkpoint.load_network(folder / "features" / "model.safetensors",
@@ -399,16 +400,13 @@ class D3AD:
         names = [field.name for field in fields(Calibration)
                  if field.default_factory is MISSING or config.feature_distance == "mahalanobis"]
         stored = checkpoint.read_tensors(folder / "calibration" / "model.safetensors", "images", *names)
-        if stored["images"].shape[1:] != (3, config.image_size, config.image_size):
-            raise ValueError(f"image_size is {config.image_size}, but the calibration's images are "
-                             f"{tuple(stored['images'].shape)}")
+        size = config.image_size
+        for name in ("images", "latent_mean", "latent_std", "feature_mean", "feature_std"):
+            if stored[name].shape[1:] not in ([(3, size, size)] if name == "images" else [(1, 1), (size, size)]):
+                raise ValueError(f"image_size is {size}, but the calibration has {name} of {tuple(stored[name].shape)}")
         self.calibration_images = stored["images"]
         if self.conditioning.reference.shape[1] != self.vectors(stored["images"][:1]).shape[1]:
             raise ValueError(f"{file} holds features of another network or image size")
-        for name in ("latent_mean", "latent_std", "feature_mean", "feature_std"):
-            if stored[name].shape[1:] not in ((1, 1), (config.image_size,) * 2):
-                raise ValueError(f"image_size is {config.image_size}, but the calibration's {name} is "
-                                 f"{tuple(stored[name].shape)}")
         self.calibration = Calibration(**{name: stored[name] for name in names})
         self._usual()  # they may be of other features
 
@@ -418,36 +416,3 @@ def _check_changes(changes: dict, *also: str) -> None:
     free = (*Config.names(PREDICTION), "predict_batch", *also)
     if fixed := sorted(set(changes) - set(free)):
         raise ValueError(f"{', '.join(fixed)} can't change in a trained detector; what can: {', '.join(sorted(free))}")
-
-
-def check_channels(codec: LatentCodec, config: Config) -> LatentCodec:
-    """The autoencoder itself.  Raises ValueError where its latents have other channels than the config's UNet takes."""
-    if codec.channels != config.latent_channels:
-        raise ValueError(f"latent_channels is {config.latent_channels}, but the autoencoder has {codec.channels} "
-                         "latent channels")
-    return codec
-
-
-def fit_codec(images: Tensor | None, config: Config, folder: Path | None, losses: dict,
-              team: Alone = ALONE) -> LatentCodec:
-    """The autoencoder that the config asks for, loaded, or trained on `images` where it has no weights.
-
-    Raises ValueError where its latents have other channels than the config says.
-    """
-    with seeded(config.seed):
-        codec = check_channels(load_autoencoder(config.autoencoder, config.autoencoder_weights,
-                                                config.latent_channels), config).to(pick_device(config.device))
-    if config.autoencoder_weights == "none":
-        from d3ad import from_scratch
-        losses["autoencoder"] = from_scratch.train_autoencoder(codec, images, config, folder, team)
-    return codec.eval().requires_grad_(False)
-
-
-def fit_backbone(images: Tensor | None, config: Config, folder: Path | None, losses: dict) -> FeatureExtractor:
-    """The feature extractor that the config asks for, loaded, or trained on `images` where it has no weights."""
-    with seeded(config.seed):
-        backbone = FeatureExtractor(config.backbone, config.backbone_weights).to(pick_device(config.device))
-    if config.backbone_weights == "none" and config.pretrain_steps:
-        from d3ad import from_scratch
-        losses["features"] = from_scratch.pretrain(backbone, images, config, folder)
-    return backbone.eval().requires_grad_(False)

@@ -30,7 +30,7 @@ from settings_page import RECOMMENDED
 from torch import Tensor
 from validation_data import CATEGORIES, auroc, scores, split, validation
 
-from d3ad import D3AD, Config, detector, maps
+from d3ad import D3AD, Config, from_scratch, maps
 from d3ad.calibration import FLOOR, at_step, level_statistics
 from d3ad.data.apart import every_nth, set_apart
 from d3ad.data.moving import window
@@ -142,7 +142,7 @@ def measure(category: str, copies: int, root: Path, work: Path) -> list[dict]:
                                                         calibration_share=SHARE, train_moved=copies))
     images, held = split(category, root, config.image_size)
     folder, train = work / category, set_apart(images, SHARE)[0]
-    codec = detector.fit_codec(train, config, folder / "autoencoder", {})
+    codec = from_scratch.fit_codec(train, config, folder / "autoencoder", {})
     found = D3AD(config).fit(images, folder / f"moved-{copies}", codec)
     at = [found.variant(dynamic=False, t_max=int(level), standardise=()) for level in LEVELS]
     normal = {"trained on": every_nth(train, 40), "unseen": every_nth(found.calibration_images, 40)}

@@ -32,7 +32,7 @@ from settings_page import COLUMNS, RECOMMENDED, write_tables
 from torch import Tensor
 from validation_data import auroc, scores, split, validation
 
-from d3ad import D3AD, Config, conditioning, detector, diffusion, maps
+from d3ad import D3AD, Config, conditioning, diffusion, from_scratch, maps
 from d3ad.calibration import at_step, by_the_others, level_statistics
 from d3ad.data.apart import every_nth
 from d3ad.features import FeatureExtractor
@@ -130,7 +130,7 @@ def fused(raw: dict, levels: list[dict], own: Tensor, steps: Tensor, blocks: tup
 def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, adaptations: list[str]) -> list[dict]:
     """Rows of the measurement "detector".  adaptations: epochs and the batch normalisation's statistics, as "1
     batch"."""
-    backbone, rows = detector.fit_backbone(train, config, None, {}), []
+    backbone, rows = from_scratch.fit_backbone(train, config, None, {}), []
     fitted = D3AD(config).fit(train, folder, codec, backbone)
     kinds, few, sigma = validation(held), every_nth(train, 40), config.sigma_pixels
     for adaptation in adaptations:
@@ -214,7 +214,7 @@ def run(job: str, measurement: str, root: Path, work: Path, adaptations: list[st
     folder = work / job.replace(":", "-").replace("@", "-")
     if measurement == "distance":
         return _named(separability(config, train, held), job, measurement, category, "", size, started)
-    codec = detector.fit_codec(train, config, folder / "autoencoder", {})
+    codec = from_scratch.fit_codec(train, config, folder / "autoencoder", {})
     if measurement == "confirm":
         return _named(confirm(config, codec, train, held, folder), job, measurement, category, setting, size, started)
     found = ideal(config, codec, train, held) if measurement == "ideal" else detect(config, codec, train, held, folder,

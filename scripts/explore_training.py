@@ -24,7 +24,7 @@ from settings_page import RECOMMENDED
 from torch import Tensor
 from validation_data import CATEGORIES, auroc, scores, split
 
-from d3ad import D3AD, Config, detector
+from d3ad import D3AD, Config, from_scratch
 from d3ad.config import AUTOENCODER, DATA
 from d3ad.data.apart import set_apart
 from d3ad.study.readme import measured
@@ -57,7 +57,7 @@ def fitted(category: str, change: str, root: Path, work: Path) -> tuple[D3AD, Te
                                     calibration_share=SHARE) | CHANGES[change])
     images, held = split(category, root, config.image_size)
     of_codec = config.hash(*Config.names(DATA, AUTOENCODER))  # the UNet's changes share it
-    codec = detector.fit_codec(set_apart(images, SHARE)[0], config, work / category / f"autoencoder-{of_codec}", {})
+    codec = from_scratch.fit_codec(set_apart(images, SHARE)[0], config, work / category / f"autoencoder-{of_codec}", {})
     return D3AD(config).fit(images, work / category / change.replace(" ", "-"), codec), images, held
 
 

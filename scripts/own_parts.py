@@ -21,9 +21,9 @@ from torch import Tensor
 
 from d3ad import D3AD, Config, data
 from d3ad.app.part import EXAMPLE, fit_part, split_off
-from d3ad.calibration import threshold_for
 from d3ad.data import synthetic
 from d3ad.infra.devices import processor_name
+from d3ad.infra.thresholds import threshold_for
 from d3ad.infra.versions import commit
 from d3ad.study.outcome import evaluate
 

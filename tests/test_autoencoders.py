@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
-from d3ad import detector
+from d3ad import from_scratch
 from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.features import FeatureExtractor
-from d3ad.from_scratch import SmallAutoencoder
+from d3ad.infra.small_autoencoder import SmallAutoencoder
 from d3ad.infra.taef2 import TAEF2
 
 
@@ -69,7 +69,7 @@ def test_the_linear_path_starts_as_principal_components(whitening):
 def test_trained_latents_have_standard_deviation_1(tiny, whitening):
     config = tiny.replace(latent_whitening=whitening, autoencoder_steps=2)
     images = patches_of_many_widths()
-    mean, _ = detector.fit_codec(images, config, None, {}).encode_all(images)
+    mean, _ = from_scratch.fit_codec(images, config, None, {}).encode_all(images)
     each = mean.std((0, 2, 3))
     assert mean.std() == pytest.approx(1, abs=1e-3)
     assert (each.max() < 1.2 * each.min()) == (whitening == 1)
@@ -78,7 +78,7 @@ def test_trained_latents_have_standard_deviation_1(tiny, whitening):
 def test_a_channel_that_never_varies_stays_narrow(tiny):
     config = tiny.replace(latent_whitening=1.0, autoencoder_steps=0)
     flat = torch.linspace(-1, 1, 4).view(4, 1, 1, 1).expand(4, 3, config.image_size, config.image_size)
-    codec = detector.fit_codec(flat, config, None, {})
+    codec = from_scratch.fit_codec(flat, config, None, {})
     each = codec.encode_all(flat)[0].std((0, 2, 3))
     assert each[1:].max() < 0.1 * each[0]
     assert torch.allclose(codec.decode(codec.encode(flat)[0]), flat, atol=1e-3)

@@ -13,9 +13,9 @@ from tiny_datasets import draw
 from d3ad import D3AD, Config, data, training
 from d3ad.app import cli
 from d3ad.app.part import split_off
-from d3ad.calibration import threshold_for
 from d3ad.conditioning import DynamicConditioning
 from d3ad.diffusion import alpha_bar, reconstruct
+from d3ad.infra.thresholds import threshold_for
 from d3ad.maps import anomaly_map
 from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200
 from d3ad.speed import presets

@@ -15,7 +15,7 @@ from d3ad.baselines.nearest import k_center
 from d3ad.baselines.noise import octave_noise, pasted, perlin, simplex
 from d3ad.baselines.rdpp import projection_loss, sinkhorn
 from d3ad.baselines.reverse import Bottleneck, Decoder
-from d3ad.detector import fit_backbone
+from d3ad.from_scratch import fit_backbone
 from d3ad.infra.checkpoint import STATE
 from d3ad.infra.files import read_json
 

@@ -3,13 +3,14 @@ import dataclasses
 
 import pytest
 
-from d3ad.config import Config, profiles
+from d3ad.config import Config
+from d3ad.infra.profiles import profile_names
 from d3ad.infra.settings import Settings
 from d3ad.study.settings import Study, settings_hash, settings_of, study_profiles
 from d3ad.study.workspace import open_workspace
 
 
-@pytest.mark.parametrize("name", profiles())
+@pytest.mark.parametrize("name", profile_names())
 def test_profiles_load(name):
     config, study = Config.profile(name), Study.profile(name)
     assert config.name == name and bool(study.datasets) == (name not in ("paper", "parts"))
@@ -89,7 +90,7 @@ def test_stamps_of_results_outlive_another_way_to_write_a_setting():
 
 
 def test_a_profile_takes_from_its_base_what_it_does_not_say(tmp_path, monkeypatch):
-    monkeypatch.setattr("d3ad.config.PROFILE_FOLDER", tmp_path)
+    monkeypatch.setattr("d3ad.infra.profiles.PROFILE_FOLDER", tmp_path)
     (tmp_path / "first.toml").write_text("k = 3\nseed = 1\n[study]\nseeds = 2\nsplit = \"by_tile\"")
     (tmp_path / "second.toml").write_text("base = \"first\"\nk = 4\n[study]\nseeds = 5")
     (tmp_path / "third.toml").write_text("base = \"second\"\nt_max = 40")

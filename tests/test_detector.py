@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from d3ad import D3AD, Config, data
+from d3ad import D3AD, Config, data, from_scratch
 from d3ad.conditioning import DynamicConditioning
 from d3ad.data.apart import set_apart
 from d3ad.data.given import RangeWarning
@@ -215,8 +215,7 @@ def test_what_is_remembered_changes_nothing(fitted, images):
 
 
 def test_adapting_anew_as_before_gives_the_same_detector(tiny, images, fitted):
-    from d3ad import detector
-    backbone = detector.fit_backbone(images, tiny, None, {})
+    backbone = from_scratch.fit_backbone(images, tiny, None, {})
     assert torch.equal(fitted.readapted(images, backbone).predict(images).score, fitted.predict(images).score)
     unadapted = fitted.readapted(images, backbone, adapt_epochs=0)
     assert all(torch.equal(a, b) for a, b in zip(unadapted.backbone.state_dict().values(),

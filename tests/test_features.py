@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from d3ad import D3AD, detector, from_scratch
+from d3ad import D3AD, from_scratch
 from d3ad.features import FeatureExtractor
 from d3ad.infra import pip_weights
 
@@ -156,7 +156,7 @@ def test_an_autoencoder_trained_for_the_features_is_closer_in_them(tiny, images)
     distance = from_scratch.perceptual_distance(config.replace(autoencoder_perceptual=1.0), torch.device("cpu"))
 
     def left(weight: float) -> float:
-        codec = detector.fit_codec(images, config.replace(autoencoder_perceptual=weight), None, {})
+        codec = from_scratch.fit_codec(images, config.replace(autoencoder_perceptual=weight), None, {})
         return float(distance(codec.decode(codec.encode(images)[0]), images))
 
     assert left(1.0) < left(0.0)

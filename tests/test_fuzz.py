@@ -17,9 +17,9 @@ from tiny_datasets import draw_visa
 
 from d3ad import data
 from d3ad.app import cli
-from d3ad.calibration import threshold_for
 from d3ad.config import Config
 from d3ad.infra import files
+from d3ad.infra.thresholds import threshold_for
 from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200
 from d3ad.study import runner
 

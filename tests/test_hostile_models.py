@@ -103,7 +103,7 @@ def test_a_missing_part_is_named_and_not_looked_up(model, part, monkeypatch):
 
 @pytest.mark.parametrize("file, name, message", [
     ("conditioning/model.safetensors", "reference", "holds features of another network or image size"),
-    ("calibration/model.safetensors", "latent_mean", "the calibration's latent_mean is")])
+    ("calibration/model.safetensors", "latent_mean", "the calibration has latent_mean of")])
 def test_parts_of_another_size_are_refused_when_they_are_read(model, file, name, message):
     tensors = load_file(model / file)
     save_file(tensors | {name: tensors[name][..., 1:].contiguous()}, model / file)

@@ -9,8 +9,8 @@ import nbformat
 import pandas as pd
 import pytest
 
-from d3ad.config import PROFILE_FOLDER
 from d3ad.data import synthetic
+from d3ad.infra.profiles import PROFILE_FOLDER
 from d3ad.study import clean_notebooks, runner
 from d3ad.study.kernels import Nursery
 

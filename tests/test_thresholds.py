@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from d3ad.calibration import FLOOR, by_the_others, calibrate, threshold_for
+from d3ad.calibration import FLOOR, by_the_others, calibrate
+from d3ad.infra.thresholds import threshold_for
 
 
 def test_by_hand():

@@ -18,8 +18,8 @@ from d3ad.app.commands import (
     run_synthesize,
     run_watch,
 )
-from d3ad.config import profiles
 from d3ad.infra.files import ROOT, explain
+from d3ad.infra.profiles import profile_names
 
 EXAMPLES = """examples:
   python -m d3ad synthesize drawn
@@ -52,8 +52,9 @@ def parser() -> argparse.ArgumentParser:
     _dataset_options(fit)
     _folder_options(fit)
     fit.add_argument("--out", required=True, type=Path, help="folder for the trained detector")
-    fit.add_argument("--profile", default="parts", choices=profiles(), metavar="P",
-                     help=f"settings: {', '.join(profiles())}; paper: pretrained weights, the paper's sizes, a GPU")
+    fit.add_argument("--profile", default="parts", choices=profile_names(), metavar="P",
+                     help=f"settings: {', '.join(profile_names())}; paper: pretrained weights, the paper's sizes, "
+                     "a GPU")
     fit.add_argument("--held-out", type=_share, default=0.2, metavar="SHARE",
                      help="share of the good images that is not trained on and sets the threshold; by default "
                           "%(default)s")

@@ -156,8 +156,8 @@ def _model(options):
     results depend on.
     """
     from d3ad.app import portions
-    from d3ad.calibration import threshold_for
     from d3ad.data import tree
+    from d3ad.infra.thresholds import threshold_for
     from d3ad.speed import presets
     if options.false_alarms and not options.good:
         raise ValueError("--false-alarms goes with --good FOLDER: the rate is measured on good photographs that were "

@@ -17,8 +17,9 @@ from d3ad.config import Config
 from d3ad.data import Dataset, Sample, synthetic
 from d3ad.data.apart import num_trained_on, set_apart
 from d3ad.data.base import roomy
-from d3ad.detector import D3AD, Prediction, fit_backbone, fit_codec
+from d3ad.detector import D3AD, Prediction
 from d3ad.features import FeatureExtractor
+from d3ad.from_scratch import fit_backbone, fit_codec
 from d3ad.infra.devices import pick_device
 from d3ad.infra.parallel import num_workers
 from d3ad.infra.processes import launched

@@ -11,8 +11,18 @@ from torch import Tensor
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor
 from d3ad.from_scratch.batches import batch_of
+from d3ad.infra.devices import pick_device, seeded
 from d3ad.infra.optimising import optimise
 from d3ad.training import step_generator
+
+
+def fit_backbone(images: Tensor | None, config: Config, folder: Path | None, losses: dict) -> FeatureExtractor:
+    """The feature extractor that the config asks for, loaded, or trained on `images` where it has no weights."""
+    with seeded(config.seed):
+        backbone = FeatureExtractor(config.backbone, config.backbone_weights).to(pick_device(config.device))
+    if config.backbone_weights == "none" and config.pretrain_steps:
+        losses["features"] = pretrain(backbone, images, config, folder)
+    return backbone.eval().requires_grad_(False)
 
 
 def corrupt(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

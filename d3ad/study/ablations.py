@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from d3ad import detector, diffusion, maps, metrics, training
+from d3ad import diffusion, maps, metrics, training
 from d3ad.calibration import Calibration, fuse
 from d3ad.conditioning import DynamicConditioning, assign_bins, knn_distances, pool_features
 from d3ad.config import Config
 from d3ad.data.moving import image_seed
 from d3ad.features import FeatureExtractor, adaptation_loss
-from d3ad.from_scratch import corrupt
+from d3ad.from_scratch import corrupt, fit_backbone
 from d3ad.infra.batches import in_batches
 from d3ad.infra.files import write_whole
 from d3ad.study import selection
@@ -270,7 +270,7 @@ def backbones(run: Run) -> dict[str, FeatureExtractor]:
     config, shared = run.config, shared_backbone(run, {})
     extractors = {"pretrained": shared}
     if config.backbone_weights == "none":
-        random = detector.fit_backbone(None, config.replace(pretrain_steps=0), None, {})
+        random = fit_backbone(None, config.replace(pretrain_steps=0), None, {})
         extractors = {"random weights": random, "trained on normal images": shared}
     return extractors | ({"adapted (Eq. 10)": run.detector.backbone} if config.adapt_epochs else {})
 

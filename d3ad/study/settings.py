@@ -8,8 +8,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from d3ad.config import ADAPTATION, DIFFUSION, PREDICTION, Config, profiles, read_profile
+from d3ad.config import ADAPTATION, DIFFUSION, PREDICTION, Config
 from d3ad.infra.files import ROOT
+from d3ad.infra.profiles import profile_names, read_profile
 from d3ad.infra.settings import MACHINE, Settings, setting
 
 BACKBONES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18", "resnet34": "ResNet-34"}
@@ -101,7 +102,7 @@ def training_in_words(config: Config, study: Study) -> str:
 
 def study_profiles() -> tuple[str, ...]:
     """The names of the profiles that name a dataset, the quickest first."""
-    named = [name for name in profiles() if Study.profile(name).datasets]
+    named = [name for name in profile_names() if Study.profile(name).datasets]
     return tuple(sorted(named, key=lambda name: (name != "smoke", name != "demo", name)))
 
 

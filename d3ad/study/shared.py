@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from d3ad import detector, training
+from d3ad import from_scratch, training
 from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.config import AUTOENCODER, DATA, DIFFUSION, FEATURES, Config
 from d3ad.data.apart import every_nth
 from d3ad.features import FeatureExtractor
 from d3ad.infra.checkpoint import empty
+from d3ad.infra.devices import pick_device
 from d3ad.infra.files import appearing, load_tensors, read_json, save_tensors, write_whole
 
 if TYPE_CHECKING:
@@ -43,27 +44,27 @@ def shared_codec(run: "Run", losses: dict) -> LatentCodec:
     """The first of `shared_parts`; its training losses go into `losses`."""
     config, folder, siblings = place(run)
     if config.autoencoder_weights != "none":
-        return detector.fit_codec(None, config, None, losses)
+        return from_scratch.fit_codec(None, config, None, losses)
     if not (folder / "codec").exists():
         of_training: dict = {}
-        codec = detector.fit_codec(_training_images(siblings), config, folder / "autoencoder", of_training)
+        codec = from_scratch.fit_codec(_training_images(siblings), config, folder / "autoencoder", of_training)
         with appearing(folder / "codec") as part:
             codec.model.save_pretrained(part / "autoencoder")
             write_whole(part / "losses.json", json.dumps(of_training))
     shutil.rmtree(folder / "autoencoder", ignore_errors=True)
     losses |= read_json(folder / "codec" / "losses.json")
     codec = load_autoencoder(config.autoencoder, str(folder / "codec" / "autoencoder"))
-    return codec.to(detector.pick_device(config.device)).eval().requires_grad_(False)
+    return codec.to(pick_device(config.device)).eval().requires_grad_(False)
 
 
 def shared_backbone(run: "Run", losses: dict) -> FeatureExtractor:
     """The second of `shared_parts`; its training losses go into `losses`."""
     config, folder, siblings = place(run)
     if config.backbone_weights != "none":
-        return detector.fit_backbone(None, config, None, losses)
+        return from_scratch.fit_backbone(None, config, None, losses)
     backbone = _kept(folder / "backbone.safetensors", lambda: FeatureExtractor(config.backbone, "none"), losses,
-                     lambda states, found: detector.fit_backbone(_training_images(siblings), config, states, found))
-    return backbone.to(detector.pick_device(config.device)).eval().requires_grad_(False)
+                     lambda states, found: from_scratch.fit_backbone(_training_images(siblings), config, states, found))
+    return backbone.to(pick_device(config.device)).eval().requires_grad_(False)
 
 
 def shared_unet(run: "Run", losses: dict) -> torch.nn.Module | None:

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from d3ad.config import PROFILE_FOLDER, Config
+from d3ad.config import Config
 from d3ad.infra.files import ROOT
+from d3ad.infra.profiles import PROFILE_FOLDER
 from d3ad.study import paper
 from d3ad.study.provenance import ARTIFACTS
 from d3ad.study.ranking import over_seeds
