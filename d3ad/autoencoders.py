@@ -8,8 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from d3ad.infra import pretrained
-from d3ad.infra.checkpoint import load_network, weights_file
+from d3ad.infra import pretrained, taef2
 from d3ad.infra.small_autoencoder import SmallAutoencoder
 from d3ad.infra.taef2 import TAEF2
 from d3ad.infra.torchvision_shim import make_torchvision_importable
@@ -84,7 +83,7 @@ class LatentCodec(nn.Module):
 def load_autoencoder(kind: str, weights: str, latent_channels: int = 4) -> LatentCodec:
     """The autoencoder `kind` with weights from the hub, from a local folder, or ("none") at random, to be trained.
 
-    TAEF2's lie in a folder as published (model.safetensors), or as `D3AD.save` writes them.
+    TAEF2's lie in a folder as published (`taef2.load`), or as `D3AD.save` writes them.
 
     Raises FileNotFoundError, saying which file to put where, when the weights can't be had; ValueError for a kind that
     doesn't exist or can't be trained here, or for a folder that holds another network.
@@ -101,5 +100,5 @@ def load_autoencoder(kind: str, weights: str, latent_channels: int = 4) -> Laten
                          'autoencoder = "small"')
     weights = str(Path(weights).expanduser()) if weights.startswith("~") else weights
     if kind == "taef2" and not (Path(weights) / "config.json").exists():
-        return LatentCodec(load_network(weights_file(weights), TAEF2), kind)
+        return LatentCodec(taef2.load(weights), kind)
     return LatentCodec(pretrained.load(classes[kind], kind, weights, HUB.get(kind, "a saved model")), kind)

@@ -1,4 +1,6 @@
 """The autoencoders behind one face, and the errors without a network."""
+import hashlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from d3ad import from_scratch
 from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.features import FeatureExtractor
+from d3ad.infra import taef2
 from d3ad.infra.small_autoencoder import SmallAutoencoder
 from d3ad.infra.taef2 import TAEF2
 
@@ -148,5 +151,24 @@ def test_other_weights_are_not_taken_for_taef2(published, tmp_path):
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="model.safetensors: its tensors are not those"):
         load_autoencoder("taef2", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="put model.safetensors there"):
-        load_autoencoder("taef2", str(tmp_path / "nowhere"))
+
+
+def test_taef2_is_read_as_its_repository_has_it(published, tmp_path, monkeypatch):
+    def load():
+        return load_autoencoder("taef2", str(tmp_path)).model
+
+    with pytest.raises(FileNotFoundError, match="taef2_encoder.pth: put taef2_encoder.pth and .* of https://"):
+        load()
+    expected = load_autoencoder("taef2", str(published[0])).model.state_dict()
+    for part in ("encoder", "decoder"):
+        names = [name for name in expected if name.startswith(part)]
+        file = tmp_path / f"taef2_{part}.pth"
+        torch.save({name.removeprefix(f"{part}."): expected[name].half() for name in names}, file)
+        with pytest.raises(ValueError, match=f"taef2_{part}.pth is damaged or of another version"):
+            load()
+        monkeypatch.setitem(taef2.SHA256, part, hashlib.sha256(file.read_bytes()).hexdigest())
+        if part == "encoder":
+            with pytest.raises(FileNotFoundError, match="no weights at .*taef2_decoder.pth"):
+                load()
+    found = load().state_dict()
+    assert set(found) == set(expected) and all(torch.equal(found[name], expected[name]) for name in found)

@@ -101,6 +101,9 @@ def test_weights_on_this_machine_must_be_there(tmp_path, monkeypatch):
     with pytest.raises(runner.UsageError, match="autoencoder_weights = ~/.cache/d3ad/taef2.*docs/gpu.md"):
         runner.check_weights(config)
     (tmp_path / ".cache/d3ad/taef2").mkdir(parents=True)
+    with pytest.raises(runner.UsageError, match="autoencoder_weights"):
+        runner.check_weights(config)  # an empty folder
+    (tmp_path / ".cache/d3ad/taef2/model.safetensors").touch()
     with pytest.raises(runner.UsageError, match="backbone_weights"):
         runner.check_weights(config)
     runner.check_weights(Config.profile("mvtec"))  # from the hub: nothing to look for here

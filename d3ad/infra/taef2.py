@@ -2,10 +2,15 @@
 
 It is not the paper's, and no dependency: a user who has its weights may name their folder.
 """
+import hashlib
+import io
+from pathlib import Path
+
 import torch
 import torch.nn as nn
 from torch import Tensor
 
+from d3ad.infra.checkpoint import load_network, weights_file
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()
@@ -13,6 +18,10 @@ from diffusers import ConfigMixin, ModelMixin  # noqa: E402
 from diffusers.configuration_utils import register_to_config  # noqa: E402
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput  # noqa: E402
 from diffusers.models.autoencoders.vae import DecoderOutput  # noqa: E402
+
+HOME = "https://github.com/madebyollin/taesd"
+SHA256 = {"encoder": "10a4e1021e89d7551eaf161352da8dbd0b1aa83872ae28b150c1df1ce2f147b6",  # of taef2_encoder.pth
+          "decoder": "0a44a31e1ae59eb9dbf9359d24942fd3ef5928162c1800d97a28c61d51be0ab5"}
 
 
 class Block(nn.Module):
@@ -75,3 +84,27 @@ class TAEF2(ModelMixin, ConfigMixin):
     def decode(self, latents: Tensor) -> DecoderOutput:
         """To images in [-1, 1], as `AutoencoderTiny.decode`."""
         return DecoderOutput(2 * self.decoder(latents) - 1)
+
+
+def load(place: str) -> TAEF2:
+    """The network with its weights, ready to predict.
+
+    place: a folder that holds taef2_encoder.pth and taef2_decoder.pth as published, or model.safetensors with the names
+    of both; or such a safetensors file.  Raises FileNotFoundError, saying which file to put where, for what is missing;
+    ValueError for a file that is damaged or of another network.
+    """
+    folder = Path(place).expanduser()
+    if folder.is_file() or (folder / "model.safetensors").is_file():
+        return load_network(weights_file(place), TAEF2)
+    network = TAEF2()
+    for part, expected in SHA256.items():
+        file = folder / f"taef2_{part}.pth"
+        if not file.is_file():
+            raise FileNotFoundError(f"no weights at {file}: put taef2_encoder.pth and taef2_decoder.pth of {HOME} into "
+                                    "that folder, or give another")
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise ValueError(f"{file} is damaged or of another version (its SHA-256 differs): take it anew from {HOME}")
+        tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        getattr(network, part).load_state_dict(tensors)
+    return network.eval()

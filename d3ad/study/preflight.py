@@ -52,8 +52,8 @@ def check_weights(config: Config) -> None:
     """
     for name in ("autoencoder_weights", "backbone_weights"):
         place = Path(getattr(config, name)).expanduser()
-        if place.is_absolute() and not place.exists():
-            raise UsageError(f"{name} = {getattr(config, name)}: nothing is there; docs/gpu.md says which file to put "
+        if place.is_absolute() and (not place.exists() or (place.is_dir() and not any(place.iterdir()))):
+            raise UsageError(f"{name} = {getattr(config, name)}: nothing is there; docs/gpu.md says which files to put "
                              "into that folder")
     if config.backbone_weights == "pip":
         try:

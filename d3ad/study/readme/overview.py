@@ -22,7 +22,7 @@ DATA = {
     "mtd": "magnetic tiles, real photographs, under `--data-root`",
     "elpv": "solar cells, real photographs without masks, from the pip package elpv-dataset, which `.venv` has",
     "mvtec-cpu": "whatever categories of MVTec AD lie under `--data-root`",
-    "mvtec-taef2": "whatever categories of MVTec AD lie under `--data-root`; needs TAEF2's file of 5 MB",
+    "mvtec-taef2": "whatever categories of MVTec AD lie under `--data-root`; needs TAEF2's weights, 5 MB",
     "mvtec-gpu": "whatever categories of MVTec AD lie under `--data-root`; for a GPU, without a hub",
     "visa": "VisA under `--data-root`; for a GPU", "btad": "BTAD under `--data-root`; for a GPU",
     "mvtec": "MVTec AD under `--data-root`; for a GPU",
