@@ -45,7 +45,7 @@ class LatentCodec(nn.Module):
         return self.model.config.latent_channels
 
     def check_channels(self, expected: int) -> "LatentCodec":
-        """Itself.  Raises ValueError where its latents don't have so many channels, which the UNet takes."""
+        """Return self.  Raises ValueError where the latents have another number of channels than the UNet takes."""
         if self.channels != expected:
             raise ValueError(f"latent_channels is {expected}, but the autoencoder has {self.channels} latent channels")
         return self

@@ -87,6 +87,7 @@ class DynamicConditioning:
     k: neighbours.  num_bins: |B|.  t_max: T_max.  min_bin: lowest bin in use.  round_to: T-hat is a multiple of it.
     include_self: a training image finds itself among its k neighbours at distance 0, as in the authors' code; False
     leaves it out, so that training and test distances are of one kind.
+    Raises ValueError for a value below 1, or min_bin outside 0..num_bins.
     """
 
     def __init__(self, k: int = 20, num_bins: int = 10, t_max: int = 80, min_bin: int = 2, round_to: int = 10,

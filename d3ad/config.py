@@ -117,7 +117,7 @@ class Config(Settings):
     feature_distance: str = setting("cosine", PREDICTION, ("cosine", "mahalanobis"))
     weight: float = setting(0.85, PREDICTION, (0.0, 1.0))  # lambda
     # of the Gaussian, in pixels at 256 x 256; scaled with the image
-    sigma: float = setting(4.0, PREDICTION, (0.0, 100.0))
+    sigma: float = setting(4.0, PREDICTION, (0.0, 60.0))
     # not in the paper: maps that are compared with what normal images give there, per T-hat
     standardise: tuple[str, ...] = setting((), PREDICTION, ("latent", "feature"))
     # in tables; D3AD.predict takes training ranges unless told
@@ -191,7 +191,9 @@ class Config(Settings):
 
     @classmethod
     def profile(cls, name: str, /, **changes) -> "Config":
-        """The named profile, with `changes` on top.  Raises ValueError for an unknown profile or key."""
+        """The named profile, with `changes` on top.  Raises ValueError for an unknown profile or key, or
+        a value that is not allowed.
+        """
         values = read_profile(name)
         values.pop("study", None)
         return cls.from_dict({"name": name, **values, **changes})

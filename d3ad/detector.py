@@ -125,7 +125,8 @@ class D3AD:
             start: torch.nn.Module | None = None) -> "D3AD":
         """Train on normal images.
 
-        images: a folder, a `d3ad.data.Dataset` (its training images), or a Tensor (N, 3, H, W) in [-1, 1].
+        images: a folder, a `d3ad.data.Dataset` (its training images), a Tensor (N, 3, H, W) in [-1, 1], or what else
+        `d3ad.data.given.as_images` takes; other sizes are resized.
         value_range: of a Tensor's values where it is another, such as (0, 1).
         folder: training states are kept there; a fit that was interrupted goes on from them.
         codec, backbone: parts trained or loaded elsewhere; the backbone is copied before it is adapted.
@@ -146,13 +147,14 @@ class D3AD:
         if codec:
             codec.check_channels(config.latent_channels)
         if folder:
-            checkpoint.claim(Path(folder), config.hash(*TRAINED), images, self.team.is_first)
+            given = [part for part in (codec, backbone, start) if part is not None]
+            checkpoint.claim(Path(folder), config.hash(*TRAINED), images, self.team.is_first, given)
         images, held = set_apart(images, config.calibration_share)
         at = (lambda name: Path(folder) / name) if folder else (lambda name: None)
         self.codec = codec or from_scratch.fit_codec(images, config, at("autoencoder"), self.losses, self.team)
+        backbone = backbone or from_scratch.fit_backbone(images, config, at("features"), self.losses)
         mean, std = training.latents(self.codec, images, config)
         self.unet = training.fit_unet(mean, std, config, at("diffusion"), self.losses, self.team, start)
-        backbone = backbone or from_scratch.fit_backbone(images, config, at("features"), self.losses)
         self._fit_features(images, held, mean[:len(images)], backbone, at("adaptation"))
         return self
 
@@ -185,7 +187,7 @@ class D3AD:
 
     def predict(self, images, normalisation: str = "train", progress: bool = False,
                 value_range: tuple[float, float] | None = None) -> Prediction:
-        """Scores and maps of images: a folder, a `d3ad.data.Dataset` (its test images), or a Tensor (N, 3, H, W).
+        """Scores and maps of images, given as in `fit`; of a `d3ad.data.Dataset` the test images.
 
         normalisation: "train" uses the ranges of normal training images, so that each image's score stands for itself;
         "test" uses the range over all the images given, as the authors' evaluation does; to that no threshold belongs.
@@ -223,7 +225,7 @@ class D3AD:
 
         good_images: as in `predict`; of a folder or Dataset that also holds anomalous ones only the good.  `fit`
         alone takes a quantile of training images, which score lower than new ones.
-        value_range: as in `predict`.
+        value_range: as in `predict`.  Raises ValueError for no good image, or a rate outside (0, 0.5].
         """
         good_images = as_images(good_images, self.config.image_size, "good", self.white, value_range)
         # their range is known by now, so that nothing is warned of twice
@@ -235,7 +237,8 @@ class D3AD:
     def variant(self, networks: Networks | None = None, **changes) -> "D3AD":
         """This detector with other settings of conditioning, reconstruction or maps: same weights, calibrated anew.
 
-        networks: others to predict with.  Raises ValueError for a setting that only a new training could change.
+        networks: others to predict with.  `calibration_images` can only be lowered: `fit` kept no more.
+        Raises ValueError for a setting that only a new training could change.
         """
         _check_changes(changes)
         other = copy.copy(self)
@@ -304,6 +307,9 @@ class D3AD:
         """
         config = self.config
         images = every_nth(self.calibration_images, config.calibration_images)
+        if config.standardise and len(images) < 2:
+            raise ValueError("one calibration image has no standard deviation: raise calibration_images, or set "
+                             "standardise = []")
         batches = [self._look(batch) for batch in images.split(config.predict_batch)]
         levels = torch.tensor(self.conditioning.levels() if config.dynamic else [config.t_max])
         levels = every_nth(levels, config.calibration_levels or len(levels))
@@ -375,9 +381,7 @@ class D3AD:
             self.losses, self.preset = settings["losses"], settings.get("preset", self.preset)
             self.white = settings.get("white")
             check_white(self.white)
-            if settings.get("threshold"):
-                interval = tuple(settings["threshold"]["interval"])
-                self.guarantee = Threshold(**settings["threshold"] | {"interval": interval})
+            self.guarantee = Threshold.stored(settings["threshold"]) if settings.get("threshold") else None
             self._load_parts(folder, settings["autoencoder"])
         return self
 
@@ -400,10 +404,12 @@ class D3AD:
         names = [field.name for field in fields(Calibration)
                  if field.default_factory is MISSING or config.feature_distance == "mahalanobis"]
         stored = checkpoint.read_tensors(folder / "calibration" / "model.safetensors", "images", *names)
-        size = config.image_size
+        levels, size = len(stored["levels"]), config.image_size
         for name in ("images", "latent_mean", "latent_std", "feature_mean", "feature_std"):
-            if stored[name].shape[1:] not in ([(3, size, size)] if name == "images" else [(1, 1), (size, size)]):
-                raise ValueError(f"image_size is {size}, but the calibration has {name} of {tuple(stored[name].shape)}")
+            shape = tuple(stored[name].shape)
+            if shape not in ([(len(stored[name]), 3, size, size)] if name == "images"
+                             else [(levels, 1, 1), (levels, size, size)]):
+                raise ValueError(f"image_size is {size}, but the calibration of {levels} levels has {name} of {shape}")
         self.calibration_images = stored["images"]
         if self.conditioning.reference.shape[1] != self.vectors(stored["images"][:1]).shape[1]:
             raise ValueError(f"{file} holds features of another network or image size")

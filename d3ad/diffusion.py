@@ -142,7 +142,9 @@ def reconstruct(eps_model: EpsModel, z0: Tensor, t_hat: int | Tensor, alpha_bar:
     omega, generator: Eq. 11's share of noise, drawn from one generator per image (or from one for all).
     callback: called as callback(i, t, z) after each step; t is the (B,) level that z has reached.
     first_direction: False leaves Eq. 7's direction term out of the first step, as the authors' second sampler does.
-    Returns the reconstructed latent, like z0.  Raises ValueError for t_hat out of range or an unknown spacing.
+    Returns the reconstructed latent, like z0.
+    Raises ValueError for t_hat out of range or of another shape, omega outside [0, 1], num_steps below 1, or an unknown
+    spacing.
     """
     if len(z0) == 0:
         return z0.clone()
@@ -188,7 +190,8 @@ def per_image(value: float | Tensor, like: Tensor) -> Tensor:
 
 
 def abar_at(alpha_bar: Tensor, t: int | Tensor, like: Tensor) -> Tensor:
-    """alpha-bar at t (an int or (B,)), in the type of `like` and shaped to multiply it."""
+    """alpha-bar at t (an int or (B,)), in the type of `like` and shaped to multiply it.  ValueError for t outside 0..T.
+    """
     t = torch.as_tensor(t, device=like.device)
     if t.numel() and (t.min() < 0 or t.max() >= len(alpha_bar)):
         raise ValueError(f"t must lie in 0..{len(alpha_bar) - 1}; got {int(t.min())}..{int(t.max())}")

@@ -27,8 +27,10 @@ EIGHT_CONNECTED = np.ones((3, 3), dtype=int)
 
 
 def image_auroc(scores, labels) -> float:
-    """I-AUROC of image scores (N,) against labels (N,), 1 = anomalous.  Raises ValueError where one class is
-    missing."""
+    """I-AUROC of image scores (N,) against labels (N,), 1 = anomalous.
+
+    Raises ValueError for NaN, shapes that differ, or where one class is missing.
+    """
     scores, labels = _array(scores).ravel(), _positive(labels).ravel()
     _check(scores, labels, "image")
     return float(roc_auc_score(labels, scores))
@@ -106,7 +108,8 @@ def _pro(pixels: "Pixels", limit: float, area: tuple[float, float]) -> float:
 
 
 def pro_200(maps, masks, fpr_limit: float = 0.3) -> float:
-    """PRO as commonly computed, for comparison only: 200 equal thresholds, divided by the largest FPR found below 0.3.
+    """PRO as commonly computed, for comparison only: 200 equal thresholds, divided by the largest FPR found below
+    `fpr_limit`.
 
     It changes when a map is replaced by a rising function of itself, which moves no pixel past another.
     """

@@ -18,6 +18,7 @@ from d3ad.config import Config
 from d3ad.data.apart import num_trained_on
 from d3ad.data.moving import moved
 from d3ad.features import FeatureExtractor, adaptation_levels, adaptation_loss
+from d3ad.infra.batches import batch_indices, step_generator
 from d3ad.infra.devices import pick_device, seeded
 from d3ad.infra.optimising import optimise
 from d3ad.infra.processes import ALONE, Alone
@@ -81,19 +82,6 @@ def check_training_images(images: Tensor, config: Config) -> None:
 def num_latents(num_images: int, config: Config) -> int:
     """How many latents the diffusion model learns from: those of so many images, and of their moved copies."""
     return num_trained_on(num_images, config.calibration_share) * (1 + config.train_moved)
-
-
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random stream of one training step."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
-
-
-def batch_indices(num_images: int, batch_size: int, step: int, seed: int) -> Tensor:
-    """Which images step `step` sees: each epoch shuffles anew and drops its last incomplete batch (authors' code)."""
-    batch_size = min(batch_size, num_images)
-    epoch, position = divmod(step, num_images // batch_size)
-    order = torch.randperm(num_images, generator=step_generator(seed + 7919, epoch))
-    return order[position * batch_size:(position + 1) * batch_size]
 
 
 def latents(codec: "LatentCodec", images: Tensor, config: Config) -> tuple[Tensor, Tensor]:

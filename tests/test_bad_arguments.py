@@ -15,6 +15,8 @@ from d3ad.app import cli
 from d3ad.app.part import split_off
 from d3ad.conditioning import DynamicConditioning
 from d3ad.diffusion import alpha_bar, reconstruct
+from d3ad.features import FeatureExtractor
+from d3ad.infra.devices import pick_device
 from d3ad.infra.thresholds import threshold_for
 from d3ad.maps import anomaly_map
 from d3ad.metrics import image_auroc, pixel_auroc, pro, pro_200
@@ -108,7 +110,9 @@ def test_k_must_not_exceed_the_training_set(tiny, images):
         D3AD(tiny.replace(k=10, include_self=False)).fit(images)
 
 
-def test_one_image_can_t_standardise(tiny, images):
+def test_one_image_can_t_standardise(tiny, images, fitted):
+    with pytest.raises(ValueError, match="one calibration image has no standard deviation"):
+        fitted.variant(calibration_images=1)
     for changes in (dict(calibration_images=1), dict(calibration_share=0.1)):
         with pytest.raises(ValueError, match="standardise needs at least 2 images that calibrate, .* leave 1: give"):
             D3AD(tiny.replace(**changes)).fit(images)
@@ -140,6 +144,9 @@ TABLES["test_bad_arguments_are_refused"] = [
     ("features of other shape", lambda: DynamicConditioning(k=2).fit(FEATURES[0]), "k = 2 neighbours need"),
     ("weight beyond 1", lambda: anomaly_map(GOOD[:, 0], GOOD[:, 0], weight=1.5), "weight"),
     ("maps that differ", lambda: anomaly_map(GOOD[:, 0], GOOD[:2, 0]), "shape"),
+    ("a device by another name", lambda: pick_device("gpu"), "device must be auto, cuda, mps, cpu; got 'gpu'"),
+    ("a device by number", lambda: pick_device("cuda:1"), "device must be auto"),
+    ("weights by another name", lambda: FeatureExtractor("resnet18.nobodys", "hub"), "timm has no weights of that"),
     ("no score for a threshold", lambda: threshold_for([]), "at least one good image"),
     ("NaN for a threshold", lambda: threshold_for([0.1, np.nan]), "finite scores"),
     ("rate of zero", lambda: threshold_for([0.1], 0.0), "false_alarm_rate"),

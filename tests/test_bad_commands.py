@@ -46,6 +46,8 @@ TABLES["test_a_bad_command_is_one_line"] = [
     ("drawn into a file", "synthesize file.txt --only weave --train 1 --good 1 --bad 1 --size 64", "Not a directory"),
     ("no command", "", "COMMAND"), ("unknown command", "train", "invalid choice"),
     ("unknown option", "fit good --out m --epochs 3", "--epochs"),
+    ("abbreviated option of a command", "fit good --out m --held 0.3", "--held"),
+    ("a model without a name", "fit good --out .", "has no name of its own"),
     ("unknown profile", "fit good --out m --profile tiny", "invalid choice"),
     ("number that is none", "synthesize s --size big", "invalid int"),
     ("nothing held out", "fit good --out m --held-out 0", "must be above 0"),

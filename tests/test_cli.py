@@ -97,6 +97,9 @@ def fails_with(monkeypatch, error: BaseException):
 def test_a_command_that_is_stopped_ends_with_130(monkeypatch, capsys):
     fails_with(monkeypatch, KeyboardInterrupt())
     assert main(["synthesize", "x"]) == 130
+    assert capsys.readouterr().err == "\nstopped\n"
+    monkeypatch.setattr(cli, "run_fit", cli.run_synthesize)
+    assert main(["fit", "x", "--out", "y"]) == 130
     assert capsys.readouterr().err == "\nstopped; the same command continues where it stopped\n"
 
 

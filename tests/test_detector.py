@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from d3ad import D3AD, Config, data, from_scratch
+from d3ad import D3AD, Config, data, from_scratch, training
 from d3ad.conditioning import DynamicConditioning
 from d3ad.data.apart import set_apart
 from d3ad.data.given import RangeWarning
@@ -68,7 +68,6 @@ def test_training_twice_gives_the_same_weights(tiny, images, fitted):
 
 
 def test_an_interrupted_fit_goes_on(tiny, images, fitted, tmp_path, monkeypatch):
-    from d3ad import training
     adapt = training.adapt
     monkeypatch.setattr(training, "adapt", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -81,8 +80,10 @@ def test_an_interrupted_fit_goes_on(tiny, images, fitted, tmp_path, monkeypatch)
 def test_training_states_of_other_images_or_settings_are_not_taken_over(tiny, images, tmp_path):
     D3AD(tiny).fit(images, tmp_path / "states")
     for config, others in ((tiny, images.flip(0)), (tiny, images[:9]), (tiny.replace(train_steps=4), images)):
-        with pytest.raises(ValueError, match="states holds training states of other images or settings: remove it"):
+        with pytest.raises(ValueError, match="states holds training states of other images, settings or networks: rem"):
             D3AD(config).fit(others, tmp_path / "states")
+    with pytest.raises(ValueError, match="settings or networks"):
+        D3AD(tiny).fit(images, tmp_path / "states", start=training.make_unet(tiny))
     found = D3AD(tiny.replace(weight=0.3, predict_batch=2)).fit(images, tmp_path / "states")  # of no training
     assert len(found.losses["diffusion"]) == 3
 

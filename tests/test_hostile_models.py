@@ -103,11 +103,19 @@ def test_a_missing_part_is_named_and_not_looked_up(model, part, monkeypatch):
 
 @pytest.mark.parametrize("file, name, message", [
     ("conditioning/model.safetensors", "reference", "holds features of another network or image size"),
-    ("calibration/model.safetensors", "latent_mean", "the calibration has latent_mean of")])
+    ("calibration/model.safetensors", "latent_mean", "the calibration of . levels has latent_mean of")])
 def test_parts_of_another_size_are_refused_when_they_are_read(model, file, name, message):
     tensors = load_file(model / file)
     save_file(tensors | {name: tensors[name][..., 1:].contiguous()}, model / file)
     with pytest.raises(ValueError, match=message):
+        D3AD.load(model)
+
+
+def test_statistics_of_other_levels_are_refused(model):
+    file = model / "calibration/model.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {"levels": tensors["levels"][:-1].contiguous()}, file)
+    with pytest.raises(ValueError, match="the calibration of . levels has latent_mean of"):
         D3AD.load(model)
 
 
@@ -159,6 +167,9 @@ MODEL, AUTOENCODER = "config.json", "autoencoder/config.json"
     (changed(MODEL, "autoencoder", value="kl"), "does not describe the class AutoencoderKL"),
     (changed(MODEL, "threshold", value={"value": 1}), "config.json: "),
     (changed(MODEL, "threshold", value="high"), "config.json: "),
+    (changed(MODEL, "threshold", value=dict(value="1", false_alarm_rate=0.1, expected_rate=0.1, interval=[0, 1],
+                                            num_images=9)), "config.json: "),
+    (changed(MODEL, "preset", value=[]), "preset must be text"),
     (text(AUTOENCODER, "not JSON"), "config.json is damaged"),
     (text(AUTOENCODER, "[]"), "does not describe the class SmallAutoencoder"),
     (changed(AUTOENCODER, "_class_name", value="UNet2DModel"), "does not describe the class SmallAutoencoder"),
@@ -207,10 +218,10 @@ def test_the_package_runs_no_text_and_reads_no_pickle():
                            r"(?<![\w.])(eval|exec)\(|shell=True|os\.(system|popen)\(|allow_pickle=True|trust_remote_code=True|yaml\.load\(")
     found = [f"{path.name}: {match[0]}" for path in SOURCES
              for match in forbidden.finditer(path.read_text(encoding="utf-8"))]
-    # tensors only, of the one file whose hash we know
+    # tensors only, of files whose hash we know
     known = "torch.load(io.BytesIO(content), map_location=\"cpu\", weights_only=True)"
     assert sum(path.read_text(encoding="utf-8").count(known) for path in SOURCES) == 1
-    assert len(SOURCES) > 30 and found == ["pip_weights.py: torch.load("]
+    assert len(SOURCES) > 30 and found == ["known_pickles.py: torch.load("]
 
 
 class Halved(torch.nn.Linear):

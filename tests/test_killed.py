@@ -19,7 +19,7 @@ from d3ad.infra import checkpoint, files, parallel
 from d3ad.study import provenance, runner
 
 FORK = multiprocessing.get_context("fork") if sys.platform != "win32" else None
-LEFT_OVER = ".model.d3ad-{}.{}".format
+LEFT_OVER = f".model.d3ad-{files.MACHINE}-{{}}.{{}}".format
 NOBODY = 4_000_000  # above the largest process number of Linux: no such process
 
 
@@ -99,8 +99,9 @@ def test_left_over_parts_are_removed_and_those_of_living_processes_stay(tmp_path
     for process in (NOBODY, os.getppid()):
         (tmp_path / "deep" / LEFT_OVER(process, "part")).mkdir(parents=True)
         (tmp_path / "deep" / LEFT_OVER(process, "part") / "x").write_text("half")
-    (tmp_path / f".table.csv.d3ad-{NOBODY}.part").write_text("half")
-    own = [tmp_path / name for name in ("thesis.part", "table.2024.old", f"table.d3ad-{NOBODY}.part.txt")]
+    (tmp_path / f".table.csv.d3ad-{files.MACHINE}-{NOBODY}.part").write_text("half")
+    own = [tmp_path / name for name in ("thesis.part", "table.2024.old", f"table.d3ad-{NOBODY}.part.txt",
+                                   f".table.csv.d3ad-another_machine-{NOBODY}.part")]
     for path in own:
         path.write_text("a person's")
     files.tidy(tmp_path)

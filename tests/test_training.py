@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from d3ad import Config, features, from_scratch, training
 from d3ad.data.moving import moved
 from d3ad.features import adaptation_levels, adaptation_loss
-from d3ad.infra import checkpoint, optimising
+from d3ad.infra import batches, checkpoint, optimising
 from d3ad.infra.checkpoint import PREVIOUS, STATE, known_settings
 from d3ad.infra.files import load_tensors
 from d3ad.training import Attention
@@ -34,10 +34,10 @@ def test_a_stopped_run_ends_with_the_weights_of_one_never_stopped(tiny, tmp_path
 
 
 def test_each_epoch_sees_every_image_once():
-    seen = torch.cat([training.batch_indices(12, 4, step, seed=1) for step in range(3)])
+    seen = torch.cat([batches.batch_indices(12, 4, step, seed=1) for step in range(3)])
     assert seen.sort().values.tolist() == list(range(12))
-    assert not torch.equal(training.batch_indices(12, 4, 0, 1), training.batch_indices(12, 4, 3, 1))
-    assert len(training.batch_indices(3, 30, 7, 0)) == 3  # fewer images than a batch
+    assert not torch.equal(batches.batch_indices(12, 4, 0, 1), batches.batch_indices(12, 4, 3, 1))
+    assert len(batches.batch_indices(3, 30, 7, 0)) == 3  # fewer images than a batch
 
 
 def test_a_broken_loss_stops_the_training():

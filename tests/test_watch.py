@@ -5,7 +5,8 @@ import pandas as pd
 from brightness import Brightness
 from tiny_datasets import photograph
 
-from d3ad.app import cli, watch
+from d3ad.app import cli, judging, watch
+from d3ad.data import tree
 from d3ad.speed import presets
 
 
@@ -28,6 +29,29 @@ def test_photographs_are_judged_as_they_arrive(tmp_path):
     watch.watch(Brightness(), str(tmp_path / "in"), tmp_path / "out", 0.6, interval=0.01, say=again.append, rounds=3)
     assert [json.loads(line)["path"] for line in again] == ["d.png"]  # the others are known
     assert pd.read_csv(tmp_path / "out/scores.csv")["path"].tolist() == ["a.png", "c.png", "later/b.png", "d.png"]
+
+
+class Removing(Brightness):
+    """A line's controller that takes a photograph away while it is predicted."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = file
+
+    def predict(self, *arguments, **options):
+        self.file.unlink(missing_ok=True)
+        return super().predict(*arguments, **options)
+
+
+def test_a_photograph_that_is_taken_away_is_named_and_the_others_are_judged(tmp_path):
+    gone, said = photograph(tmp_path / "in/a.png"), []
+    photograph(tmp_path / "in/b.png")
+    lost = watch.watch(Removing(gone), str(tmp_path / "in"), tmp_path / "out", 0.6, interval=0.01,
+                       say=lambda line: said.append(json.loads(line)), rounds=3)
+    assert lost == 1 and [line["state"] == "judged" for line in said] == [False, True]
+    entries = tree.collect([photograph(gone), tmp_path / "in/b.png"])
+    found = judging.judge(Removing(gone), entries, tmp_path / "judged", 0.6, "")
+    assert (found.num_judged, found.num_new) == (1, 1) and [left.path for left in found.left_out] == [gone]
 
 
 def test_a_file_that_still_grows_is_waited_for(tmp_path):

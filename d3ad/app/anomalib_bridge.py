@@ -40,7 +40,8 @@ def to_image_batch(prediction: Prediction, images: Tensor, labels: Tensor | None
     """A prediction as anomalib's Evaluator and Visualizer take it.
 
     images: (N, 3, H, W) in [-1, 1], those of the prediction.  labels: (N,), 1 = anomalous.  masks: (N, H, W).
-    Raises ValueError where the numbers of images and predictions differ.
+    Raises ValueError where the numbers of images and predictions differ, or for a prediction under normalisation
+    "test", which has no threshold.
     """
     if len(images) != len(prediction):
         raise ValueError(f"{len(images)} images and {len(prediction)} predictions don't belong together")

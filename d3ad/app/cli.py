@@ -30,13 +30,16 @@ EXAMPLES = """examples:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)  # an option that is new must not change what an old script says
+
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = _Parser(prog="python -m d3ad", description="Train and use the D3AD anomaly detector.", allow_abbrev=False,
+    top = _Parser(prog="python -m d3ad", description="Train and use the D3AD anomaly detector.",
                   epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
@@ -221,7 +224,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"python -m d3ad {options.command}: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command continues where it stopped", file=sys.stderr)
+        goes_on = options.command in ("fit", "predict", "watch")
+        print("\nstopped" + "; the same command continues where it stopped" * goes_on, file=sys.stderr)
         return 130
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():

@@ -5,6 +5,7 @@ Heavy packages are imported where a command needs them: a wrong option is answer
 import contextlib
 import io
 import json
+import os
 import shutil
 import sys
 import tomllib
@@ -118,7 +119,7 @@ def run_fit(options) -> int:
         detector.white = dataset.white
         if is_first:
             detector.save(options.out, model_card(detector, dataset, num_trained))
-            shutil.rmtree(training)
+            shutil.rmtree(training, ignore_errors=True)  # its lock is still open, which some disks don't like
     print(f"saved to {options.out}; {detector.guarantee}")
     return LEFT_OUT if any(left.lost for left in dataset.left_out) else 0
 
@@ -191,9 +192,10 @@ def _model(options):
             raise ValueError(f"{options.good}: no photograph in it could be read, so no threshold can be set")
         found = threshold_for(scores, options.false_alarms or 0.01)
         return detector, found.value, str(found), key
-    guarantee = detector.guarantee and str(detector.guarantee)
-    guarantee = guarantee or "threshold {:.4g}, a quantile of training images: new good images exceed it more often"
-    return detector, float(detector.calibration.threshold), guarantee, key
+    threshold = float(detector.calibration.threshold)
+    said = str(detector.guarantee or f"threshold {threshold:.4g}, a quantile of training images: new good images "
+                                     "exceed it more often")
+    return detector, threshold, said, key
 
 
 def model_hash(folder: Path) -> str:
@@ -210,7 +212,7 @@ def _given_images(options) -> list:
     given = []
     for name in options.images:
         if name == "-":
-            text = sys.stdin.read()
+            text = os.fsdecode(sys.stdin.buffer.read()) if hasattr(sys.stdin, "buffer") else sys.stdin.read()
             given += [line for line in text.split("\0" if "\0" in text else "\n") if line.strip()]
         else:
             given.append(name)
@@ -225,9 +227,8 @@ def _say_left_out(entries, where: str, most: int = 20) -> None:
         print(f"left out: {len(entries) - most} more; {where}", file=sys.stderr)
 
 
-def _sentence(guarantee: str, threshold: float) -> str:
-    guarantee = guarantee.format(threshold) if "{:" in guarantee else guarantee
-    return guarantee[0].upper() + guarantee[1:] + "."
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
 
 
 def run_predict(options) -> int:
@@ -241,7 +242,7 @@ def run_predict(options) -> int:
     entries = judging.without_results(_given_images(options), options.out)
     if not any(entry.kind == "image" or entry.lost for entry in entries):
         raise data.DataError(f"{options.images[0]}: images not found in it or below; give the folder that holds them")
-    started, guarantee = time.monotonic(), _sentence(guarantee, threshold)
+    started, guarantee = time.monotonic(), _sentence(guarantee)
     found = judging.judge(detector, entries, options.out, threshold, guarantee, options.raw, options.pictures,
                           options.coco, key, progress=True)
     if not detector.team.is_first:
@@ -261,7 +262,7 @@ def run_watch(options) -> int:
     """Judge what arrives until Ctrl-C; 3 where photographs could not be judged."""
     from d3ad.app import judging, watch
     detector, threshold, guarantee, key = _model(options)
-    print(f"{_sentence(guarantee, threshold)} Watching {options.folder}; Ctrl-C ends.", file=sys.stderr)
+    print(f"{_sentence(guarantee)} Watching {options.folder}; Ctrl-C ends.", file=sys.stderr)
     found = judging.Summary()
     try:
         watch.watch(detector, options.folder, options.out, threshold, options.interval, options.raw, options.pictures,
@@ -282,7 +283,7 @@ def run_export(options) -> None:
 def run_evaluate(options) -> None:
     """Print the metrics as JSON."""
     from d3ad.app import evaluating
-    from d3ad.study.outcome import AREAS, evaluate
+    from d3ad.study import outcome
     detector, dataset = _load(options), _dataset(options)
     if dataset.labels("test").unique().tolist() != [0, 1]:
         raise ValueError(f"{dataset}: metrics need both good and anomalous test images")
@@ -292,11 +293,11 @@ def run_evaluate(options) -> None:
               "empty", file=sys.stderr)
     keep_small = options.small_regions == "keep"
     if options.normalisation == "train" and detector.team.count == 1:
-        numbers = evaluating.evaluate(detector, dataset, keep_small, not without, AREAS, progress=True)
+        numbers = evaluating.evaluate(detector, dataset, keep_small, not without, outcome.AREAS, progress=True)
     else:  # the range of all test images takes them all at once
         masks = None if without else dataset.masks("test", detector.config.image_size, keep_small)
         prediction = detector.predict(dataset, normalisation=options.normalisation, progress=True)
-        numbers = evaluate(prediction, dataset.labels("test"), masks)
+        numbers = outcome.evaluate(prediction, dataset.labels("test"), masks)
     print(json.dumps({name: None if value is None else round(value, 4) for name, value in numbers.items()}))
 
 

@@ -1,8 +1,8 @@
 """Metrics of any number of test images: maps go to a temporary file, and pixels are counted portion by portion.
 
 The numbers are those of `d3ad.metrics`, exact: a pixel of a defect needs to know how many normal pixels score higher,
-and these are counted portion by portion.  In memory lie the scores of all anomalous pixels (about 40 bytes each) and
-one portion.
+and these are counted portion by portion.  Memory holds the scores of all anomalous pixels (about 40 bytes
+each) and one portion.
 """
 import tempfile
 import warnings

@@ -81,9 +81,11 @@ def export(detector: D3AD, out: Path | str) -> list[Path]:
 
     The networks compute in float32, whatever the detector's preset.  verdict.py comes last: where it lies, the files
     beside it belong together.
-    Raises ValueError for settings that verdict.py doesn't know.
+    Raises ValueError for settings that verdict.py doesn't know, or a detector that is not on the CPU.
     """
     config = detector.config
+    if detector.device.type != "cpu":
+        raise ValueError('verdict.py computes on the CPU: export D3AD.load(folder, device="cpu")')
     if config.spacing != "trailing" or config.omega or config.latent_sample or (
             config.second_sampler and not config.dynamic):
         raise ValueError('verdict.py knows only spacing = "trailing", omega = 0, no latent_sample, and no '

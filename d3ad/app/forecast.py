@@ -13,6 +13,7 @@ from d3ad import from_scratch, training
 from d3ad.config import Config
 from d3ad.data.apart import num_trained_on
 from d3ad.detector import D3AD
+from d3ad.infra.processes import ALONE, Alone
 from d3ad.speed import presets
 from d3ad.speed.timing import clock
 
@@ -52,12 +53,13 @@ def num_steps(config: Config, num_images: int) -> dict[str, int]:
                 adaptation=config.adapt_epochs * training.steps_per_epoch(config, trained))
 
 
-def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: bool = False) -> Forecast:
+def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: bool = False,
+             team: Alone = ALONE) -> Forecast:
     """Train every part for a few steps, and from their pace say how long `D3AD.fit` will take, and scoring what is held
     out.
 
     images: (N, 3, H, W) in [-1, 1], H and W the config's image size.  at_once: autoencoder and features will be trained
-    side by side.  Takes a dozen steps and leaves nothing behind.
+    side by side.  team: the processes that will share the work.  Takes a dozen steps and leaves nothing behind.
     Raises what `fit` would raise: ValueError for images that don't fit the config, FileNotFoundError for missing
     weights.
     """
@@ -66,11 +68,13 @@ def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: boo
                            adapt_epochs=min(1, config.adapt_epochs), calibration_share=0.0, calibration_images=2,
                            calibration_levels=1)
     with contextlib.redirect_stderr(io.StringIO()):  # no bars
-        tried = D3AD(short, make_networks=presets.own_networks).fit(few)
+        tried = D3AD(short, team, presets.own_networks).fit(few)
         mean, std = tried.codec.encode_all(few)
         train = dict(
-            autoencoder=lambda n: from_scratch.train_autoencoder(tried.codec, few, short.replace(autoencoder_steps=n)),
-            diffusion=lambda n: training.train_diffusion(tried.unet, mean, std, short.replace(train_steps=n)),
+            autoencoder=lambda n: from_scratch.train_autoencoder(tried.codec, few, short.replace(autoencoder_steps=n),
+                                                                 team=team),
+            diffusion=lambda n: training.train_diffusion(tried.unet, mean, std, short.replace(train_steps=n),
+                                                         team=team),
             features=lambda n: from_scratch.pretrain(tried.backbone, few, short.replace(pretrain_steps=n)),
             adaptation=lambda n: training.adapt(tried.backbone, tried.codec, tried.unet, few[:config.batch_size],
                                                 mean[:config.batch_size], short.replace(adapt_epochs=n)))

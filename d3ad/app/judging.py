@@ -19,8 +19,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from d3ad.app import report
-from d3ad.app.portions import in_portions, portion_size, white_for
-from d3ad.data.pixels import picture
+from d3ad.app.portions import in_portions, portion_size, unreadable, white_for
+from d3ad.data.pixels import DataError, picture
 from d3ad.data.tree import RECORD, Entry, results_in
 from d3ad.infra.files import alone, tidy, write_whole
 from d3ad.infra.processes import Alone
@@ -87,7 +87,7 @@ class Out:
         if state.get("key") == key and not state.get("finished") and whole:
             os.truncate(self.table, state["bytes"])
             for file in self.page.iterdir():
-                if not file.stem.isdigit() or int(file.stem) >= state["done"]:
+                if file.is_file() and (not file.stem.isdigit() or int(file.stem) >= state["done"]):
                     file.unlink()
             return state["done"]
         self.clear()
@@ -181,10 +181,14 @@ def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee
                 if prediction is None:
                     rows.append(row_of(entry))
                     continue
-                rows.append(place.one(number, entry, prediction, i, size, white, width))
-                summary.num_new += 1
-                kept.offer(number, float(prediction.score[i]), lambda: report.item_of(
-                    picture(entry.path, white), prediction.anomaly_map[i], prediction.reconstruction[i], threshold))
+                try:
+                    row = place.one(number, entry, prediction, i, size, white, width)
+                    kept.offer(number, float(prediction.score[i]), lambda: report.item_of(
+                        picture(entry.path, white), prediction.anomaly_map[i], prediction.reconstruction[i], threshold))
+                    summary.num_new += 1
+                except DataError as error:  # it went away after it was predicted
+                    row = row_of(unreadable(entry, error))
+                rows.append(row)
             place.append(rows)
             place.reached(key, start + len(rows))
             kept.forget()
@@ -279,7 +283,7 @@ def _files(place: Out, row: dict) -> list[str]:
     """The pictures of a row that lie in the folders beside the page."""
     if not row["picture"]:
         return []
-    suffix = ".jpg" if int(row["width"]) * int(row["height"]) > report.LARGE else ".png"
+    suffix = report.suffix_of(int(row["width"]) * int(row["height"]))
     return [f"overlays/{row['picture']}{suffix}", f"heat_maps/{row['picture']}{suffix}", f"masks/{row['picture']}.png"]
 
 

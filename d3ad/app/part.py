@@ -47,11 +47,11 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
     if team.count > 1:
         print(f"{team.count} processes share every batch of {min(config.batch_size, len(train))}", flush=True)
     # a state goes on only with the images that it began with
-    seen = hashlib.sha256(train.numpy().tobytes()).hexdigest()[:12]
+    seen = hashlib.sha256(train.numpy()).hexdigest()[:12]
     folder, parts = folder and folder / f"{config.hash()}-{seen}", {}
     if sum(forecast.num_steps(config, len(train)).values()) >= LONG:
         at_once = team.count == 1 and num_workers(pick_device(config.device)) > 1
-        print(f"training on {len(train)} images takes {forecast.rehearse(train, config, len(rest), at_once)}",
+        print(f"training on {len(train)} images takes {forecast.rehearse(train, config, len(rest), at_once, team)}",
               flush=True)
         if at_once:
             parts = _codec_and_backbone(set_apart(train, config.calibration_share)[0], config, folder)
@@ -72,20 +72,22 @@ def split_off(images: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     if len(images) < 2:
         raise ValueError(f"{len(images)} good image can't be divided into some to train on and some to set the "
                          "threshold on")
-    count = min(max(round(share * len(images)), 1), len(images) - 1)
+    count = num_held_out(len(images), share)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     return tuple(torch.index_select(images, 0, index.sort().values,
                                     out=roomy(len(index), *images.shape[1:], dtype=images.dtype))
                  for index in (order[count:], order[:count]))
 
 
+def num_held_out(number: int, share: float) -> int:
+    """How many of so many images `split_off` sets apart: at least one, and not all."""
+    return min(max(round(share * number), 1), number - 1)
+
+
 def check_number(given: int, config: Config, held_out: float, where: str) -> None:
     """Raise ValueError where so many good images are too few, in terms of what was given; see `split_off`."""
-    def apart(number: int) -> int:
-        return min(max(round(held_out * number), 1), number - 1)
-
     def trained_on(number: int) -> int:
-        return num_trained_on(number - apart(number), config.calibration_share)
+        return num_trained_on(number - num_held_out(number, held_out), config.calibration_share)
 
     needed = config.k + (not config.include_self)
     if given >= 2 and trained_on(given) < needed:

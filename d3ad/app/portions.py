@@ -89,7 +89,7 @@ def _read(entries: list[Entry], image_size: int, white: int | None) -> tuple[lis
                 read.append(image)
                 continue
         except DataError as error:
-            entry = unreadable(entry, str(error).removeprefix(f"{entry.path}: "))
+            entry = unreadable(entry, error)
         except MemoryError:
             entry = unreadable(entry, "too big for this machine's memory")
         found.append((entry, 0, None))
@@ -116,9 +116,10 @@ def _paired(found: list[tuple], prediction) -> Iterator[tuple]:
         yield entry, prediction if size else None, i, size
 
 
-def unreadable(entry: Entry, reason: str) -> Entry:
+def unreadable(entry: Entry, reason: DataError | str) -> Entry:
     """The entry as left out, and lost."""
-    return replace(entry, kind="left out", reason=reason.split("; replace")[0], lost=True)
+    reason = str(reason).removeprefix(f"{entry.path}: ").split("; replace")[0]
+    return replace(entry, kind="left out", reason=reason, lost=True)
 
 
 def scores_of(detector, entries: list[Entry], progress: bool = False) -> tuple[torch.Tensor, list[Entry]]:

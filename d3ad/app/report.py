@@ -53,6 +53,11 @@ def file_stem(i: int, name: str, width: int = 4) -> str:
     return f"{i:0{width}d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', Path(name).stem)[:60]}"
 
 
+def suffix_of(num_pixels: int) -> str:
+    """Of the heat map and the overlay of a photograph with so many pixels."""
+    return ".jpg" if num_pixels > LARGE else ".png"
+
+
 def write_pictures(out: Path, stem: str, photograph: Image.Image, anomaly_map: Tensor, threshold: float,
                    raw: bool = False,
                    above: np.ndarray | None = None, announce: Callable[[str], None] = lambda name: None) -> None:
@@ -62,7 +67,8 @@ def write_pictures(out: Path, stem: str, photograph: Image.Image, anomaly_map: T
     announce: is told each file's name below `out` before it is written.
     """
     above = above_threshold(anomaly_map, threshold, photograph.size) if above is None else above
-    suffix, options = (".jpg", dict(quality=90)) if above.size > LARGE else (".png", dict(compress_level=4))
+    suffix = suffix_of(above.size)
+    options = dict(quality=90) if suffix == ".jpg" else dict(compress_level=4)
     heat = heat_map(anomaly_map, brightest(threshold)).resize(photograph.size, Image.Resampling.BILINEAR)
     for folder, drawn, ending in (("heat_maps", heat, suffix), ("overlays", tinted(photograph, above), suffix),
                                   ("masks", Image.fromarray(above.astype(np.uint8) * 255), ".png")):

@@ -4,7 +4,8 @@ import time
 from pathlib import Path
 
 from d3ad.app.judging import COLUMNS, JUDGED, Out, Summary, row_of
-from d3ad.app.portions import judged, white_for
+from d3ad.app.portions import judged, unreadable, white_for
+from d3ad.data.pixels import DataError
 from d3ad.data.tree import collect, walk
 from d3ad.infra.files import alone
 
@@ -57,7 +58,11 @@ def watch(detector, folder: str, out: Path, threshold: float, interval: float = 
             for entry in arrivals(Path(folder), known, seen, Path(out)):
                 white = max(filter(None, (white, white_for(detector, [entry]))), default=None)
                 found, prediction, i, size = next(judged(detector, [entry], white))
-                row = place.one(number, found, prediction, i, size, white, 6) if prediction else row_of(found)
+                try:
+                    row = place.one(number, found, prediction, i, size, white, 6) if prediction else row_of(found)
+                except DataError as error:  # it went away after it was predicted
+                    found, prediction = unreadable(found, error), None
+                    row = row_of(found)
                 if prediction:
                     summary.num_judged += 1
                 else:

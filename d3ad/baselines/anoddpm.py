@@ -25,7 +25,8 @@ from d3ad import diffusion, maps
 from d3ad.baselines.learning import Recipe
 from d3ad.baselines.noise import octave_noise
 from d3ad.baselines.pixel_diffusion import PixelDiffusion
-from d3ad.training import eps_model, step_generator
+from d3ad.infra.batches import step_generator
+from d3ad.training import eps_model
 
 TRAINED_TO = 800
 FEW_STEPS = 10  # where the budget isn't full

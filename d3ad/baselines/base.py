@@ -9,13 +9,14 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from d3ad import maps, training
+from d3ad import maps
 from d3ad.baselines import learning
 from d3ad.baselines.learning import Recipe
 from d3ad.config import Config
 from d3ad.data.apart import every_nth
 from d3ad.detector import D3AD
 from d3ad.features import FeatureExtractor
+from d3ad.infra.batches import batch_indices
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()  # anomalib imports torchvision
@@ -127,7 +128,7 @@ class Baseline:
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> BaselinePrediction:
-        """Scores and maps, of one image at a time as of many."""
+        """Scores and maps; an image's don't depend on the batch that it comes in."""
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
             looks = [self._look(batch.to(self.device)) for batch in images.split(self.config.predict_batch)]
@@ -161,7 +162,7 @@ class Baseline:
 
     def index(self, num_images: int, step: int) -> Tensor:
         """Which images a training step sees, as many as the paper takes at once."""
-        return training.batch_indices(num_images, self.recipe.batch_size, step, self.config.seed)
+        return batch_indices(num_images, self.recipe.batch_size, step, self.config.seed)
 
     def batch(self, train: Tensor, step: int) -> Tensor:
         """The images of a training step."""

@@ -25,7 +25,8 @@ from d3ad.baselines.focal import focal_loss
 from d3ad.baselines.learning import Recipe
 from d3ad.baselines.noise import pasted
 from d3ad.baselines.pixel_diffusion import PixelDiffusion
-from d3ad.training import eps_model, step_generator
+from d3ad.infra.batches import step_generator
+from d3ad.training import eps_model
 
 BORDER, MOST = 300, 1000  # weak noise below the one, strong noise from there to the other
 WEAK, STRONG = 200, 400  # at test
@@ -75,7 +76,7 @@ class DiffusionAD(PixelDiffusion):
         x_t, eps, abar_t, strong_error = predicted(strong)
         normal = diffusion.predict_x0(x_t, eps, abar_t).clamp(-1, 1)
         x_t, eps, abar_t, weak_error = predicted(weak)
-        eps = eps - (1 - abar_t).sqrt() * (abar_t.sqrt() * normal + (1 - abar_t).sqrt() * eps - x_t)
+        eps = diffusion.guided_eps(eps, x_t, normal, abar_t, guidance=1.0)
         return diffusion.predict_x0(x_t, eps, abar_t).clamp(-1, 1), weak_error + strong_error
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,7 +24,7 @@ from d3ad.baselines.base import Baseline
 from d3ad.baselines.focal import focal_loss
 from d3ad.baselines.learning import Recipe
 from d3ad.baselines.noise import pasted
-from d3ad.training import step_generator
+from d3ad.infra.batches import step_generator
 
 
 class Draem(Baseline):

@@ -16,7 +16,8 @@ from torch import Tensor
 from d3ad import maps
 from d3ad.baselines.base import Baseline
 from d3ad.baselines.learning import Recipe
-from d3ad.baselines.reverse import Bottleneck, Decoder, flattened_distance, initialise
+from d3ad.baselines.reverse import Bottleneck, Decoder, initialise
+from d3ad.features import adaptation_loss
 
 
 class RD4AD(Baseline):
@@ -37,7 +38,7 @@ class RD4AD(Baseline):
         def loss_of_step(step: int) -> Tensor:
             index = self.index(len(train), step)
             seen = [f[index].to(self.device) for f in blocks.values()]
-            return flattened_distance(seen, self._decoded(seen))
+            return adaptation_loss(seen, self._decoded(seen), "flattened")
 
         self.optimise(nn.ModuleList([self.bottleneck, self.decoder]), loss_of_step, len(train))
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from d3ad.baselines.learning import Recipe
 from d3ad.baselines.noise import octave_noise
 from d3ad.baselines.rd4ad import RD4AD
-from d3ad.baselines.reverse import flattened_distance
-from d3ad.training import step_generator
+from d3ad.features import adaptation_loss
+from d3ad.infra.batches import step_generator
 
 STRENGTH = 0.4  # of the noise, in the images' [-1, 1]
 PLACES = 8      # along each side, between which transport is taken
@@ -46,7 +46,7 @@ class RDPlusPlus(RD4AD):
             clean = [f[index].to(self.device) for f in blocks.values()]
             noisy = self._noisy(train[index].to(self.device), step_generator(self.config.seed, step))
             kept, restored = self._project(clean), self._project(noisy)
-            distilled = flattened_distance(clean, self.decoder(self.bottleneck(kept)))
+            distilled = adaptation_loss(clean, self.decoder(self.bottleneck(kept)), "flattened")
             return distilled + WEIGHT * projection_loss(noisy, restored, kept)
 
         groups = [dict(params=[*self.bottleneck.parameters(), *self.decoder.parameters()]),

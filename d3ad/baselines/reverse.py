@@ -79,8 +79,3 @@ def initialise(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return model
-
-
-def flattened_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    """Sum over blocks of 1 - cos of an image's whole flattened features, averaged over the batch; a scalar."""
-    return sum((1 - F.cosine_similarity(x.flatten(1), y.flatten(1))).mean() for x, y in zip(a, b, strict=True))

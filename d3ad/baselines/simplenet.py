@@ -21,7 +21,7 @@ from torch import Tensor
 from d3ad import maps
 from d3ad.baselines.base import Baseline, patch_features
 from d3ad.baselines.learning import Recipe
-from d3ad.training import step_generator
+from d3ad.infra.batches import step_generator
 
 NOISE, MARGIN, HIDDEN = 0.015, 0.5, 1024
 SPREAD = 0.12  # standard deviation of features that NOISE fits

@@ -10,11 +10,11 @@ from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor, adaptation_loss
 from d3ad.from_scratch.batches import batch_of
+from d3ad.infra.batches import step_generator
 from d3ad.infra.devices import pick_device, seeded
 from d3ad.infra.optimising import optimise
 from d3ad.infra.processes import ALONE, Alone
 from d3ad.infra.small_autoencoder import SmallAutoencoder
-from d3ad.training import step_generator
 
 
 def fit_codec(images: Tensor | None, config: Config, folder: Path | None, losses: dict,

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from d3ad.config import Config
-from d3ad.training import batch_indices, step_generator
+from d3ad.infra.batches import batch_indices, step_generator
 
 
 def batch_of(images: Tensor, step: int, config: Config) -> Tensor:

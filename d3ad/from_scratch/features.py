@@ -11,9 +11,9 @@ from torch import Tensor
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor
 from d3ad.from_scratch.batches import batch_of
+from d3ad.infra.batches import step_generator
 from d3ad.infra.devices import pick_device, seeded
 from d3ad.infra.optimising import optimise
-from d3ad.training import step_generator
 
 
 def fit_backbone(images: Tensor | None, config: Config, folder: Path | None, losses: dict) -> FeatureExtractor:

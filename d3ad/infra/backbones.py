@@ -21,6 +21,8 @@ def load(name: str, weights: str, blocks: tuple[int, ...]) -> tuple[nn.Module, t
     # "hf-hub:..." and "local-dir:..." would make timm fetch or read something else, even without weights
     if not timm.is_model(name.split(".")[0]) or not re.fullmatch(r"[\w.-]+", name):
         raise ValueError(f"backbone {name!r} is not one of timm's own models (timm.list_models())")
+    if weights not in ("none", "pip") and "." in name and not timm.is_model_pretrained(name):
+        raise ValueError(f"backbone {name!r}: timm has no weights of that name (timm.list_pretrained())")
     if weights == "pip" and name != pip_weights.BACKBONE:
         raise ValueError(f'backbone_weights = "pip" holds {pip_weights.BACKBONE}, not {name!r}: set backbone to it')
     net = _without_weights(name, blocks) if weights in ("none", "pip") else _from_hub(name, weights, blocks)

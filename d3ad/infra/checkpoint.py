@@ -6,7 +6,7 @@ doesn't fit is refused in one line that names the file, before memory is taken f
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -30,7 +30,9 @@ MOST = {"layers": 64, "depth": 64, "blocks": 64}  # of what makes a loop; any ot
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise FileExistsError where `save` would replace something else than a saved detector."""
+    """Raise FileExistsError where `save` would replace something else than a saved detector, or can't replace it."""
+    if not folder.name:
+        raise FileExistsError(f"{folder} has no name of its own: choose another folder")
     if folder.is_dir() and (not any(folder.iterdir()) or ((folder / "calibration").is_dir()
                             and (folder / "config.json").is_file())):
         return
@@ -92,6 +94,8 @@ def read_settings(folder: Path) -> dict:
     if settings["format"] != FORMAT:
         raise ValueError(f"{file} has format {settings['format']!r}, this version reads {FORMAT}: train the detector "
                          "anew, or use the version that saved it")
+    if not isinstance(settings.get("preset", ""), str):
+        raise ValueError(f"{file}: preset must be text; got {settings['preset']!r}")
     losses = settings["losses"]
     if not isinstance(losses, dict) or not all(isinstance(part, list) and all(isinstance(x, (int, float)) for x in part)
                                                for part in losses.values()):
@@ -214,22 +218,26 @@ def check_network(folder: Path, kind: type) -> None:
         raise ValueError(f"{file} describes no {kind.__name__} ({type(error).__name__})") from None
 
 
-def claim(folder: Path, settings: str, images: Tensor, is_first: bool) -> None:
+def claim(folder: Path, settings: str, images: Tensor, is_first: bool, given: Sequence[nn.Module] = ()) -> None:
     """Note in `folder`, which need not exist, what the training states in it are of: a fit goes on with its own only.
 
     settings: those that they hang on.  images: (N, C, H, W), trained on.  is_first: of several processes one writes.
-    Raises ValueError where the folder holds states of other images or settings.
+    given: networks that the training takes as they are, or sets out from.
+    Raises ValueError where the folder holds states of other images, settings or networks.
     """
     digest = hashlib.sha256(settings.encode())
     for image in images:
         digest.update(image.contiguous().numpy())
+    for network in given:
+        for value in network.state_dict().values():
+            digest.update(value.detach().cpu().numpy().tobytes())
     file, key = folder / "trained_on.json", digest.hexdigest()[:12]
     if not file.exists():
         if is_first:
             write_whole(file, json.dumps(key))
     elif read_json(file) != key:
-        raise ValueError(f"{folder} holds training states of other images or settings: remove it, or give another "
-                         "folder")
+        raise ValueError(f"{folder} holds training states of other images, settings or networks: remove it, or give "
+                         "another folder")
 
 
 def keep_training(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict | None,
@@ -255,10 +263,10 @@ def restore_training(folder: Path, model: nn.Module, optimizer: torch.optim.Opti
     Where the newest state is damaged, or was never written to its end, the one before it is loaded.  Raises ValueError
     where neither is whole.
     """
-    state = _newest_state(folder)
-    if state is None:
+    found = _newest_state(folder)
+    if found is None:
         return []
-    tensors, about = state
+    tensors, about = found
     parts: dict[str, dict] = {"model": {}, "average": {}, "optimizer": {}}
     for key, value in tensors.items():
         part, name = key.split(".", 1)
@@ -266,11 +274,11 @@ def restore_training(folder: Path, model: nn.Module, optimizer: torch.optim.Opti
     model.load_state_dict(parts["model"])
     if average is not None:
         average.update({k: v.to(average[k]) for k, v in parts["average"].items()})
-    state: dict[int, dict] = {}
+    moments_of: dict[int, dict] = {}
     for key, value in parts["optimizer"].items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        moments_of.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments_of})
     # fused steps walk memory: moments must lie as their parameter does
     for parameter, moments in optimizer.state.items():
         moments.update({k: torch.empty_like(parameter).copy_(v)

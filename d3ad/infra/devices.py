@@ -8,14 +8,19 @@ import torch
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto": cuda, then mps, then cpu.  Raises ValueError for a device that this machine or PyTorch does not have."""
-    has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(name, lambda: True)
-    if not has():
+    """The device of that name; "auto": cuda, then mps, then cpu.
+
+    Raises ValueError for another name, or a device that this machine or PyTorch does not have.
+    """
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device in has if has[device]))
+    if name not in has:
+        raise ValueError(f"device must be auto, {', '.join(has)}; got {name!r}")
+    if not has[name]:
         raise ValueError(f"device = {name}, but this PyTorch sees no {name.upper()} on this machine: set device to "
                          "auto or cpu")
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    return torch.device(name)
 
 
 def device_name(device: torch.device) -> str:

@@ -1,12 +1,13 @@
 """Files that appear whole or not at all: written beside their place under another name, then renamed.
 
-The other name holds the number of the process, so that two runs on one cache don't write into each other's part; what a
-killed process leaves is known by that number, and `tidy` takes it away.
+The other name holds the machine and the number of the process, so that two runs on one cache don't write into each
+other's part; what a killed process of this machine leaves is known by them, and `tidy` takes it away.
 """
 import contextlib
 import errno
 import json
 import os
+import platform
 import re
 import shutil
 import warnings
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout
-LEFT_OVER = re.compile(r"\.(?P<name>.+)\.d3ad-(?P<process>\d+)\.(?P<kind>part|old)")
+MACHINE = re.sub(r"\W", "_", platform.node()) or "_"
+LEFT_OVER = re.compile(r"\.(?P<name>.+)\.d3ad-(?P<machine>\w+)-(?P<process>\d+)\.(?P<kind>part|old)")
 
 
 class Busy(OSError):
@@ -40,7 +42,7 @@ def whole_file(file: Path) -> Iterator[Path]:
         shutil.rmtree(part)
     part.mkdir(parents=True)
     try:
-        with _naming(file):
+        with _error_names(file):
             yield part / file.name
             (part / file.name).replace(file)
     finally:
@@ -48,7 +50,7 @@ def whole_file(file: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _error_names(path: Path) -> Iterator[None]:
     """Turn what writing raises, on a full disk for example, into an OSError that names `path`."""
     try:
         yield
@@ -74,12 +76,13 @@ def read_json(file: Path):
     try:
         return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged ({error}); remove it, and it is made anew, or restore it") from None
+        raise ValueError(f"{file} is damaged ({error}): restore it; one of a cache may be removed, and is made anew"
+                         ) from None
 
 
 def save_tensors(file: Path, tensors: "dict[str, Tensor]", about: dict) -> None:
     """Write tensors as safetensors, on the CPU, with `about` as JSON in the file's header."""
-    from safetensors.torch import save_file  # takes torch with it, a second that the runner need not wait
+    from safetensors.torch import save_file  # imports torch: a second that the runner needn't wait
     stored: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
@@ -119,7 +122,7 @@ def _part_of(folder: Path) -> Iterator[Path]:
 def appearing(folder: Path) -> Iterator[Path]:
     """A new folder that takes its name only once all is written; another process may have been first."""
     with _part_of(folder) as part:
-        with _naming(folder):
+        with _error_names(folder):
             yield part
         with contextlib.suppress(FileExistsError):
             _name(part, folder)
@@ -136,7 +139,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     old = _beside(folder, "old")
     with _part_of(folder) as part:
         try:
-            with _naming(folder):
+            with _error_names(folder):
                 yield part
             with contextlib.suppress(FileNotFoundError):
                 folder.rename(old)
@@ -151,7 +154,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 def _beside(path: Path, kind: str) -> Path:
     """A hidden name, which no reader of datasets or models takes for one."""
-    return path.with_name(f".{path.name}.d3ad-{os.getpid()}.{kind}")
+    return path.with_name(f".{path.name}.d3ad-{MACHINE}-{os.getpid()}.{kind}")
 
 
 def _name(part: Path, folder: Path) -> None:
@@ -167,11 +170,13 @@ def _name(part: Path, folder: Path) -> None:
 def tidy(folder: Path, name: str | None = None) -> None:
     """Take away what killed processes left in a folder and below, or there beside the one entry `name`.
 
-    Parts of processes that still run stay.  An old folder whose successor never got its name is given it back.
+    Parts of processes that still run stay, and those of other machines.  An old folder whose successor never got its
+    name is given it back.
     """
     for path in list(folder.iterdir() if name else folder.rglob("*.d3ad-*")) if folder.is_dir() else []:
         match = LEFT_OVER.fullmatch(path.name)
-        if not match or (name and match["name"] != name) or _runs(int(match["process"])):
+        if not match or (name and match["name"] != name) or match["machine"] != MACHINE \
+                or _runs(int(match["process"])):
             continue
         with contextlib.suppress(FileNotFoundError):  # another process tidies too
             if match["kind"] == "old" and not (final := path.with_name(match["name"])).exists():

@@ -24,8 +24,8 @@ GPU_MEMORY = 16e9    # of a GPU: the paper's training takes 11, its prediction 8
 def in_parallel(title: str, function, jobs: list[tuple], device: torch.device) -> None:
     """Call function(*job) for every job: in worker processes, on a CPU of one thread each, or by Ray.
 
-    The first of a job is a run, which can be hashed; a worker keeps what its last one has loaded, so jobs of one run
-    stand together (`bundles`).  device: what the jobs compute on.
+    A job's first element is its run, which must be hashable.  A worker keeps what its last run loaded, so jobs of one
+    run are bundled (`bundles`).  device: what the jobs compute on.
     """
     if not jobs:
         return

@@ -1,12 +1,12 @@
 """ImageNet's weights of EfficientNet-Lite0 out of a pip package, for machines that reach an index of packages and no
 model hub.
 """
-import hashlib
-import io
 import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from d3ad.infra.known_pickles import known_content, tensors_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,10 +31,7 @@ def pip_weights() -> dict[str, "Tensor"]:
     """The package's 296 tensors under timm's names, float32 (counters int64), on the CPU.  The package itself is not
     imported.  Raises as `pip_content` does.
     """
-    import torch  # takes seconds, which who only checks the file doesn't have to wait
-    content = pip_content()
-    tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return {timm_name(name): tensor for name, tensor in tensors.items()}
+    return {timm_name(name): tensor for name, tensor in tensors_in(pip_content()).items()}
 
 
 def pip_content() -> bytes:
@@ -43,12 +40,7 @@ def pip_content() -> bytes:
     Raises FileNotFoundError where the package or its file is missing, ValueError where the file is not the one that we
     know; both name the command that repairs it.
     """
-    file = pip_file()
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != SHA256:
-        raise ValueError(f"{file} is damaged or of another version (its SHA-256 differs): pip install "
-                         f"--force-reinstall {PIN}")
-    return content
+    return known_content(pip_file(), SHA256, f"pip install --force-reinstall {PIN}")
 
 
 def pip_file() -> Path:

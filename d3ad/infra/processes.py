@@ -76,7 +76,7 @@ class Launched:
         from accelerate.utils import gather_object
         return gather_object(parts)
 
-    def check_same(self, step: int, folder: Path) -> None:
+    def check_same(self, step: int, folder: Path | None) -> None:
         """Raise ValueError where the processes would go on from different steps: they don't see the same folder."""
         steps = set(self.gather([step]))
         if len(steps) > 1:

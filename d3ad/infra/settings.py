@@ -82,8 +82,7 @@ def _coerced(field: dataclasses.Field, value):
         if isinstance(value, (list, tuple)) and all(type(v) is item for v in value):
             return tuple(value)
         raise ValueError(f"{field.name} must be a list of {item.__name__}; got {value!r}")
-    expected = field.type if isinstance(field.type, type) else {"str": str, "int": int, "bool": bool,
-                                                                "float": float}[field.type]
+    expected = field.type
     if expected is float and type(value) is int:
         return float(value)
     if type(value) is not expected:

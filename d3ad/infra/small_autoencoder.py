@@ -12,7 +12,7 @@ make_torchvision_importable()
 from diffusers import ConfigMixin, ModelMixin  # noqa: E402
 from diffusers.configuration_utils import register_to_config  # noqa: E402
 
-NARROWEST = 1e-3  # share of the widest principal component's standard deviation; narrower ones are widened as this one
+NARROWEST = 1e-3  # share of the widest principal component's standard deviation; narrower ones count as this wide
 
 
 class ResBlock(nn.Module):

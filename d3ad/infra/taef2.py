@@ -2,8 +2,6 @@
 
 It is not the paper's, and no dependency: a user who has its weights may name their folder.
 """
-import hashlib
-import io
 from pathlib import Path
 
 import torch
@@ -11,6 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from d3ad.infra.checkpoint import load_network, weights_file
+from d3ad.infra.known_pickles import known_content, tensors_in
 from d3ad.infra.torchvision_shim import make_torchvision_importable
 
 make_torchvision_importable()
@@ -102,9 +101,5 @@ def load(place: str) -> TAEF2:
         if not file.is_file():
             raise FileNotFoundError(f"no weights at {file}: put taef2_encoder.pth and taef2_decoder.pth of {HOME} into "
                                     "that folder, or give another")
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != expected:
-            raise ValueError(f"{file} is damaged or of another version (its SHA-256 differs): take it anew from {HOME}")
-        tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        getattr(network, part).load_state_dict(tensors)
+        getattr(network, part).load_state_dict(tensors_in(known_content(file, expected, f"take it anew from {HOME}")))
     return network.eval()

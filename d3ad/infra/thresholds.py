@@ -20,6 +20,13 @@ class Threshold:
     interval: tuple[float, float]  # the true rate lies in it with 90 % probability
     num_images: int            # good images that it rests on
 
+    @classmethod
+    def stored(cls, values: dict) -> "Threshold":
+        """From fields and values that come out of a file; ValueError or TypeError where one is none of its kind."""
+        found = cls(**values | {"interval": tuple(values["interval"])})
+        str(found)  # a text in place of a number would fail later
+        return found
+
     def __str__(self) -> str:
         low, high = (f"{100 * rate:.1f}" for rate in self.interval)
         text = (f"threshold {self.value:.4g} from {self.num_images} good images that were not trained on: expect "

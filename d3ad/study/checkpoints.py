@@ -16,6 +16,7 @@ from d3ad import metrics, training
 from d3ad.data.apart import every_nth, set_apart
 from d3ad.detector import D3AD
 from d3ad.from_scratch import corrupt
+from d3ad.infra.batches import step_generator
 from d3ad.infra.checkpoint import load_network
 from d3ad.infra.files import read_json, write_whole
 from d3ad.speed.presets import own_networks
@@ -67,7 +68,7 @@ def compare(run: Run) -> None:
                                 "so remove its folder in the cache, or use --force")
     held = set_apart(run.normal_images, run.config.calibration_share)[1]
     good = every_nth(held, MOST)
-    defective, where = corrupt(good, training.step_generator(run.config.seed, 0))
+    defective, where = corrupt(good, step_generator(run.config.seed, 0))
     images, masks = torch.cat([good, defective]), torch.cat([torch.zeros_like(where), where]) > 0
     labels = torch.arange(len(images)) >= len(good)
     latents = training.num_latents(len(run.normal_images), run.config)
