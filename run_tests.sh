@@ -45,17 +45,13 @@ D3AD_TEST_OUT="$scratch" OMP_NUM_THREADS=1 "$python" -m pytest -n 2 --dist loadf
     ${kept[@]+"${kept[@]}"} || failed=1
 echo "[3/4] pytest: $(elapsed $started)"
 
-if ls notebooks/[0-9]*.ipynb >/dev/null 2>&1; then
-    echo "[4/4] nbval"
-    started=$SECONDS
-    # The notebooks of the checkout, cell by cell; what they compute lies in the cache.
-    D3AD_PROFILE=smoke D3AD_OUT="$scratch" TQDM_DISABLE=1 LOKY_MAX_CPU_COUNT=1 OMP_NUM_THREADS=1 \
-        "$python" -m d3ad.study.kernels around "$scratch/jupyter" \
-        "$python" -m pytest -n 2 --dist loadfile --nbval-lax --nbval-kernel-name d3ad notebooks || failed=1
-    echo "[4/4] nbval: $(elapsed $started)"
-else
-    echo "[4/4] nbval: skipped, notebooks/ has no notebook yet"
-fi
+echo "[4/4] nbval"
+started=$SECONDS
+# The notebooks of the checkout, cell by cell; what they compute lies in the cache.
+D3AD_PROFILE=smoke D3AD_OUT="$scratch" TQDM_DISABLE=1 LOKY_MAX_CPU_COUNT=1 OMP_NUM_THREADS=1 \
+    "$python" -m d3ad.study.kernels around "$scratch/jupyter" \
+    "$python" -m pytest -n 2 --dist loadfile --nbval-lax --nbval-kernel-name d3ad notebooks || failed=1
+echo "[4/4] nbval: $(elapsed $started)"
 
 if [ $failed -eq 0 ]; then echo "all passed in $(elapsed 0)"; else echo "FAILED, after $(elapsed 0)" >&2; fi
 exit $failed

@@ -19,7 +19,7 @@ from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration
 from d3ad.conditioning import DynamicConditioning
 from d3ad.config import ADAPTATION, AUTOENCODER, DATA, DIFFUSION, FEATURES, PREDICTION, Config
-from d3ad.data.apart import every_nth, set_apart
+from d3ad.data.apart import set_apart, spread_over
 from d3ad.data.given import as_images
 from d3ad.data.moving import image_seed
 from d3ad.data.pixels import check_white
@@ -168,7 +168,7 @@ class D3AD:
         self.backbone.eval()
         self.networks = self.make_networks(self)
         self.conditioning = self._conditioning().fit(self.vectors(images))
-        self.calibration_images = every_nth(held, self.config.calibration_images)
+        self.calibration_images = spread_over(held, self.config.calibration_images)
         self.calibration = self._calibrate()
 
     def readapted(self, images: Tensor, backbone: FeatureExtractor, **changes) -> "D3AD":
@@ -306,13 +306,13 @@ class D3AD:
         and the usual differences of features.  `self.calibration` is set on the way.
         """
         config = self.config
-        images = every_nth(self.calibration_images, config.calibration_images)
+        images = spread_over(self.calibration_images, config.calibration_images)
         if config.standardise and len(images) < 2:
             raise ValueError("one calibration image has no standard deviation: raise calibration_images, or set "
                              "standardise = []")
         batches = [self._look(batch) for batch in images.split(config.predict_batch)]
         levels = torch.tensor(self.conditioning.levels() if config.dynamic else [config.t_max])
-        levels = every_nth(levels, config.calibration_levels or len(levels))
+        levels = spread_over(levels, config.calibration_levels or len(levels))
 
         differences = self._usual_differences(batches, levels) if config.feature_distance == "mahalanobis" else {}
         self.calibration = replace(Calibration.neutral(), **differences)  # `feature_map` reads it

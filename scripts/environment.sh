@@ -106,7 +106,7 @@ import importlib.util, pathlib, sys
 if sys.version_info[:2] not in ((3, 11), (3, 12)):
     sys.exit("Python %d.%d is active, and 3.11 or 3.12 is needed" % sys.version_info[:2])
 names = ("torch torchvision diffusers timm faiss sklearn pandas seaborn papermill ipykernel pytest nbval "
-         "hypothesis filelock ruff importlinter d3ad").split()
+         "xdist hypothesis filelock psutil safetensors nbclient nbformat yaml packaging ruff importlinter d3ad").split()
 missing = [name for name in names if importlib.util.find_spec(name) is None]
 if missing:
     sys.exit("it lacks " + ", ".join(missing))

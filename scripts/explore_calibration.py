@@ -25,15 +25,16 @@ from pathlib import Path
 import pandas as pd
 import torch
 from csv_rows import add_missing
-from explore_settings import LEVELS, ROOT
+from explore_settings import LEVELS
 from settings_page import RECOMMENDED
 from torch import Tensor
 from validation_data import CATEGORIES, auroc, scores, split, validation
 
 from d3ad import D3AD, Config, from_scratch, maps
 from d3ad.calibration import FLOOR, at_step, level_statistics
-from d3ad.data.apart import every_nth, set_apart
+from d3ad.data.apart import set_apart, spread_over
 from d3ad.data.moving import window
+from d3ad.infra.files import ROOT, write_whole
 from d3ad.study.readme.cells import in_one_cell, markdown_table
 
 SHARE = 0.2
@@ -145,7 +146,7 @@ def measure(category: str, copies: int, root: Path, work: Path) -> list[dict]:
     codec = from_scratch.fit_codec(train, config, folder / "autoencoder", {})
     found = D3AD(config).fit(images, folder / f"moved-{copies}", codec)
     at = [found.variant(dynamic=False, t_max=int(level), standardise=()) for level in LEVELS]
-    normal = {"trained on": every_nth(train, 40), "unseen": every_nth(found.calibration_images, 40)}
+    normal = {"trained on": spread_over(train, 40), "unseen": spread_over(found.calibration_images, 40)}
     levels = {name: [raw_maps(fixed, few) for fixed in at] for name, few in normal.items()}
     own = {name: raw_maps(found, few) for name, few in normal.items()}
     sigma, defects, rows = config.sigma_pixels, by_place(held, images), []
@@ -296,7 +297,7 @@ def write_tables(source: Path) -> None:
                                   & of_floor["standardised"].isin(["neither", "both"])],
                          ["category", "seen", "standardised"], "moved copies"),
         one_by_one=_table(now[now["lambda"] == weight], ["category", "place", "seen"], "standardised"))
-    source.with_suffix(".md").write_text(text, encoding="utf-8")
+    write_whole(source.with_suffix(".md"), text)
 
 
 def _words(setting: tuple[str, str, str]) -> str:

@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 from csv_rows import add_missing
 from explore_calibration import NUMBERS, by_place, in_each_way
-from explore_settings import ROOT
 from explore_training import CHANGES, fitted
 from torch import Tensor
 from validation_data import CATEGORIES, scores
@@ -26,6 +25,7 @@ from validation_data import CATEGORIES, scores
 from d3ad import D3AD
 from d3ad.calibration import fuse
 from d3ad.detector import Prediction
+from d3ad.infra.files import ROOT, write_whole
 from d3ad.study.readme.cells import in_one_cell, markdown_table
 
 # distance, and which maps are standardised besides
@@ -135,9 +135,8 @@ def write_tables(source: Path) -> None:
     tables = []
     for category, part in each.groupby("category", sort=False):
         tables += [f"### {category.capitalize()}", "", _table(part.droplevel("category")), ""]
-    source.with_suffix(".md").write_text(
-        PAGE.format(trained="; ".join(trained), average=_table(means), best=best, tables="\n".join(tables).rstrip()),
-        encoding="utf-8")
+    page = PAGE.format(trained="; ".join(trained), average=_table(means), best=best, tables="\n".join(tables).rstrip())
+    write_whole(source.with_suffix(".md"), page)
 
 
 def _words(setting: tuple[str, str, float]) -> str:

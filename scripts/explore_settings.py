@@ -14,8 +14,7 @@ ideal     the autoencoder alone: phi of the defective image against phi of its d
 detector  all of D3AD, with many settings of the maps read off one trained detector.
 distance  Algorithm 2's distance alone, per block: does it tell defective from good held-out images, and what do a
           darker, a dimmer or an unevenly lit good image do to it.  Trains nothing.
-confirm   the setting chosen (`RECOMMENDED`), through `D3AD.fit` and `predict` as a user calls them;
-          "confirm:screw:near8" takes up the training of that job, whose autoencoder and UNet it shares.
+confirm   the setting chosen (`RECOMMENDED`), through `D3AD.fit` and `predict` as a user calls them.
 
 Appends rows to the CSV, skips jobs that stand there, and goes on with trainings that were stopped.  docs/settings.md is
 made from the CSV at the end.
@@ -34,10 +33,10 @@ from validation_data import auroc, scores, split, validation
 
 from d3ad import D3AD, Config, conditioning, diffusion, from_scratch, maps
 from d3ad.calibration import at_step, by_the_others, level_statistics
-from d3ad.data.apart import every_nth
+from d3ad.data.apart import spread_over
 from d3ad.features import FeatureExtractor
+from d3ad.infra.files import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 BASE = dict(name="explored", image_size=128, autoencoder="small", autoencoder_weights="none", autoencoder_steps=1000,
             crop_size=64,
             latent_channels=8, unet_channels=[48, 96, 128], unet_layers=1, unet_attention=[2], unet_groups=16,
@@ -78,7 +77,7 @@ def ideal(config: Config, codec, train: Tensor, held: Tensor) -> list[dict]:
     def apart(images: Tensor, originals: Tensor) -> Tensor:
         return torch.cat([distances(phi(a), phi(b), size) for a, b in zip(images.split(16), originals.split(16))], 1)
 
-    few = every_nth(train, 60)
+    few = spread_over(train, 60)
     flawless, usual = decoded(held), apart(few, decoded(few))
     good = apart(held, flawless)
     rows, bad = [], {kind: (apart(images, flawless), masks) for kind, (images, masks) in validation(held).items()}
@@ -132,7 +131,7 @@ def detect(config: Config, codec, train: Tensor, held: Tensor, folder: Path, ada
     batch"."""
     backbone, rows = from_scratch.fit_backbone(train, config, None, {}), []
     fitted = D3AD(config).fit(train, folder, codec, backbone)
-    kinds, few, sigma = validation(held), every_nth(train, 40), config.sigma_pixels
+    kinds, few, sigma = validation(held), spread_over(train, 40), config.sigma_pixels
     for adaptation in adaptations:
         epochs, _, statistics = adaptation.partition(" ")
         found = fitted if epochs == "0" else fitted.readapted(train, backbone, adapt_epochs=int(epochs),
@@ -211,7 +210,7 @@ def run(job: str, measurement: str, root: Path, work: Path, adaptations: list[st
     chosen = tomllib.loads(RECOMMENDED) if measurement == "confirm" else {**BASE, **SETTINGS[setting or "plain8"]}
     config = Config(**{**chosen, "image_size": size, "device": "cpu"})
     train, held = split(category, root, size)
-    folder = work / job.replace(":", "-").replace("@", "-")
+    folder = work / ("confirm-" * (measurement == "confirm") + job.replace(":", "-").replace("@", "-"))
     if measurement == "distance":
         return _named(separability(config, train, held), job, measurement, category, "", size, started)
     codec = from_scratch.fit_codec(train, config, folder / "autoencoder", {})

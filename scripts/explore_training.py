@@ -19,7 +19,6 @@ import pandas as pd
 import torch
 from csv_rows import add_missing
 from explore_calibration import NUMBERS, SHARE, by_place, in_each_way
-from explore_settings import ROOT
 from settings_page import RECOMMENDED
 from torch import Tensor
 from validation_data import CATEGORIES, auroc, scores, split
@@ -27,6 +26,7 @@ from validation_data import CATEGORIES, auroc, scores, split
 from d3ad import D3AD, Config, from_scratch
 from d3ad.config import AUTOENCODER, DATA
 from d3ad.data.apart import set_apart
+from d3ad.infra.files import ROOT, write_whole
 from d3ad.study.readme import measured
 from d3ad.study.readme.cells import in_one_cell, markdown_table, metrics_text
 
@@ -141,7 +141,7 @@ def write_tables(source: Path) -> None:
         table = markdown_table(["change", *WEIGHTS.values(), "minutes"], lines)
         parts += [f"## {category.capitalize()}", "", table, ""]
     page = PAGE.format(tables="\n".join(parts).rstrip(), tested=on_test_images())
-    source.with_suffix(".md").write_text(page, encoding="utf-8")
+    write_whole(source.with_suffix(".md"), page)
 
 
 def on_test_images() -> str:

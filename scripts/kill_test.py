@@ -22,7 +22,8 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parent.parent
+from d3ad.infra.files import ROOT
+
 TIMED = ("minutes.json", "provenance.json")  # hold times, so they differ in any case
 
 

@@ -18,7 +18,8 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+from d3ad.infra.files import ROOT, write_whole
+
 LIMIT = 300  # MB that the largest run may take beyond the smallest
 
 
@@ -75,7 +76,7 @@ def write(rows: list[tuple[int, float, float]], size: int, pictures: str, folder
         "",
     ]
     folder.mkdir(exist_ok=True)
-    (folder / "memory.md").write_text("\n".join(lines), encoding="utf-8")
+    write_whole(folder / "memory.md", "\n".join(lines))
     figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
     axes.plot(counts, peaks, "o-", label="measured")
     axes.axhline(min(peaks) + LIMIT, color="grey", linestyle="--", label=f"{LIMIT} MB more than the smallest run")

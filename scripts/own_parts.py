@@ -23,11 +23,11 @@ from d3ad import D3AD, Config, data
 from d3ad.app.part import EXAMPLE, fit_part, split_off
 from d3ad.data import synthetic
 from d3ad.infra.devices import processor_name
+from d3ad.infra.files import ROOT
 from d3ad.infra.thresholds import threshold_for
 from d3ad.infra.versions import commit
 from d3ad.study.outcome import evaluate
 
-ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("button", "tiles", "bottle", "pill", "screw", "transistor")
 COLUMNS = ["part", "feature_distance", "trained_on", "set_threshold", "good", "defective", "asked_false_alarms",
            "expected_false_alarms", "measured_false_alarms", "measured_found", "measured_i_auroc", "measured_p_auroc",

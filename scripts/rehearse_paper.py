@@ -29,7 +29,8 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parent.parent
+from d3ad.infra.files import ROOT, write_whole
+
 NOTEBOOKS = 10
 BATCH = 30
 # parts of a batch: as few as memory lets pass, since every part reads and adds up 281 M weights
@@ -175,7 +176,7 @@ def main() -> None:
             shutil.rmtree(work)
     print(measured)
     if options.docs:
-        options.docs.write_text(measured + "\n", encoding="utf-8")
+        write_whole(options.docs, measured + "\n")
 
 
 if __name__ == "__main__":

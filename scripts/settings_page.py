@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from d3ad.infra.files import write_whole
 from d3ad.study.readme.cells import markdown_table
 
 COLUMNS = ["job", "measurement", "category", "setting", "image_size", "adaptation", "step", "blocks", "weight",
@@ -106,7 +107,7 @@ def write_tables(source: Path) -> None:
         text += [f"### {key}", "",
                  _table(chosen, ["category", "setting", "image_size", key, "i_auroc", "p_auroc", "pro",
                                  "distance_auroc"]), ""]
-    source.with_suffix(".md").write_text("\n".join(text), encoding="utf-8")
+    write_whole(source.with_suffix(".md"), "\n".join(text))
 
 
 def _best(mean: pd.DataFrame) -> pd.DataFrame:

@@ -22,7 +22,8 @@ def main() -> None:
     options = parser.parse_args()
     workspace, rows = open_workspace(options.profile, options.data_root), []
     for run in workspace.runs():
-        maps, size = run.outcome().prediction.anomaly_map, run.config.image_size
+        maps = run.detector.renormalised(run.outcome().prediction, run.config.normalisation).anomaly_map
+        size = run.config.image_size
         row = dict(dataset=workspace.title(run.name), category=run.category, pixels=size)
         for name, keep in (("kept", True), ("dropped", False)):
             masks = run.dataset.masks("test", size, keep)

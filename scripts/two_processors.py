@@ -47,7 +47,7 @@ def compared(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     return found.round(2).reset_index()
 
 
-def page(frame: pd.DataFrame, names: tuple[str, str]) -> str:
+def page(frame: pd.DataFrame, names: tuple[str, str], profile: str) -> str:
     """docs/processors.md.  names: of the two processors."""
     largest = frame.groupby("method", sort=False)["largest_difference"].agg(["max", "mean", "size"])
     rows = [[method, int(row["size"]), f"{row['mean']:.2f}", f"{row['max']:.2f}"] for method, row in largest.iterrows()]
@@ -56,8 +56,8 @@ def page(frame: pd.DataFrame, names: tuple[str, str]) -> str:
 
 [Back to the README](../README.md)
 
-Processors round in different orders, and training enlarges the difference. Here is `demo` on two of them, under the
-same settings: {names[0]},
+Processors round in different orders, and training enlarges the difference. Here is `{profile}` on two of them,
+under the same settings: {names[0]},
 and {names[1]}.
 For each method and category the largest of the differences in I-AUROC, P-AUROC and PRO is taken, in points; the table
 has the mean and the maximum over categories. [Each difference](processors.csv), from `scripts/two_processors.py`.
@@ -86,14 +86,14 @@ def main() -> None:
     way.add_argument("--tables", type=Path, nargs=2, help="two results/<profile>/benchmark.csv")
     way.add_argument("--work", type=Path, help="where the two runs on this machine keep what they have done")
     parser.add_argument("--names", nargs=2, default=("the first", "the second"), help="the processors of --tables")
-    parser.add_argument("--profile", default="demo")
+    parser.add_argument("--profile", default="demo", help="which to measure, or that of --tables")
     parser.add_argument("--data-root", default="")
     parser.add_argument("--categories", default="", help="names with commas between; by default all")
     options = parser.parse_args()
     frames, names = (map(pd.read_csv, options.tables), options.names) if options.tables else tried_here(options)
     frame = compared(*frames)
-    frame.to_csv(ROOT / "docs" / "processors.csv", index=False, lineterminator="\n")
-    write_whole(ROOT / "docs" / "processors.md", page(frame, names))
+    write_whole(ROOT / "docs" / "processors.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_whole(ROOT / "docs" / "processors.md", page(frame, names, options.profile))
     print(frame.to_string(index=False))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from d3ad import data, from_scratch, maps, metrics
 from d3ad.data import mtd
-from d3ad.data.apart import every_nth
+from d3ad.data.apart import spread_over
 
 CATEGORIES = {"bottle": "mvtec", "pill": "mvtec", "screw": "mvtec", "transistor": "mvtec", "tiles": "mtd"}
 MOST = 64  # held-out images, which is all that four of the five have
@@ -28,7 +28,7 @@ def split(category: str, root: Path, size: int, seed: int = 0) -> tuple[Tensor, 
     for i in order:
         (held if len(held) < len(dataset.train) // 5 else train).extend(groups[i])
     images = dict(zip(dataset.train, dataset.images("train", size)))
-    return torch.stack([images[s] for s in train]), every_nth(torch.stack([images[s] for s in held]), MOST)
+    return torch.stack([images[s] for s in train]), spread_over(torch.stack([images[s] for s in held]), MOST)
 
 
 def draw_defects(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -138,10 +138,12 @@ def test_a_variant_has_files_of_its_own(workspace):
 
 
 def test_what_a_profile_leaves_out_is_said(workspace):
-    waiting = open_workspace("smoke", out=str(workspace.out), long_baselines=["RD4AD"])
-    assert "not measured yet (python -m d3ad.study.measure --profile smoke): RD4AD" in comparison.left_out(waiting, [])
+    waiting = open_workspace("smoke", out=str(workspace.out), long_baselines=["RD4AD", "DDAD"])
+    text = comparison.left_out(waiting, [name for name in baselines.BASELINES if name not in ("RD4AD", "DDAD")])
+    assert "python -m d3ad.study.measure --profile smoke --data-root DIR measures them" in text
+    assert text.endswith("not measured yet: DDAD.") and "RD4AD needs about 3 minutes" in text
     text = comparison.left_out(workspace, ["SPADE", "PaDiM", "PatchCore", "DDAD"])
-    assert text.startswith("Not measured in this profile") and "one core: RD4AD about " in text
+    assert text.startswith("Not measured in this profile; RD4AD needs about ")
     assert "DRAEM" in text and "PaDiM" not in text
     assert "not in this profile's list: SPADE, PaDiM, PatchCore" in comparison.left_out(workspace, [])
     assert comparison.left_out(workspace, list(baselines.BASELINES)).startswith("All of")

@@ -141,4 +141,13 @@ def test_a_setting_that_is_changed_is_changed_in_every_category(monkeypatch):
     (dict(guidance="much"), "candle: guidance must be of type float"), (dict(train_epochs=0), "train_epochs must lie")])
 def test_a_bad_setting_of_one_category_is_named(own, message):
     with pytest.raises(ValueError, match=message):
-        Study().replace(per_category={"candle": own})
+        settings_of("visa", per_category={"candle": own})
+
+
+def test_a_setting_of_one_category_is_judged_beside_its_profile_s_own():
+    _, study = settings_of("mvtec-cpu", per_category={"pill": dict(unet_channels=[48, 64, 80])})  # groups of 16
+    assert study.per_category["pill"]
+    with pytest.raises(ValueError, match=r"pill: t_max \(400\) exceeds train_t_max \(320\)"):
+        settings_of("mvtec-cpu", per_category={"pill": dict(t_max=400)})
+    with pytest.raises(ValueError, match="pill: train_steps and train_epochs change nothing beside start_steps"):
+        settings_of("demo", per_category={"pill": dict(train_steps=9)})

@@ -78,6 +78,8 @@ def test_an_answer_settles_it(tmp_path):
     for name in ("crack", "dent"):
         photograph(tmp_path / "parts" / name / "1.png")
     assert len(data.load("folder", tmp_path / "parts", good="crack", defects="dent").train) == 1
+    with pytest.raises(data.DataError, match="'crack' was given as two things; name each folder once"):
+        data.load("folder", tmp_path / "parts", good=["dent", "crack"], defects="Crack")
 
 
 def test_a_loop_of_links_ends(tmp_path):

@@ -352,7 +352,8 @@ def test_a_forecast_is_printed_with_the_papers_unet_and_only_its_autoencoder_has
     runner.say_costs(config, arguments, [Path("10_speed.ipynb")])
     said = capsys.readouterr().out
     assert said.startswith("by formula: 1 detectors take") and "free on the cache's disk" in said
-    runner.say_costs(runner.settings_of("smoke")[0], {}, [Path("10_speed.ipynb")])  # it trains its own: seconds
+    for small in ("smoke", "mvtec-taef2"):
+        runner.say_costs(runner.settings_of(small)[0], {}, [Path("10_speed.ipynb")])
     assert capsys.readouterr().out == ""
 
 

@@ -42,7 +42,7 @@ def test_seconds_are_per_image_and_memory_is_what_the_method_adds(memory, monkey
         return predict
 
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
-    found = timing.timed(build, torch.zeros(4, 3, 8, 8), CPU, warm_up=2)
+    found = timing.timed(build, torch.zeros(4, 3, 8, 8), CPU, first_images=2)
     assert found == dict(seconds=[2.0] * timing.ROUNDS, megabytes=150.0)
     assert calls == [2, *[4] * timing.ROUNDS]
 

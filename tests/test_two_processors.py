@@ -19,4 +19,4 @@ def test_differences_are_those_of_single_categories():
     found = two_processors.compared(frame(D3AD=95.0, PaDiM=90.0, SPADE=80.0), frame(PaDiM=87.5, D3AD=95.5))
     assert found[["category", "method", "largest_difference"]].to_numpy().tolist() == [
         ["board", "D3AD", 0.5], ["board", "PaDiM", 2.5]]
-    assert "| PaDiM | 1 | 2.50 | 2.50 |" in two_processors.page(found, ("one", "another"))
+    assert "| PaDiM | 1 | 2.50 | 2.50 |" in two_processors.page(found, ("one", "another"), "demo")

@@ -15,7 +15,7 @@ from tiny_datasets import draw_tiles
 
 from d3ad.data import synthetic
 from d3ad.infra.files import load_tensors
-from d3ad.study import ablations, checkpoints, paper, provenance, tables
+from d3ad.study import ablations, checkpoints, long_runs, paper, provenance, tables
 from d3ad.study.jobs import train
 from d3ad.study.settings import Study
 from d3ad.study.workspace import D3AD, Config, open_workspace
@@ -47,6 +47,18 @@ def test_the_key_follows_settings_and_data(workspace):
     # a seed's autoencoder is that of the workspace's own seed
     other = open_workspace("smoke", out=str(workspace.out), categories=["weave"], datasets=["mvtec"], seed=1)
     assert other.run("mvtec", "weave", 1).key != workspace.run("mvtec", "weave", 1).key
+
+
+def test_weights_that_are_replaced_change_the_key(tmp_path):
+    (tmp_path / "taef2").mkdir()
+    synthetic.write(tmp_path / "data", "mvtec", "weave", 3, 1, 1)
+
+    def key(content: bytes) -> str:
+        (tmp_path / "taef2/model.safetensors").write_bytes(content)
+        return open_workspace("mvtec-taef2", str(tmp_path / "data"), str(tmp_path / "out"),
+                              autoencoder_weights=str(tmp_path / "taef2")).runs()[0].key
+
+    assert key(b"a") != key(b"bb") and key(b"a") == key(b"a")
 
 
 def test_a_changed_image_of_a_category_changes_the_keys_of_all_that_share_an_autoencoder_with_it(tmp_path):
@@ -277,16 +289,17 @@ def named(method: str, **values) -> pd.DataFrame:
 
 def test_empty_cells_are_explained(workspace, monkeypatch):
     frame = tables.beside_paper(1, named("D3AD", measured_pro=90.0))
-    monkeypatch.setattr(tables.long_runs, "methods", lambda profile: set())
+    monkeypatch.setattr(long_runs, "methods", lambda profile: set())
     needs = "RD4AD needs about 3 minutes of training a category, DRAEM about 280 (80 images of 128 pixels, one core); "
-    run = "python -m d3ad.study.measure --profile mvtec-cpu measures {} (networks on pixels for at most 30 minutes)"
+    run = ("python -m d3ad.study.measure --profile mvtec-cpu --data-root DIR measures {} (networks on pixels for at "
+           "most 30 minutes)")
     others = "; not in this profile's list: SPADE, PaDiM, PatchCore."
     assert tables.empty_cells(workspace, frame) == f"Empty cells: {needs}{run.format('them')}{others}"
-    monkeypatch.setattr(tables.long_runs, "methods", lambda profile: {"RD4AD"})
+    monkeypatch.setattr(long_runs, "methods", lambda profile: {"RD4AD"})
     found = f"{needs}measured in mvtec-cpu: RD4AD; {run.format('DRAEM')}{others}"
     assert tables.empty_cells(workspace, frame) == f"Empty cells: {found}"
     own = dataclasses.replace(workspace, study=workspace.study.replace(long_baselines=("RD4AD", "DRAEM")))
-    assert "--profile smoke measures them;" in tables.empty_cells(own, frame)
+    assert "--profile smoke --data-root DIR measures them;" in tables.empty_cells(own, frame)
     assert tables.empty_cells(workspace, paper.reported(1).assign(measured_pro=None)) == ""  # the data weren't there
     some = pd.DataFrame([dict(dataset="MVTec AD", category=category, method=method, measured_pro=90.0)
                          for category, method in (("pill", "D3AD"), ("bottle", "D3AD"), ("bottle", "SimpleNet"))])
@@ -316,6 +329,9 @@ def test_the_registry_holds_every_average_and_every_claim(workspace):
     entries = {entry["item"]: entry for entry in provenance.registry(workspace, ledger)}
     assert entries["Table 4, VisA, DIC, pro"]["measured"] == 40.0  # beside the paper's, which has 200 thresholds
     assert sum(item.startswith("claim: ") for item in entries) == len(claims.CLAIMS)
+    changed = open_workspace("smoke", out=str(workspace.out), k=2)  # the tables are not of its settings
+    entries = provenance.registry(changed, ledger)
+    assert entries and not any(entry["item"].startswith("Table") for entry in entries)
 
 
 def test_exposures_of_a_tile_are_one_unit_whatever_the_seed(tmp_path):

@@ -13,7 +13,7 @@ from d3ad import maps
 from d3ad.baselines import learning
 from d3ad.baselines.learning import Recipe
 from d3ad.config import Config
-from d3ad.data.apart import every_nth
+from d3ad.data.apart import spread_over
 from d3ad.detector import D3AD
 from d3ad.features import FeatureExtractor
 from d3ad.infra.batches import batch_indices
@@ -112,7 +112,7 @@ class Baseline:
             self.learn(train)
         else:
             self.learn(train)
-            self._set_threshold(every_nth(train, self.config.calibration_images))
+            self._set_threshold(spread_over(train, self.config.calibration_images))
         return self
 
     def learn(self, train: Tensor) -> "Baseline":

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from d3ad import maps
 from d3ad.baselines.base import Baseline
-from d3ad.data.apart import every_nth
+from d3ad.data.apart import spread_over
 
 STEP, NUM_STEPS, GUIDANCE = 200, 10, 4.0
 
@@ -31,7 +31,7 @@ class DDAD(Baseline):
     def fit(self, train: Tensor) -> "DDAD":
         """As the others; its threshold rests on training images, on most of which D3AD's networks were trained."""
         self.learn(train)
-        self._set_threshold(every_nth(train, self.config.calibration_images))
+        self._set_threshold(spread_over(train, self.config.calibration_images))
         return self
 
     def _fit(self, train: Tensor) -> None:
@@ -39,7 +39,7 @@ class DDAD(Baseline):
         self.model = self.detector.readapted(
             train, self.backbone, adapt_epochs=1, omega=1.0, dynamic=False, t_max=step, num_steps=NUM_STEPS,
             guidance=GUIDANCE, standardise=(), feature_distance="cosine", calibration_images=1)
-        few = every_nth(train, self.config.calibration_images)
+        few = spread_over(train, self.config.calibration_images)
         parts = [self._distances(batch)[:2] for batch in few.split(self.config.predict_batch)]
         pixel, feature = (torch.cat(part) for part in zip(*parts))
         self.ratio = pixel.max() / feature.max()

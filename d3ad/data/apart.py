@@ -4,7 +4,9 @@ from torch import Tensor
 
 
 def num_trained_on(number: int, share: float) -> int:
-    """How many of so many normal images are trained on, where `set_apart` takes a share of them: one at least."""
+    """How many of so many normal images are left to train on where `set_apart` takes a share of them, which is at least
+    one image where share > 0.
+    """
     return number - max(round(share * number), int(share > 0))
 
 
@@ -21,7 +23,7 @@ def set_apart(images: Tensor, share: float) -> tuple[Tensor, Tensor]:
     return images[~held], images[held]
 
 
-def every_nth(images: Tensor, count: int) -> Tensor:
+def spread_over(images: Tensor, count: int) -> Tensor:
     """`count` images spread evenly over all, all where there are fewer."""
     index = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
     return images[index]

@@ -47,8 +47,11 @@ def read(root, category, problems, seed=0, good=(), defects=(), masks=()):
         elif entry.kind != "left out":
             below = entry.path.relative_to(root).parts
             places[below[0] if len(below) > 1 else "."].append(entry)
-    asked = {names.normalised(name) if name != "." else name: role
-             for role, given in (("good", good), ("defect", defects), ("mask", masks)) for name in _listed(given)}
+    given = [(_key(name), role) for role, listed in (("good", good), ("defect", defects), ("mask", masks))
+             for name in dict.fromkeys(_listed(listed))]
+    asked = dict(given)
+    twice = {name for name, role in given if role != asked[name]}
+    problems += [f"{root}: {name!r} was given as two things; name each folder once" for name in sorted(twice)]
     unknown = set(asked) - {_key(place) for place in places}
     problems += [f"{root}: no folder {name!r} in it, which was given; choose from {', '.join(sorted(places))}"
                  for name in sorted(unknown)]
@@ -197,8 +200,9 @@ def _put(masks: dict, entry: Entry, folder: Path, problems) -> None:
 
 
 def understood(root, places, roles, num_masks, left_out) -> str:
-    """One line on what was read as what: "12 good from good_test, 4 masks from gt, 3 defects from crack; not used:
-    @eaDir"."""
+    """One line on what was read as what: "12 good (test) from good_test, 4 masks from gt, 3 defects from crack; not
+    used: @eaDir".
+    """
     said = {"good": "good", "good test": "good (test)", "defect": "defects", "mask": "masks"}
     parts = []
     for place, found in places.items():

@@ -42,19 +42,19 @@ def clock(work: Callable[[], object], rounds: int = 1, warm_up: int = 0) -> list
 
 
 def timed(build: Callable[[], Callable[[Tensor], object]], images: Tensor, device: torch.device, rounds: int = ROUNDS,
-          warm_up: int | None = None) -> dict:
+          first_images: int | None = None) -> dict:
     """What one method costs on one batch: `build()` makes it and returns its predict(images).
 
     seconds: per image, of each of some rounds after a first call that isn't counted, since it is slower.
     device: where it computes.
     megabytes: the most memory that method and batch hold together, above what the process held before: on a GPU
     torch's count of allocated memory, else the resident memory of the process, looked at every few milliseconds.
-    warm_up: images of the first call; None: all.
+    first_images: how many images the first call gets, which is not counted; None: all.
     """
     on_gpu = device.type == "cuda"
     before = _held(on_gpu)
     predict = build()
-    predict(images[:warm_up])
+    predict(images[:first_images])
     with memory_peak(on_gpu) as peak:
         seconds = [total / len(images) for total in clock(lambda: predict(images), rounds)]
     return dict(seconds=seconds, megabytes=max(peak[0] - before, 0) / 1e6)
@@ -74,7 +74,7 @@ def _held(on_gpu: bool) -> int:
 
 @contextlib.contextmanager
 def memory_peak(on_gpu: bool):
-    """A list whose one entry holds the most bytes in use inside the block, once it has ended."""
+    """A list of one number: the bytes held before the block, and, once it has ended, the most held inside it."""
     highest, done = [_held(on_gpu)], threading.Event()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()

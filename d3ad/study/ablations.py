@@ -55,14 +55,14 @@ def seeded(config: Config) -> dict[str, dict]:
     return {**BENCHMARK, **table5(config), **{name: table4(config)[name] for name in NAMED_STEPS}}
 
 
-def summary(workspace: Workspace, variants: dict[str, dict], runs: list[Run] | None = None, maps: bool = False,
+def summary(workspace: Workspace, variants: dict[str, dict], runs: list[Run] | None = None,
             columns: tuple[str, ...] = METRICS) -> pd.DataFrame:
     """One row per (dataset, category, split, seed, method), metrics in percent; computes what is missing, in parallel.
 
-    maps: keep the maps too, for `Run.outcome`.  columns: which of the numbers.
+    columns: which of the numbers.
     """
     runs = workspace.runs() if runs is None else runs
-    prepare(runs, list(variants.values()), maps)
+    prepare(runs, list(variants.values()))
     rows = []
     for run in runs:
         rows += [row(run, method, run.numbers(**changes), columns) for method, changes in variants.items()]

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from d3ad import metrics, training
-from d3ad.data.apart import every_nth, set_apart
+from d3ad.data.apart import set_apart, spread_over
 from d3ad.detector import D3AD
 from d3ad.from_scratch import corrupt
 from d3ad.infra.batches import step_generator
@@ -67,7 +67,7 @@ def compare(run: Run) -> None:
         raise FileNotFoundError(f"{run.checkpoints}: no checkpoints; {run} was trained before the profile kept some, "
                                 "so remove its folder in the cache, or use --force")
     held = set_apart(run.normal_images, run.config.calibration_share)[1]
-    good = every_nth(held, MOST)
+    good = spread_over(held, MOST)
     defective, where = corrupt(good, step_generator(run.config.seed, 0))
     images, masks = torch.cat([good, defective]), torch.cat([torch.zeros_like(where), where]) > 0
     labels = torch.arange(len(images)) >= len(good)

@@ -4,7 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from d3ad.study import ablations, paper
+from d3ad.study import paper
+from d3ad.study.ablations import TITLES
 from d3ad.study.evidence import (
     BINS,
     NOISED_CHANGE,
@@ -17,7 +18,6 @@ from d3ad.study.evidence import (
 )
 from d3ad.study.verdicts import Claim, judged
 
-NAMES = ablations.TITLES
 ROUNDING = f"minus {paper.ROUNDING}: the paper prints one decimal"
 TABLE_1 = ("SPADE", "PaDiM", "RD4AD", "PatchCore", "DRAEM")
 TABLE_3 = ("FastFlow", "CFA", "PatchCore", "RD4AD", "RD++")
@@ -99,7 +99,7 @@ def over_best_fixed(metric: str):
 
 def least_of_four(evidence: Evidence) -> Effect | None:
     """How far DS + DA is ahead of the best of the three others, in the metric where it is least ahead."""
-    return extreme(evidence.gain("DS + DA", other, metric) for metric in NAMES
+    return extreme(evidence.gain("DS + DA", other, metric) for metric in TITLES
                    for other in ("DS", "DA", "no DS, no DA"))
 
 
@@ -176,7 +176,7 @@ def average(dataset: str, table: int, metric: str):
 
 
 def categories_won(metric: str, reported_wins: int):
-    """In how many of VisA's categories more than reported D3AD is the best of Table 1's methods."""
+    """In how many of VisA's categories D3AD is the best of Table 1's methods, minus what the paper reports."""
     def measure(evidence: Evidence) -> Effect | None:
         names = [name for name in TABLE_1 if name in evidence.numbers]
         keys = [key for key in evidence.numbers.get("D3AD", {}) if key[0] == "VisA"
@@ -228,7 +228,7 @@ def _beyond_once(evidence: Evidence, times: np.ndarray, name: str) -> Effect:
 
 def _table5() -> list[Claim]:
     rows = []
-    for metric, name in NAMES.items():
+    for metric, name in TITLES.items():
         points = f"points of {name}"
         both, scaled, adapted, none = "DS + DA", "DS", "DA", "no DS, no DA"
         titles = {"i_auroc": "detects better", "p_auroc": "has a better P-AUROC", "pro": "localises better"}
@@ -243,7 +243,7 @@ def _table5() -> list[Claim]:
         effect = round(reported(5, scaled, metric) - reported(5, adapted, metric), 2)
         rows.append(Claim(f"downscaling helps more than domain adaptation in {name}", "Table 5",
                           f"{effect} points more", points, more_by_scaling(metric), paper_effect=effect))
-    least = min(round(reported(5, "DS + DA", m) - reported(5, other, m), 2) for m in NAMES
+    least = min(round(reported(5, "DS + DA", m) - reported(5, other, m), 2) for m in TITLES
                 for other in ("DS", "DA", "no DS, no DA"))
     return [*rows, Claim("both together are best", "Table 5", "in all three metrics",
                          "points, metric with the least lead", least_of_four, paper_effect=least)]
@@ -251,7 +251,7 @@ def _table5() -> list[Claim]:
 
 def _omega() -> list[Claim]:
     claims = []
-    for metric, name in NAMES.items():  # Table 5 has both ends of Figure 14's curves
+    for metric, name in TITLES.items():  # Table 5 has both ends of Figure 14's curves
         text, effect = _pair(5, "DS + DA", "DA", metric)
         text = f"declining, {text.replace('against', 'to')}"
         claims.append(Claim(f"{name} falls as omega rises", "Figure 14, Table 5, A.2.1", text,
@@ -265,8 +265,8 @@ def _steps() -> list[Claim]:
     rows = []
     for metric, second in (("p_auroc", "100% (80)"), ("i_auroc", "100% (80)")):
         text, effect = _pair(4, "DIC", second, metric)
-        rows.append(Claim(f"the dynamic step beats fixed steps in {NAMES[metric]}", "Table 4", text,
-                          f"points of {NAMES[metric]} over the fixed step that is best on validation data",
+        rows.append(Claim(f"the dynamic step beats fixed steps in {TITLES[metric]}", "Table 4", text,
+                          f"points of {TITLES[metric]} over the fixed step that is best on validation data",
                           over_best_fixed(metric), paper_effect=effect))
     text, effect = _pair(4, "DIC", "25% (20)", "pro")
     return [*rows,
@@ -316,8 +316,8 @@ def _averages() -> list[Claim]:
     for dataset, table, metrics in (("VisA", 1, ("i_auroc", "pro")), ("VisA", 7, ("p_auroc",)),
                                     ("BTAD", 3, ("i_auroc", "pro")), ("MVTec AD", 6, ("i_auroc", "p_auroc", "pro"))):
         for metric in metrics:
-            name = NAMES[metric] + (" (200 thresholds)" if metric == "pro" else "")
-            rows.append(Claim(f"{NAMES[metric]} on {dataset}", f"Table {table}", str(reported(table, "D3AD", metric)),
+            name = TITLES[metric] + (" (200 thresholds)" if metric == "pro" else "")
+            rows.append(Claim(f"{TITLES[metric]} on {dataset}", f"Table {table}", str(reported(table, "D3AD", metric)),
                               f"points of {name} from the paper's, same categories", average(dataset, table, metric),
                               dataset, 0.0, -paper.ROUNDING, ROUNDING))
     return rows
@@ -349,11 +349,11 @@ def _baselines() -> list[Claim]:
     for title, table, names, metric, dataset in leads:
         lead = _lead(table, metric, names)
         equal = dict(margin=-2 * paper.ROUNDING, margin_reason="minus 0.1: two rounded numbers that are equal in print")
-        rows.append(Claim(title, f"Table {table}", f"{lead:+.1f} points", f"points of {NAMES[metric]}",
+        rows.append(Claim(title, f"Table {table}", f"{lead:+.1f} points", f"points of {TITLES[metric]}",
                           ahead_of(metric, *names, dataset=dataset), dataset, lead, **(equal if lead == 0 else {}),
                           needs=NEEDS_DDAD if "DDAD" in names else ""))
     for metric, wins in (("pro", 8), ("i_auroc", 3)):
-        rows.append(Claim(f"best {NAMES[metric]} in {wins} of VisA's 12 categories", "Section 5, Table 1",
+        rows.append(Claim(f"best {TITLES[metric]} in {wins} of VisA's 12 categories", "Section 5, Table 1",
                           f"{wins} of 12", f"categories won, beyond {wins}", categories_won(metric, wins), "VisA", 0.0,
                           -0.5, "minus half a category: as many as reported, or more"))
     return rows

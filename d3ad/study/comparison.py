@@ -28,15 +28,16 @@ from d3ad.study import ablations, long_runs
 from d3ad.study.jobs import on_trained, together
 from d3ad.study.outcome import as_bytes, evaluate, from_bytes
 from d3ad.study.ranking import marked, training_word
+from d3ad.study.settings import Study
 from d3ad.study.shared import shared_backbone
 from d3ad.study.workspace import Run, Workspace
 
+LONG = "mvtec-cpu"  # the profile whose long baselines are measured for those that have none
 BUDGET = ("images", "images_asked", "training")  # seen in training; those asked for; a word of `ranking.TRAINING`
-UNTRAINED = ("SPADE", "PaDiM", "PatchCore", "DDAD")  # they collect features, or take D3AD's networks
 # D3AD without what is ours and no baseline has, where a profile has it: standardised maps, or another distance, too
 NOT_STANDARDISED, PAPERS_MAPS = "D3AD, maps not standardised", "D3AD, the paper's maps"
 # of training for a category at the demo's sizes, one core, networks on pixels at a quarter of their width, as
-# scripts/baseline_minutes.py measures them
+# scripts/baseline_minutes.py measures them; those that are not named collect features, or take D3AD's networks
 MINUTES = {"RD4AD": 3, "DRAEM": 280, "AnoDDPM": 2800, "DiffusionAD": 4500, "FastFlow": 12, "CFA": 1, "RD++": 12,
            "SimpleNet": 4, "GANomaly": 30, "SkipGANomaly": 22}
 VERSION = 3  # raised when all baselines compute something else
@@ -69,25 +70,42 @@ def titles(names: list[str]) -> dict[str, str]:
 
 def left_out(workspace: Workspace, names: list[str]) -> str:
     """Sentences on the paper's baselines that a profile doesn't measure, and why.  names: those that it measures."""
-    waiting = [name for name in BASELINES if name not in names and name in workspace.study.long_baselines]
-    trained = [name for name in BASELINES if name not in (*names, *waiting, *UNTRAINED)]
-    others = [name for name in UNTRAINED if name not in (*names, *waiting)]
-    parts = []
-    if waiting:
-        command = f"python -m d3ad.study.measure --profile {workspace.name}"
-        parts.append(f"not measured yet ({command}): {', '.join(waiting)}")
-    if trained:
-        times = ", ".join(f"{name} about {MINUTES[name]}" for name in trained)
-        parts.append(f"minutes of training for 80 images of 128 pixels on one core: {times}; "
-                     "python -m d3ad.study.measure --profile mvtec-cpu measures them")
-    if others:
+    missing = [name for name in BASELINES if name not in names]
+    parts = to_be_trained(workspace, [name for name in missing if name in MINUTES])
+    untrained = [name for name in missing if name not in MINUTES]
+    if waiting := [name for name in untrained if name in workspace.study.long_baselines]:
+        parts.append(f"not measured yet: {', '.join(waiting)}")
+    if others := [name for name in untrained if name not in waiting]:
         parts.append(f"not in this profile's list: {', '.join(others)}")
     return f"Not measured in this profile; {'; '.join(parts)}." if parts else \
         "All of the paper's baselines are measured here."
 
 
+def to_be_trained(workspace: Workspace, names: list[str]) -> list[str]:
+    """How long these baselines take, and where they are measured or can be; parts of a sentence."""
+    if not names:
+        return []
+    own = workspace.name.removesuffix("-changed")
+    place = own if set(names) <= set(workspace.study.long_baselines) else LONG
+    done = [name for name in names if place != own and name in long_runs.methods(place)]
+    left = [name for name in names if name not in done]
+    first, *others = names
+    needs = ", ".join([f"{first} needs about {MINUTES[first]} minutes of training a category",
+                       *(f"{name} about {MINUTES[name]}" for name in others)])
+    parts = [f"{needs} (80 images of 128 pixels, one core)"]
+    if done:
+        parts.append(f"measured in {place}: {', '.join(done)}")
+    if left:
+        limit = Study.profile(place).baseline_minutes
+        cut = any(0 < limit < MINUTES[name] for name in left)
+        parts.append(f"python -m d3ad.study.measure --profile {place} --data-root DIR measures "
+                     + (", ".join(left) if done else "them")
+                     + f" (networks on pixels for at most {limit:g} minute{'s' * (limit != 1)})" * cut)
+    return parts
+
+
 def version_of(run: Run, name: str) -> str:
-    """Of a baseline and of its budget."""
+    """The version of a baseline and of its budget."""
     settings = run.workspace.study.hash("baseline_images", "baseline_minutes", "baseline_width")
     module, kind, _ = registered(name)
     return f"{module if name in BASELINES else kind.lower()}-{NEWER.get(name, VERSION)}-{settings}"
@@ -122,7 +140,7 @@ def _measure(run: Run, name: str) -> None:
 
 
 def _minutes(training: Path) -> float | None:
-    """Of a training, those before an interruption included; None where nothing was trained."""
+    """The minutes of a training, those before an interruption included; None where nothing was trained."""
     file = training / "seconds.json"
     return round(read_json(file) / 60, 1) if file.exists() else None
 
@@ -201,7 +219,7 @@ def summary(runs: list[Run], names: list[str]) -> pd.DataFrame:
         for name in names:
             if is_for(run, name):
                 rows.append(_row(run, name))
-    return pd.DataFrame(rows, columns=None if rows else BUDGET)
+    return pd.DataFrame(rows, columns=None if rows else ["method", *BUDGET])
 
 
 def keep_long(run: Run, name: str) -> None:

@@ -135,7 +135,8 @@ def costs(config: Config, study: Study, counts: dict[str, tuple[int, int]], rate
                 precise = "float32" if part != "training" else own.train_precision
                 total.hours[part] = total.hours.get(part, 0.0) + flop / (SHARE * rate[precise]) / 3600
             total.detectors += 1
-            for part, size in _disk(own, study, num_train, num_test, len(variants)).items():
+            for part, size in _disk(own, study, num_train, num_test,
+                                    num_maps=len(ablations.table4(own)) if seed == 0 else 0).items():
                 total.disk[part] = total.disk.get(part, 0.0) + size
     largest = max(num_train for num_train, _ in counts.values())
     unet, of = sizes(config).weights["UNet"], sizes(config)
@@ -157,7 +158,9 @@ def _variants(config: Config, further: bool) -> list[dict]:
     wanted = [*ablations.seeded(config).values(), *(dict(omega=omega) for omega in omegas),
               *(dict(guidance=eta) for eta in (0.0, 7.0))]
     if not further:
-        wanted += [*ablations.table4(config).values(), *(switch.changes for switch in switches.SWITCHES),
+        steps = list(ablations.table4(config).values())
+        wanted += [*steps, *(changes | dict(second_sampler=True) for changes in steps),
+                   *(switch.changes for switch in switches.SWITCHES),
                    *(dict(num_steps=preset.num_steps) for preset in PRESETS.values() if preset.num_steps)]
     different = {json.dumps(config.replace(**changes).to_dict()): changes for changes in wanted}
     return list(different.values())
@@ -190,12 +193,15 @@ def _flop(config: Config, study: Study, num_train: int, num_test: int, variants:
     return work
 
 
-def _disk(config: Config, study: Study, num_train: int, num_test: int, num_variants: int) -> dict[str, float]:
-    """Bytes kept of one detector and all that is measured on it; two states come on top while it is trained."""
+def _disk(config: Config, study: Study, num_train: int, num_test: int, num_maps: int) -> dict[str, float]:
+    """Bytes kept of one detector and all that is measured on it; two states come on top while it is trained.
+
+    num_maps: under how many settings the maps of the test images are kept; of others only the numbers are.
+    """
     of, pixels = sizes(config), config.image_size ** 2
     images = min(config.calibration_images, num_train)
     return {"detectors": 4.0 * (sum(of.weights.values()) + num_train * of.pooled + 3 * images * pixels),
-            "maps": 9.0 * num_test * pixels * num_variants,  # three in 16 bits, a reconstruction in bytes
+            "maps": 9.0 * num_test * pixels * num_maps,  # three in 16 bits, a reconstruction in bytes
             "baselines' maps": 5.0 * num_test * pixels * len(study.baselines)}
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
+import torch
 
 from d3ad import detector, metrics
 from d3ad.baselines import baseline_class, title_of
+from d3ad.data.apart import set_apart
 from d3ad.study import ablations, comparison, ranking, resampling
 from d3ad.study.costs import sizes
 from d3ad.study.jobs import prepare
@@ -228,7 +230,8 @@ def _bins(run: Run, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Mean bins of Algorithm 2 without self-inclusion (`ablations.bins_of`), and the distance's own I-AUROC."""
     distance = run.distances()
     train, test = (bins.numpy().astype(float) for bins in ablations.bins_of(run, include_self=False))
-    names = [f"{run.name}/{run.category}/{run.config.seed}/train {i}" for i in range(len(train))]
+    kept = set_apart(torch.arange(len(run.dataset.train)), run.config.calibration_share)[0]
+    names = run.units_of([run.dataset.train[i] for i in kept])
     auroc = {"i_auroc": metrics.image_auroc(distance, run.labels)}
 
     def of_kind(kind: int) -> np.ndarray:

@@ -4,9 +4,10 @@
 """
 from d3ad.config import Config
 from d3ad.infra.files import ROOT, read_json, write_whole
+from d3ad.study.ablations import TITLES
 from d3ad.study.costs import H100, SAVED_EVERY, SHARE, of_profile, sizes
 from d3ad.study.ranking import SHORT
-from d3ad.study.readme.cells import METRICS, markdown_table, mean_and_spread, metrics_text
+from d3ad.study.readme.cells import markdown_table, mean_and_spread, metrics_text
 from d3ad.study.readme.measured import frames, notes
 
 PROFILES = ("visa", "visa-authors", "btad", "mvtec")
@@ -35,7 +36,7 @@ def measured() -> str:
 
 
 def _cost(found: dict) -> str:
-    """Of one detector trained with nothing beside it, and the formula's rate."""
+    """The cost of one detector trained alone, and the formula's rate."""
     config = Config.profile(PROFILE)
     flop = 3 * sizes(config).flop["eps"] * found["steps"] * found["batch_size"]
     rate = flop / found["training_seconds"]
@@ -71,7 +72,7 @@ def _quality(found: dict) -> str:
         rows.append([row["category"], row["method"], metrics_text(row), reported])
     rows += [[row["category"], f"D3AD, features compared by the Mahalanobis distance (ours), lambda {row['weight']:g}",
               metrics_text(row), ""] for row in found["distances"]]
-    numbers = benchmark.set_index(["method", "category"])[[f"measured_{metric}" for metric in METRICS]]
+    numbers = benchmark.set_index(["method", "category"])[[f"measured_{metric}" for metric in TITLES]]
     gains = "; ".join(f"{category} " + " / ".join(mean_and_spread(gain, sign="+") for gain in row) for category, *row in
                       (numbers.loc["D3AD"] - numbers.loc["D3AD, fully noised"]).itertuples())
     took = " and ".join(f"{seconds} s ({category})" for category, seconds in found["together"]["fit_seconds"].items())
@@ -88,7 +89,7 @@ An only scaled input against a noised one, in points: {gains}."""
 
 
 def _baselines(found: list[dict]) -> str:
-    """Of the other baselines that were measured on a GPU, with the images they saw."""
+    """The other baselines measured on a GPU, with the images they saw."""
     rows = [[row["method"], row["category"], metrics_text(row), _share(row)] for row in found]
     return f"""Baselines that were measured on the H200, too, at the same size; those that take given features have
 the same ones. The last column is the share of a full training's images: as many as the method's paper asks for, or, for
@@ -98,7 +99,7 @@ GANomaly, as many as [we chose](baselines.md):
 
 
 def _share(row: dict) -> str:
-    """Of the images that a baseline's paper asks for, those seen: "100 %", "short, 27 %"."""
+    """The share of the images its paper asks for that a baseline saw: "100 %", "short, 27 %"."""
     word = "short, " * (row["training"] == SHORT)
     return f"{word}{100 * row['images'] / row['images_asked']:.0f} %"
 

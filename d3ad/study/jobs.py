@@ -4,14 +4,14 @@ import dataclasses
 from d3ad import data
 from d3ad.infra.devices import pick_device
 from d3ad.infra.parallel import in_parallel
-from d3ad.study.shared import place, shared_backbone, shared_codec, shared_unet
+from d3ad.study.shared import shared_backbone, shared_codec, shared_of, shared_unet
 from d3ad.study.workspace import Run
 
 
-def prepare(runs: list[Run], variants: list[dict], maps: bool = False) -> None:
-    """Compute what the cache lacks of `numbers` (with `maps`: of `outcome`) for each run and variant, in parallel."""
-    on_trained("measure", Run.measure, [(run, changes, maps) for run in runs for changes in variants
-                                        if not run.is_kept(changes, maps)])
+def prepare(runs: list[Run], variants: list[dict], keep_maps: bool = False) -> None:
+    """Compute what the cache lacks of `numbers`, with `keep_maps` of `outcome`, for all runs and variants at once."""
+    on_trained("measure", Run.measure, [(run, changes, keep_maps) for run in runs for changes in variants
+                                        if not run.is_kept(changes, keep_maps)])
 
 
 def on_trained(title: str, function, jobs: list[tuple]) -> None:
@@ -34,7 +34,7 @@ def train(runs: list[Run]) -> None:
     """Train the detectors that the cache lacks, in parallel."""
     missing = [bare(run) for run in runs if not (run.folder / "detector").exists()]
     check_readable([run for run in missing if run.workspace.study.source != "synthetic"])
-    folders = {place(run)[1]: run for run in missing}  # by the way, everything that will be read is drawn
+    folders = {shared_of(run).folder: run for run in missing}  # by the way, everything that will be read is drawn
     parts = [(run, part, {}) for run in folders.values() for part in (shared_codec, shared_backbone)]
     _in_parallel("train autoencoder and features", _call, parts)  # finished ones are only read again
     started = [(run, shared_unet, {}) for run in folders.values() if run.workspace.study.start_steps]

@@ -43,7 +43,7 @@ class ThisInterpreter(AsyncKernelManager):
 
 
 def plain_spec() -> KernelSpec:
-    """Of a kernel that imports everything for itself."""
+    """The spec of a kernel that imports everything for itself."""
     from ipykernel.kernelspec import get_kernel_dict
     return KernelSpec(**get_kernel_dict([QUIET]))
 

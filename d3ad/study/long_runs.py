@@ -15,7 +15,7 @@ from d3ad.baselines import baseline_class
 from d3ad.infra.devices import device_name, pick_device
 from d3ad.infra.files import ROOT, in_turn, write_whole
 from d3ad.infra.versions import commit
-from d3ad.study.shared import place
+from d3ad.study.shared import shared_of
 from d3ad.study.workspace import Run, Workspace
 
 TEXT = dict.fromkeys(("category", "key", "commit"), str)  # columns that may look like numbers
@@ -40,7 +40,8 @@ def key(run: Run, name: str, version: str) -> str:
     """
     parts = [name, version, run.config.hash(*SETTINGS), run.fingerprint,
              run.key if baseline_class(name).needs_detector else "",
-             place(run)[1].name if run.config.backbone_weights == "none" else ""]  # features that are trained here
+             # features that are trained here
+             shared_of(run).folder.name if run.config.backbone_weights == "none" else ""]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 
 

@@ -22,14 +22,15 @@ def jobs(workspace: Workspace, names: list[str], categories: list[str] | None = 
 
     Raises ValueError for a category that the profile doesn't have.
     """
-    known = [run.category for run in workspace.runs()]
+    runs = workspace.runs()  # once: each reads its dataset for its fingerprint
+    known = [run.category for run in runs]
     if unknown := sorted(set(categories or []) - set(known)):
         raise ValueError(f"no category {', '.join(unknown)} (allowed: {', '.join(known)})")
 
     def last(name: str) -> int:
         return 2 * baseline_class(name).on_pixels + baseline_class(name).needs_detector
 
-    return [(run, name) for name in sorted(names, key=last) for run in workspace.runs()
+    return [(run, name) for name in sorted(names, key=last) for run in runs
             if run.category in (categories or known)
             and comparison.is_meant_for(run, name) and not comparison.has_long(run, name)]
 

@@ -17,7 +17,9 @@ AREAS = {"pro": (0.0, 1.0), "pro_small": (0.0, synthetic.SMALL), "pro_medium": (
 
 @dataclass
 class Outcome:
-    """A prediction and its metrics (fractions) under the profile's normalisation."""
+    """A prediction, its maps under the ranges of training images, and its metrics (fractions) under the profile's
+    normalisation.
+    """
 
     prediction: Prediction
     metrics: dict[str, float | None]

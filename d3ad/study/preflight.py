@@ -5,7 +5,7 @@ import papermill
 
 from d3ad.config import Config
 from d3ad.infra import pip_weights
-from d3ad.study.settings import Study
+from d3ad.study.settings import Study, has_papers_unet
 
 
 class UsageError(Exception):
@@ -63,17 +63,14 @@ def check_weights(config: Config) -> None:
 
 
 def say_costs(config: Config, arguments: dict, notebooks: list[Path]) -> None:
-    """Print what a profile with the paper's UNet will cost; nothing for one that trains a small autoencoder here.
+    """Print what a profile with the paper's UNet will cost; nothing for one with a small UNet.
 
     arguments: of `open_workspace`.  Raises UsageError where weights can't be had that only the last notebook takes, a
     night later: beside the paper's autoencoder alone, whose place they take.
     """
-    if config.autoencoder in ("small", "smooth"):
-        return
-    from d3ad.autoencoders import load_autoencoder  # only there: these imports take seconds
-    from d3ad.study import costs
-    from d3ad.study.workspace import open_workspace
+    # imports where they are needed: they take seconds
     if config.autoencoder == "kl" and any(source.name.startswith("10_") for source in notebooks):
+        from d3ad.autoencoders import load_autoencoder
         try:
             load_autoencoder("tiny", config.tiny_weights)
         except FileNotFoundError:
@@ -81,4 +78,7 @@ def say_costs(config: Config, arguments: dict, notebooks: list[Path]) -> None:
                              f"{config.tiny_weights}: put config.json and diffusion_pytorch_model.safetensors of "
                              "madebyollin/taesd into a folder and set tiny_weights to it, or leave the notebook "
                              "out with --only") from None
-    print(costs.of_workspace(open_workspace(**arguments)), flush=True)
+    if has_papers_unet(config):
+        from d3ad.study import costs
+        from d3ad.study.workspace import open_workspace
+        print(costs.of_workspace(open_workspace(**arguments)), flush=True)

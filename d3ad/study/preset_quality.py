@@ -2,6 +2,7 @@
 import json
 import statistics
 import zlib
+from pathlib import Path
 
 import pandas as pd
 
@@ -16,8 +17,9 @@ from d3ad.study.outcome import evaluate
 from d3ad.study.workspace import VERSION, Run, Workspace
 
 
-def _file(run: Run, name: str):
-    return run.folder / f"preset-{name}-{VERSION}-{run.config.hash()}.json"
+def _file(run: Run, name: str) -> Path:
+    key = f"{VERSION}-{run.config.hash()}-{run.config.hash('tiny_weights')}"  # "fast" takes these
+    return run.folder / f"preset-{name}-{key}.json"
 
 
 def _measure(run: Run, name: str) -> None:

@@ -16,6 +16,7 @@ from d3ad.infra.devices import processor_name
 from d3ad.infra.files import ROOT, in_turn, read_json, write_whole
 from d3ad.infra.versions import PACKAGES, commit, version
 from d3ad.study import paper
+from d3ad.study.progress import kept_minutes
 from d3ad.study.workspace import Workspace
 
 # Every figure and table of the paper: the notebook that makes it, and what it shows.
@@ -164,20 +165,21 @@ def finding(text: str, holds: bool) -> None:
     print(f"{text}: {'holds here' if holds else 'does not hold here'}")
 
 
-def minutes(workspace: Workspace) -> dict[str, float]:
-    """How long each notebook took to run from an empty cache, as far as the runner saw it."""
-    file = workspace.results / "minutes.json"
-    return read_json(file)["minutes"] if file.exists() else {}
-
-
 def registry(workspace: Workspace, ledger: pd.DataFrame) -> list[dict]:
-    """Write results/<profile>/registry.json: each average of the paper's tables and each claim, reported and measured.
+    """Write results/<profile>/registry.json: each average of the paper's tables and each claim, reported and measured,
+    as far as they are of these settings.
     PRO beside a reported one is that of 200 thresholds where the table has it (`paper.as_reported`).
 
     Entries: item, paper, measured, spread, notebook, minutes; None where there is nothing.  spread: of a table's
     average the standard deviation over seeds, of a claim the standard error that its interval implies.
     """
-    took, entries = minutes(workspace), []
+    took, entries = kept_minutes(workspace.results / "minutes.json", workspace.settings_hash)["minutes"], []
+    note = workspace.results / "provenance.json"
+    written = read_json(note) if note.exists() else {}
+
+    def is_current(name: str) -> bool:
+        about = written.get(f"results/{workspace.name}/{name}.csv", {})
+        return about.get("config") == workspace.settings_hash and (workspace.results / f"{name}.csv").exists()
 
     def entry(item, reported, measured, spread, notebook):
         values = (None if pd.isna(value) else round(float(value), 2) if isinstance(value, float) else value
@@ -186,7 +188,7 @@ def registry(workspace: Workspace, ledger: pd.DataFrame) -> list[dict]:
                             minutes=took.get(notebook)))
 
     for name, (notebook, _) in ARTIFACTS.items():
-        if name.startswith("table") and (workspace.results / f"{name}.csv").exists():
+        if name.startswith("table") and is_current(name):
             frame = paper.as_reported(pd.read_csv(workspace.results / f"{name}.csv", dtype={"category": str}))
             for row in frame[frame["category"].str.startswith("Average")].to_dict("records"):
                 for metric in paper.METRICS:

@@ -32,7 +32,7 @@ from d3ad.study.clean_notebooks import read_notebook, write_clean
 from d3ad.study.kernels import KEPT_MEMORY, Nursery, ThisInterpreter
 from d3ad.study.preflight import UsageError, check_data, check_parameters, check_weights, say_costs
 from d3ad.study.progress import CACHED_MINUTES, FirstFigure, Forecast, Progress, elapsed, keep_minutes, kept_minutes
-from d3ad.study.settings import cache_folder, settings_hash, settings_of, study_profiles
+from d3ad.study.settings import cache_folder, has_papers_unet, settings_hash, settings_of, study_profiles
 
 # 01 and 09 each train one network after the other, in one process; of the others, one draws while the other computes
 BESIDE = (("01", "09"), ("03", "05"), ("04", "06"))
@@ -128,7 +128,7 @@ def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
         raise UsageError(error) from None
     # the name is another where D3AD_SET changes it
     options.results, options.settings = config.name, settings_hash(config, study)
-    options.networks_are_small = config.autoencoder_weights == "none"  # the profiles for a CPU
+    options.networks_are_small = not has_papers_unet(config)
     if options.update_notebooks and (options.results != "demo" or options.out):
         raise UsageError("--update-notebooks goes with the demo profile, and not with --out")
     if options.workers not in ("local", "ray"):  # argparse doesn't look at a default

@@ -11,7 +11,7 @@ from pathlib import Path
 from d3ad.config import ADAPTATION, DIFFUSION, PREDICTION, Config
 from d3ad.infra.files import ROOT
 from d3ad.infra.profiles import profile_names, read_profile
-from d3ad.infra.settings import MACHINE, Settings, setting
+from d3ad.infra.settings import Settings, setting
 
 BACKBONES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18", "resnet34": "ResNet-34"}
 
@@ -23,32 +23,33 @@ class Study(Settings):
     # drawn and written to disk first; under a data root; from pip
     source: str = setting("disk", allowed=("synthetic", "disk", "package"))
     datasets: tuple[str, ...] = setting(())                   # of d3ad.data.NAMES
-    categories: tuple[str, ...] = setting((), MACHINE)        # empty: every category that is found
+    categories: tuple[str, ...] = setting(())        # empty: every category that is found
     # normal for training, normal and anomalous for test, where drawn
     counts: tuple[int, ...] = setting((0, 0, 0), allowed=(0, 100_000))
     split: str = setting("random", allowed=("random", "by_tile"))  # magnetic tiles only
-    seeds: int = setting(1, MACHINE, (1, 100))                # how many seeds the spreads are taken over
+    seeds: int = setting(1, allowed=(1, 100))                # how many seeds the spreads are taken over
     # looked at while settings were chosen: no claim is tested on them
-    tuning_seeds: tuple[int, ...] = setting((), MACHINE, (0, 2 ** 31 - 1))
-    spread_categories: tuple[str, ...] = setting((), MACHINE)  # on these categories; empty: on all
-    baselines: tuple[str, ...] = setting((), MACHINE)         # which are measured (d3ad/baselines)
+    tuning_seeds: tuple[int, ...] = setting((), allowed=(0, 2 ** 31 - 1))
+    spread_categories: tuple[str, ...] = setting(())  # on these categories; empty: on all
+    baselines: tuple[str, ...] = setting(())         # which are measured (d3ad/baselines)
     # too long for a notebook: measured by python -m d3ad.study.measure, shown where it has done so
-    long_baselines: tuple[str, ...] = setting((), MACHINE)
-    baseline_images: int = setting(0, MACHINE, (0, 1_000_000_000))  # seen in training, at most; 0: all asked for
+    long_baselines: tuple[str, ...] = setting(())
+    baseline_images: int = setting(0, allowed=(0, 1_000_000_000))  # seen in training, at most; 0: all asked for
     # of training of a method that works on pixels, at most, and on which categories; 0 and empty: no limit, all
-    baseline_minutes: float = setting(0.0, MACHINE, (0.0, 100_000.0))
-    baseline_pixel_categories: tuple[str, ...] = setting((), MACHINE)
-    baseline_width: float = setting(1.0, MACHINE, (0.01, 1.0))  # of the channels of their own networks
+    baseline_minutes: float = setting(0.0, allowed=(0.0, 100_000.0))
+    baseline_pixel_categories: tuple[str, ...] = setting(())
+    baseline_width: float = setting(1.0, allowed=(0.01, 1.0))  # of the channels of their own networks
     # those of `spread_categories` on which they get further seeds
-    baseline_spread_categories: tuple[str, ...] = setting((), MACHINE)
+    baseline_spread_categories: tuple[str, ...] = setting(())
     # how many weights on the way of its training the first run keeps, to be compared on validation images
-    compared_checkpoints: int = setting(0, MACHINE, (0, 100))
+    compared_checkpoints: int = setting(0, allowed=(0, 100))
     # of a UNet trained on the normal images of all categories, from which each category's own sets out; 0: each from
     # random weights, as in the paper
-    start_steps: int = setting(0, "", (0, 1_000_000))
-    own_steps: int = setting(0, "", (0, 1_000_000))  # of each category's own training then, in place of `train_steps`
+    start_steps: int = setting(0, allowed=(0, 1_000_000))
+    # of each category's own training then, in place of `train_steps`
+    own_steps: int = setting(0, allowed=(0, 1_000_000))
     # what a reader has to know of every number; stands below the notebooks' header and in each figure's stamp
-    label: str = setting("", MACHINE)
+    label: str = setting("")
     # category -> settings of the method that differ there
     per_category: dict = field(default_factory=dict, hash=False, metadata=dict(stage="", allowed=None))
 
@@ -58,10 +59,9 @@ class Study(Settings):
             if not isinstance(changes, dict) or not set(changes) <= set(free):
                 raise ValueError(f"per_category: {category} must be a table of settings of the diffusion, the "
                                  f"adaptation or the prediction; got {changes!r}")
-            try:
-                Config(**changes)
-            except ValueError as error:
-                raise ValueError(f"per_category: {category}: {error}") from None
+            if self.start_steps and {"train_steps", "train_epochs"} & set(changes):
+                raise ValueError(f"per_category: {category}: train_steps and train_epochs change nothing beside "
+                                 "start_steps")
         if bool(self.start_steps) != bool(self.own_steps):
             raise ValueError(f"start_steps ({self.start_steps}) and own_steps ({self.own_steps}) go together: set "
                              "both, or neither")
@@ -89,6 +89,11 @@ def features_in_words(config: Config) -> str:
     """The network that gives the features, and where its weights come from: "EfficientNet-Lite0, ImageNet"."""
     name = BACKBONES.get(config.backbone.split(".")[0], config.backbone)
     return f"{name}, {'trained here' if config.backbone_weights == 'none' else 'ImageNet'}"
+
+
+def has_papers_unet(config: Config) -> bool:
+    """Whether a profile has the paper's UNet, which takes a GPU; the others have small ones, for a CPU."""
+    return config.unet_channels == Config.unet_channels
 
 
 def training_in_words(config: Config, study: Study) -> str:
@@ -133,7 +138,8 @@ def settings_of(profile: str, **changes) -> tuple[Config, Study]:
     """The settings of a profile, with those of D3AD_SET and `changes`, whichever of the two each one belongs to.
 
     A setting of the method that is changed here is changed in every category.
-    Where D3AD_SET holds any, the profile is called "demo-changed", so that its results stand in folders of their own.
+    Where D3AD_SET holds any, the profile is called "<profile>-changed", so that its results stand in folders of their
+    own.
     Raises ValueError for an unknown profile or setting.
     """
     tried = tried_settings()
@@ -147,4 +153,9 @@ def settings_of(profile: str, **changes) -> tuple[Config, Study]:
         left = {category: {name: value for name, value in own.items() if name not in changes}
                 for category, own in study.per_category.items()}
         study = study.replace(per_category=left)
+    for category, own in study.per_category.items():
+        try:
+            config.replace(**own)
+        except ValueError as error:
+            raise ValueError(f"per_category: {category}: {error}") from None
     return config.replace(name=f"{config.name}-changed") if tried else config, study

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from torch import Tensor
 from d3ad import from_scratch, training
 from d3ad.autoencoders import LatentCodec, load_autoencoder
 from d3ad.config import AUTOENCODER, DATA, DIFFUSION, FEATURES, Config
-from d3ad.data.apart import every_nth
+from d3ad.data import synthetic
+from d3ad.data.apart import spread_over
 from d3ad.features import FeatureExtractor
 from d3ad.infra.checkpoint import empty
 from d3ad.infra.devices import pick_device
@@ -42,7 +43,7 @@ def shared_parts(run: "Run") -> tuple[LatentCodec, FeatureExtractor, dict]:
 
 def shared_codec(run: "Run", losses: dict) -> LatentCodec:
     """The first of `shared_parts`; its training losses go into `losses`."""
-    config, folder, siblings = place(run)
+    config, folder, siblings = shared_of(run)
     if config.autoencoder_weights != "none":
         return from_scratch.fit_codec(None, config, None, losses)
     if not (folder / "codec").exists():
@@ -59,7 +60,7 @@ def shared_codec(run: "Run", losses: dict) -> LatentCodec:
 
 def shared_backbone(run: "Run", losses: dict) -> FeatureExtractor:
     """The second of `shared_parts`; its training losses go into `losses`."""
-    config, folder, siblings = place(run)
+    config, folder, siblings = shared_of(run)
     if config.backbone_weights != "none":
         return from_scratch.fit_backbone(None, config, None, losses)
     backbone = _kept(folder / "backbone.safetensors", lambda: FeatureExtractor(config.backbone, "none"), losses,
@@ -76,7 +77,7 @@ def shared_unet(run: "Run", losses: dict) -> torch.nn.Module | None:
     workspace = run.workspace
     if not workspace.study.start_steps:
         return None
-    config, folder, siblings = place(run)
+    config, folder, siblings = shared_of(run)
     config = config.replace(train_steps=workspace.study.start_steps, checkpoints=0)
 
     def fit(states: Path, found: dict) -> torch.nn.Module:
@@ -108,15 +109,18 @@ def _kept(file: Path, make: Callable[[], torch.nn.Module], losses: dict,
 
 
 def key_parts(run: "Run") -> tuple[str, ...]:
-    """What the key of a run has of the shared parts beyond its own settings: nothing where nothing is learnt in common;
-    else which categories they learn from, the start, and the seed of these parts where it isn't the run's.
+    """What the key of a run has of the shared parts beyond its own settings: the weights that are given by a path, and,
+    where anything is learnt in common, which categories it is learnt from, the start, and the seed of these parts where
+    it isn't the run's.
     """
-    workspace = run.workspace
+    workspace, given = run.workspace, local_weights(run.config)
     if not learns(run.config, workspace.study):
-        return ()
+        return given
     drawn = workspace.study.source == "synthetic"
-    # a drawn category follows from its name; of others any file may change
-    parts = list(map(str, workspace.targets())) if drawn else [place(run)[1].name]
+    # a drawn category follows from its name and the version of the drawings; of others any file may change
+    parts = [*given, *(map(str, workspace.targets()) if drawn else [shared_of(run).folder.name])]
+    if drawn and synthetic.VERSION > 1:
+        parts.append(f"drawings {synthetic.VERSION}")
     if workspace.study.start_steps:
         parts.append(f"start {workspace.study.start_steps}")
     if drawn and workspace.config.seed != run.config.seed:
@@ -124,19 +128,43 @@ def key_parts(run: "Run") -> tuple[str, ...]:
     return tuple(parts)
 
 
+def local_weights(config: Config) -> tuple[str, ...]:
+    """12 hex digits of each file of weights that the settings name by a path, where another may come to lie."""
+    places = [Path(place).expanduser() for place in (config.autoencoder_weights, config.backbone_weights)]
+    files = [file for place in places if place.is_absolute()
+             for file in (sorted(place.iterdir()) if place.is_dir() else [place])
+             if file.suffix in (".safetensors", ".pth") and file.is_file()]
+    return tuple(_digest(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
+@lru_cache
+def _digest(file: Path, size: int, changed: int) -> str:
+    """Of a file; size and time of its last change say when to read it again."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
 def learns(config: Config, study: "Study") -> bool:
     """Whether anything is trained on all categories together."""
     return "none" in (config.autoencoder_weights, config.backbone_weights) or study.start_steps > 0
 
 
-def place(run: "Run") -> tuple[Config, Path, tuple["Run", ...]]:
+class Shared(NamedTuple):
     """Settings and cache folder of the shared parts, and the runs whose normal images they are trained on."""
+
+    config: Config
+    folder: Path
+    siblings: tuple["Run", ...]
+
+
+def shared_of(run: "Run") -> Shared:
+    """What the run shares with the others of its profile."""
     workspace = run.workspace
     config = run.config.replace(seed=workspace.config.seed) if workspace.study.source == "synthetic" else run.config
     siblings = tuple(workspace.run(*target, config.seed, run.split) for target in workspace.targets())
     fingerprints = _fingerprints(siblings) if learns(config, workspace.study) else ()
-    key = "|".join([str(VERSION), config.hash(*Config.names(DATA, AUTOENCODER, FEATURES)), *fingerprints])
-    return config, workspace.cache / f"shared-{hashlib.sha256(key.encode()).hexdigest()[:12]}", siblings
+    key = "|".join([str(VERSION), config.hash(*Config.names(DATA, AUTOENCODER, FEATURES)), *local_weights(config),
+                    *fingerprints])
+    return Shared(config, workspace.cache / f"shared-{hashlib.sha256(key.encode()).hexdigest()[:12]}", siblings)
 
 
 @lru_cache(maxsize=8)
@@ -148,4 +176,4 @@ def _fingerprints(runs: tuple["Run", ...]) -> tuple[str, ...]:
 def _training_images(runs: tuple["Run", ...]) -> Tensor:
     """Normal images of all runs, as many of each."""
     images = [run.training_images for run in runs]
-    return torch.cat([every_nth(part, min(map(len, images))) for part in images])
+    return torch.cat([spread_over(part, min(map(len, images))) for part in images])

@@ -4,14 +4,13 @@ import html as escaping
 import pandas as pd
 
 from d3ad.baselines import BASELINES, title_of
-from d3ad.study import long_runs, paper
-from d3ad.study.comparison import MINUTES
+from d3ad.study import paper
+from d3ad.study.comparison import MINUTES, to_be_trained
 from d3ad.study.provenance import write_product
-from d3ad.study.settings import Study, features_in_words
+from d3ad.study.settings import features_in_words
 from d3ad.study.workspace import Workspace
 
 NOTHING_MEASURED = "Nothing of it was measured"
-LONG = "mvtec-cpu"  # the profile whose long baselines are measured for those that have none
 
 
 def html(frame: pd.DataFrame, decimals: int = 1, index: bool = False):
@@ -191,7 +190,7 @@ def empty_cells(workspace: Workspace, frame: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     missing = [name for name in frame["method"].unique() if name in BASELINES and name not in set(rows["method"])]
-    parts = _to_be_trained(workspace, [name for name in missing if name in MINUTES])
+    parts = to_be_trained(workspace, [name for name in missing if name in MINUTES])
     untrained = [name for name in missing if name not in MINUTES]
     other = {name: title_of(name) for name in untrained if title_of(name) != name}
     parts += [f"there is no {name} here, only {title} (docs/baselines.md)" for name, title in other.items()]
@@ -202,25 +201,3 @@ def empty_cells(workspace: Workspace, frame: pd.DataFrame) -> str:
     parts += [f"{name} was measured on {', '.join(categories)} only" for name, categories in on.items()
               if set(categories) < set(single["category"])]
     return f"Empty cells: {'; '.join(parts)}." if parts else ""
-
-
-def _to_be_trained(workspace: Workspace, names: list[str]) -> list[str]:
-    """How long these baselines take, and where they are measured or can be; parts of a sentence."""
-    if not names:
-        return []
-    own = workspace.name.removesuffix("-changed")
-    place = own if set(names) <= set(workspace.study.long_baselines) else LONG
-    done = [name for name in names if place != own and name in long_runs.methods(place)]
-    left = [name for name in names if name not in done]
-    first, *others = names
-    needs = ", ".join([f"{first} needs about {MINUTES[first]} minutes of training a category",
-                       *(f"{name} about {MINUTES[name]}" for name in others)])
-    parts = [f"{needs} (80 images of 128 pixels, one core)"]
-    if done:
-        parts.append(f"measured in {place}: {', '.join(done)}")
-    if left:
-        limit = Study.profile(place).baseline_minutes
-        cut = any(0 < limit < MINUTES[name] for name in left)
-        parts.append(f"python -m d3ad.study.measure --profile {place} measures {', '.join(left) if done else 'them'}"
-                     + f" (networks on pixels for at most {limit:g} minute{'s' * (limit != 1)})" * cut)
-    return parts

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,9 @@ from d3ad.study.remembering import loaded
 from d3ad.study.settings import Study, cache_folder, settings_hash, settings_of
 from d3ad.study.shared import VERSION, key_parts, shared_backbone, shared_parts, shared_unet
 
-SAMPLING = ("omega", "guidance", "second_sampler")  # settings of prediction that the adaptation sees as well
+# Settings of prediction whose change has the features adapted anew.  Eq. 10 sees t_max, num_steps and spacing, too:
+# variants of those keep the profile's features, so that fixed steps, presets and grids are compared on the same phi.
+SAMPLING = ("omega", "guidance", "second_sampler")
 SYNTHETIC = {"visa": "VisA-like", "btad": "BTAD-like", "mvtec": "MVTec-like"}
 PUBLISHED = {"visa": "VisA", "btad": "BTAD", "mvtec": "MVTec AD", "mtd": "Magnetic tiles", "elpv": "ELPV"}
 
@@ -50,22 +53,22 @@ class Workspace:
 
     @property
     def name(self) -> str:
-        """Of the profile."""
+        """The profile's name."""
         return self.config.name
 
     @property
     def cache(self) -> Path:
-        """What was computed."""
+        """The folder of what was computed."""
         return cache_folder(self.out, self.name)
 
     @property
     def figures(self) -> Path:
-        """Pictures."""
+        """The folder of the pictures."""
         return (self.out or ROOT) / "figures" / self.name
 
     @property
     def results(self) -> Path:
-        """Tables."""
+        """The folder of the tables."""
         return (self.out or ROOT) / "results" / self.name
 
     @property
@@ -173,21 +176,24 @@ class Run:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of every file of the dataset, and how it is divided."""
+        """A hash of every file of the dataset and of how it is divided."""
         return self.dataset.fingerprint()
 
     @cached_property
     def units(self) -> list[str]:
-        """The name of what is independent in each test image (N,): the tile, for magnetic tiles, which are there under
-        several exposures; else the image.  Drawn images are others under each seed; real ones are the same.
+        """`units_of` the test images (N,)."""
+        return self.units_of(self.dataset.test)
+
+    def units_of(self, samples: Iterable[data.Sample]) -> list[str]:
+        """The name of what is independent in each image: the tile, for magnetic tiles, which are there under several
+        exposures; else the image.  Synthetic images are others under each seed; real ones are the same.
         """
         if self.name == "mtd":
             everything = [*self.dataset.train, *self.dataset.test]
             tile_of = {sample.image: f"tile {i}" for i, tile in enumerate(mtd.tiles(everything, [])) for sample in tile}
-            return [tile_of[sample.image] for sample in self.dataset.test]
+            return [tile_of[sample.image] for sample in samples]
         drawn = f"{self.config.seed}/" if self.workspace.study.source == "synthetic" else ""
-        return [f"{self.name}/{self.category}/{drawn}{'/'.join(sample.image.parts[-3:])}"
-                for sample in self.dataset.test]
+        return [f"{self.name}/{self.category}/{drawn}{'/'.join(sample.image.parts[-3:])}" for sample in samples]
 
     @cached_property
     def labels(self) -> Tensor:
@@ -224,14 +230,14 @@ class Run:
 
     @cached_property
     def key(self) -> str:
-        """Of everything that the trained detector depends on."""
+        """A hash of everything that the trained detector depends on."""
         names = set(self.config.hashed()) - set(Config.names(MACHINE)) - {"normalisation"}
         parts = [str(VERSION), self.config.hash(*sorted(names)), self.fingerprint, *key_parts(self)]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 
     @cached_property
     def folder(self) -> Path:
-        """In the cache."""
+        """The run's folder in the cache."""
         return self.workspace.cache / f"{self.name}-{self.category}-{self.key}"
 
     @property
@@ -244,7 +250,7 @@ class Run:
 
     @property
     def losses(self) -> dict[str, list[float]]:
-        """Of each training, by its name; no weights are read for it."""
+        """The losses of each training, by its name; reads no weights."""
         self.ensure_trained()
         return read_settings(self.folder / "detector")["losses"]
 
@@ -289,13 +295,13 @@ class Run:
             self.measure(changes, keep_maps=True)
         return Outcome.load(file)
 
-    def is_kept(self, changes: dict, maps: bool) -> bool:
-        """Whether `outcome` (with `maps`) or `numbers` lies in the cache."""
-        return self._file(changes).with_suffix(".safetensors" if maps else ".json").exists()
+    def is_kept(self, changes: dict, keep_maps: bool) -> bool:
+        """Whether `outcome` (with `keep_maps`) or `numbers` lies in the cache."""
+        return self._file(changes).with_suffix(".safetensors" if keep_maps else ".json").exists()
 
     def counts(self, **changes) -> resampling.Counts:
         """What the metrics rest on, image by image, with settings changed as in `numbers`; cached."""
-        if not self.is_kept(changes, maps=False):
+        if not self.is_kept(changes, keep_maps=False):
             self.measure(changes, keep_maps=False)
         tensors, about = load_tensors(self._counts_file(changes))
         tensors.pop("distance")
@@ -329,7 +335,8 @@ class Run:
         write_whole(file.with_suffix(".json"), json.dumps(numbers))
 
     def variant(self, **changes) -> D3AD:
-        """The detector with settings changed, its features adapted anew where that changes what they adapt to.
+        """The detector with settings changed; its features are adapted anew for the settings of Eq. 10 and, where
+        features are adapted at all, of `SAMPLING`.
 
         Eq. 10 sees reconstructions: features adapted to scaled ones would handicap every noised or guided one.
         """

@@ -40,9 +40,9 @@ def measured(part: str, size: str, batch: int, file: Path, judge=None, long: boo
         raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
     rows = [row | {"size": size} for row in rows]
     replaced = (rows[0]["device"], size)
-    kept = read_json(file) if file.exists() else []
-    kept = [row for row in kept if (row["device"], row["size"]) != replaced]
-    write_whole(file, json.dumps([*kept, *rows], indent=1) + "\n")
+    noted = read_json(file) if file.exists() else []
+    others = [row for row in noted if (row["device"], row["size"]) != replaced]
+    write_whole(file, json.dumps([*others, *rows], indent=1) + "\n")
     return rows
 
 

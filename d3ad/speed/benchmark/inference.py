@@ -36,7 +36,7 @@ def inference(size: str, batch: int = 16, rounds: int = 3) -> list[dict]:
 
     # before memory is kept: as PyTorch comes
     found = {}
-    plain = timed(lambda: _keeping(Reference(detector).predict, found), images, detector.device, 1, warm_up=1)
+    plain = timed(lambda: _keeping(Reference(detector).predict, found), images, detector.device, 1, first_images=1)
     rows = [about | dict(preset="reference", precision="float32", num_steps=config.num_steps) | _cost(plain, plain)]
     keep_freed_memory()
     for name in tqdm(("faithful", "fast"), "presets"):

@@ -47,7 +47,7 @@ def measure(size: str, batch: int = 16, rounds: int = 1) -> list[dict]:
             ready[:] = ready or _ready(name, detector, train, budget)
             return ready[0]
 
-        costs = {number: timed(build, images[:number], detector.device, rounds, warm_up=1)
+        costs = {number: timed(build, images[:number], detector.device, rounds, first_images=1)
                  for number in sorted({1, batch}, reverse=True)}
         title = title_of(name) if name in BASELINES else name
         for number, cost in reversed(costs.items()):

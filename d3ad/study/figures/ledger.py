@@ -43,7 +43,7 @@ def one_claim(values, margin: float, quantity: str):
 
 
 def intervals(frame):
-    """Every tested claim that is measured in points: its interval around the margin, a row per claim.
+    """Every tested claim: its interval around the margin, a row per claim.
 
     frame: a ledger of `verdicts.judged`.  Filled: the interval excludes the margin, after Holm's correction.
     """

@@ -105,7 +105,7 @@ class Cell:
 
 
 def picture_table(rows: list[list[Cell | None]], row_labels: list[str], column_titles: list[str], width: float = WIDTH):
-    """Rows of pictures under column titles; None is a panel that says "not measured in this profile".
+    """Rows of pictures under column titles; None is a panel that says "not measured".
 
     Figures 1, 4, 7-10 and 15.
     """

@@ -3,9 +3,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from d3ad.study import ablations
-
-METRICS = ablations.TITLES
+from d3ad.study.ablations import TITLES
 
 
 def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -33,7 +31,7 @@ def in_one_cell(numbers: Iterable[float]) -> str:
 
 def metrics_text(row: pd.Series, prefix: str = "measured") -> str:
     """The three metrics of a row in one cell: "100.0 / 98.6 / 96.0"."""
-    return " / ".join(mean_and_spread(row.get(f"{prefix}_{metric}"), row.get(f"spread_{metric}")) for metric in METRICS)
+    return " / ".join(mean_and_spread(row.get(f"{prefix}_{metric}"), row.get(f"spread_{metric}")) for metric in TITLES)
 
 
 def seeds_text(frame: pd.DataFrame) -> str:

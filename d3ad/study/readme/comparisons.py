@@ -5,9 +5,10 @@ import pandas as pd
 
 from d3ad.baselines import BASELINES, baseline_class
 from d3ad.infra.files import ROOT
+from d3ad.study.ablations import TITLES
 from d3ad.study.ranking import over_seeds, partly, rankable
 from d3ad.study.readme import measured
-from d3ad.study.readme.cells import METRICS, markdown_table, mean_and_spread, seeds_text
+from d3ad.study.readme.cells import markdown_table, mean_and_spread, seeds_text
 from d3ad.study.settings import Study
 
 SEEN = "training images seen, of those its paper asks for"
@@ -31,7 +32,7 @@ def baselines(up: str) -> str:
         frame = measured.of_split(profile, measured.with_long(profile, frame))
         single = frame[frame["category"] != "Average"]
         means = over_seeds(frame).set_index("method")
-        shown = {metric: title for metric, title in METRICS.items() if means[f"measured_{metric}"].notna().any()}
+        shown = {metric: title for metric, title in TITLES.items() if means[f"measured_{metric}"].notna().any()}
         ranked = set(rankable(frame)["method"])
         columns = {title: _bold_best(means, metric, ranked) for metric, title in shown.items()}
         metric = list(shown)[-1]
@@ -110,7 +111,7 @@ def text_against_code(up: str) -> str:
     for profile, frame in frames.items():
         for _, row in frame.iterrows():
             key = tuple("" if pd.isna(row[name]) else str(row[name]) for name in keys)
-            changes = [mean_and_spread(row.get(f"effect_{metric}"), sign="+") for metric in METRICS]
+            changes = [mean_and_spread(row.get(f"effect_{metric}"), sign="+") for metric in TITLES]
             effects.setdefault(key, {})[profile] = " / ".join(changes)
     rows = [[*key, *(by_profile.get(profile, "—") for profile in frames)] for key, by_profile in effects.items()]
     header = ["where they differ", "text", "authors' code", "here", "changed to"]
@@ -122,6 +123,6 @@ def memory(up: str) -> str:
     frame = measured.table("mtd", "memory")
     if frame is None:
         return "Not measured."
-    rows = [[METRICS[row.metric], f"{row.measured_random:.1f}", f"{row.measured_by_tile:.1f}",
+    rows = [[TITLES[row.metric], f"{row.measured_random:.1f}", f"{row.measured_by_tile:.1f}",
              f"{row.effect:+.1f} [{row.low:+.1f}, {row.high:+.1f}]", row.units] for row in frame.itertuples()]
     return markdown_table(["", "random split", "by tile", "memory, in points", "units"], rows)

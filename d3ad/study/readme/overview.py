@@ -7,10 +7,11 @@ from d3ad.config import Config
 from d3ad.infra.files import ROOT
 from d3ad.infra.profiles import PROFILE_FOLDER
 from d3ad.study import paper
+from d3ad.study.ablations import TITLES
 from d3ad.study.provenance import ARTIFACTS
 from d3ad.study.ranking import over_seeds
 from d3ad.study.readme import measured
-from d3ad.study.readme.cells import METRICS, markdown_table, metrics_text, seeds_text
+from d3ad.study.readme.cells import markdown_table, metrics_text, seeds_text
 from d3ad.study.settings import Study, features_in_words, study_profiles, training_in_words
 from d3ad.study.tables import NOTHING_MEASURED
 
@@ -144,7 +145,7 @@ def reported() -> pd.DataFrame:
     """The paper's numbers of D3AD: a row per (dataset, category), Average included."""
     frames = [paper.reported(number) for number in (1, 3, 6, 7)]
     rows = pd.concat([frame[frame["method"] == "D3AD"] for frame in frames])
-    return rows.groupby(["dataset", "category"], sort=False)[[f"reported_{metric}" for metric in METRICS]].first()
+    return rows.groupby(["dataset", "category"], sort=False)[[f"reported_{metric}" for metric in TITLES]].first()
 
 
 def own_part(up: str) -> str:

@@ -3,9 +3,10 @@ from collections.abc import Callable
 
 from d3ad.speed.benchmark import kept
 from d3ad.study import paper
+from d3ad.study.ablations import TITLES
 from d3ad.study.ranking import over_seeds
 from d3ad.study.readme import measured
-from d3ad.study.readme.cells import METRICS, markdown_table, mean_and_spread
+from d3ad.study.readme.cells import markdown_table, mean_and_spread
 
 NAMES = {"reference": "the reference implementation", "PatchCore": "PatchCore (anomalib)",
          "EfficientAD": "EfficientAD (anomalib)"}
@@ -74,7 +75,7 @@ def presets(up: str) -> str:
     """What each preset costs in quality, a table per profile that has measured it."""
     parts = []
     for profile, frame in measured.frames("presets").items():
-        rows = [[f"`{row['method']}`", *(mean_and_spread(row[f"measured_{m}"], row[f"spread_{m}"]) for m in METRICS)]
+        rows = [[f"`{row['method']}`", *(mean_and_spread(row[f"measured_{m}"], row[f"spread_{m}"]) for m in TITLES)]
                 for _, row in over_seeds(measured.of_split(profile, frame)).iterrows()]
-        parts.append(f"`{profile}`, in percent:\n\n" + markdown_table(["", *METRICS.values()], rows))
+        parts.append(f"`{profile}`, in percent:\n\n" + markdown_table(["", *TITLES.values()], rows))
     return "\n\n".join(parts) or "Not measured."
