@@ -135,15 +135,16 @@ prints the forecast for the images that it finds, before anything begins.
 RAY_ADDRESS=auto ./run_all.sh --profile visa --data-root DIR --out OUT --workers ray       # several
 ```
 
-Where no hub can be reached, `mvtec-gpu` takes the paper's UNet with two small files in place of its autoencoder and
-ResNet-34. Put [TAEF2](https://github.com/madebyollin/taesd)'s weights into `~/.cache/d3ad/taef2` and ImageNet's
-ResNet-18 (timm's `resnet18.tv_in1k`) into `~/.cache/d3ad/resnet18`, each as `model.safetensors`; then
+Where no hub can be reached, `mvtec-gpu` takes the paper's UNet with two small networks in place of its autoencoder and
+ResNet-34. Put `taef2_encoder.pth` and `taef2_decoder.pth` of
+[TAEF2's repository](https://github.com/madebyollin/taesd) into `~/.cache/d3ad/taef2`, and `model.safetensors` of
+ImageNet's ResNet-18 (timm's `resnet18.tv_in1k`) into `~/.cache/d3ad/resnet18`; then
 
 ```bash
 ./run_all.sh --profile mvtec-gpu --data-root DIR      # DIR holds whatever categories of MVTec AD there are
 ```
 
-On two CPU cores, `mvtec-taef2` takes the first of these files alone.
+On two CPU cores, `mvtec-taef2` takes the first of these networks alone.
 
 ## Hours and disk
 
@@ -158,7 +159,9 @@ detectors and maps in the cache.
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 {table}
 
-Without the baselines (`D3AD_SET='{{"baselines": []}}'`) their hours are saved.
+Without the baselines (`D3AD_SET='{{"baselines": []}}'`) their hours are saved. With `D3AD_SET` the results stand under
+another name, such as `results/visa-changed`, and the README's tables leave them out; to have them there, change the
+profile's file instead.
 
 ## Two categories, measured
 
@@ -169,8 +172,9 @@ Without the baselines (`D3AD_SET='{{"baselines": []}}'`) their hours are saved.
 - The UNet has {weights:.1f} M weights, as the authors' does: their widths, two residual blocks a level, attention with
   eight heads at 32, 16, 8 and 4 and in the middle, 32 groups, and residual blocks that halve and double. It is built
   from diffusers' blocks under other names, so the authors' own checkpoints can't be read into it.
-- Training on batches of {batch}: {training:.0f} GB, at most. `D3AD_SET='{{"accumulate": 3}}'` takes a batch in three
-  parts, and so needs a third of the {per_image:.2f} GB an image; the gradients are the same but for rounding.
+- Training on batches of {batch}: {training:.0f} GB, at most, {per_image:.2f} GB of it for each image.
+  `D3AD_SET='{{"accumulate": 3}}'` computes a batch in three parts, so that only a third of the images need theirs at a
+  time; the gradients are the same but for rounding.
 - Prediction, {predicted} images at a time: {prediction:.0f} GB. `predict_batch` changes it.
 - One detector is loaded at a time. A GPU with room for several, 16 GB each, is shared by as many worker processes.
 - A training state takes {state:.1f} GB. It is written every {minutes} minutes and at a training's end, and removed when

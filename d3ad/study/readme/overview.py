@@ -175,11 +175,11 @@ def own_parts(up: str) -> str:
         cells = [cell for _, row in rates.iterrows()
                  for cell in (percent(row["measured_found"]), percent(row["measured_false_alarms"]))]
         rows.append([part, distance, f"{first['trained_on']} + {first['set_threshold']}", first["defective"], *cells,
-                     "" if pd.isna(first["measured_i_auroc"]) else metrics_text(first)])
+                     "" if pd.isna(first["measured_i_auroc"]) else metrics_text(first), f"{first['minutes']:.0f}"])
     columns = [title for rate in frame["asked_false_alarms"].unique()
                for title in (f"found, {rate:g} % asked", f"false alarms, {rate:g} % asked")]
-    return markdown_table(["part", "distance", "good ones, for training + threshold", "defective ones", *columns,
-                           "I-AUROC / P-AUROC / PRO"], rows)
+    return markdown_table(["part", "distance", "good ones: training and calibration + threshold", "defective ones", *columns,
+                           "I-AUROC / P-AUROC / PRO", "minutes"], rows)
 
 
 def state(up: str) -> str:
