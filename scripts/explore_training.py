@@ -91,8 +91,8 @@ Features are compared by the cosine distance, and *both maps* means a lambda of 
 
 Cells: I-AUROC / P-AUROC / PRO, percent, mean over both kinds of defects, both kinds of places, and images as they are,
 relit and moved. *Minutes*: of one core of an AMD EPYC with AVX-512 (TAEF2 and whitening: of one without, which is a
-third as fast), beside other work, with the measurement; a change of the UNet alone takes over the autoencoder of *none*. Each category
-has an autoencoder of its own here; in `mvtec-cpu` all share one.
+third as fast), beside other work, with the measurement; a change of the UNet alone takes over the autoencoder of
+*none*. Each category has an autoencoder of its own here; in `mvtec-cpu` all share one.
 
 **Test images had been looked at before,** with the setting *none*: whole images of pill and screw were told apart
 badly. So the question comes from test images. The answer doesn't: every number below is of validation data.

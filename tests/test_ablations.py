@@ -5,7 +5,7 @@ import torch
 
 from d3ad import metrics
 from d3ad.config import Config
-from d3ad.study import ablations, paper, switches
+from d3ad.study import ablations, looks, paper, switches
 from d3ad.study.workspace import open_workspace
 
 
@@ -47,16 +47,16 @@ def test_the_omega_sweep_holds_every_omega_and_every_seed(workspace):
 
 
 def test_levels_beyond_the_training_are_left_out():
-    assert ablations.high_levels(Config(t_max=80, train_t_max=250)) == [80, 160, 240]
+    assert looks.high_levels(Config(t_max=80, train_t_max=250)) == [80, 160, 240]
 
 
 def test_disturbed_images_are_eq_11s(workspace):
     run = workspace.runs()[0]
-    scaled, noised = (ablations.perturbed(run, run.images[:2], [80, 160], omega) for omega in (0.0, 1.0))
+    scaled, noised = (looks.perturbed(run, run.images[:2], [80, 160], omega) for omega in (0.0, 1.0))
     factor = run.detector.alpha_bar[80].sqrt().float()
     assert torch.allclose(scaled[0]["disturbed"], factor * run.images[:2], atol=1e-6)
     assert noised[1]["disturbed"].std() > scaled[1]["disturbed"].std()
-    again = ablations.perturbed(run, run.images[1:2], [160], 1.0)
+    again = looks.perturbed(run, run.images[1:2], [160], 1.0)
     # noise belongs to the image
     assert torch.allclose(again[0]["reconstruction"], noised[1]["reconstruction"][1:2], atol=1e-5)
 
@@ -89,7 +89,7 @@ def test_gains_of_table_5_by_hand():
 
 def test_bins_are_those_that_the_detector_uses(workspace):
     run = workspace.runs()[0]
-    train, test = ablations.bins_of(run)
+    train, test = looks.bins_of(run)
     assert len(train) == len(run.training_images) and len(test) == len(run.images)
     assert torch.equal(run.detector.conditioning.steps(test), run.outcome().prediction.t_hat)
     assert torch.equal(test, run.detector.conditioning.bins(run.detector.vectors(run.images)))
@@ -108,15 +108,15 @@ def test_features_are_adapted_anew_for_a_noised_setting(workspace):
 
 def test_bins_without_self_inclusion_lie_higher_for_training_images(workspace):
     run = workspace.runs()[0]
-    with_self, without = (ablations.bins_of(run, include_self=how) for how in (True, False))
-    assert torch.equal(with_self[0], ablations.bins_of(run)[0])
+    with_self, without = (looks.bins_of(run, include_self=how) for how in (True, False))
+    assert torch.equal(with_self[0], looks.bins_of(run)[0])
     assert without[1].float().mean() <= with_self[1].float().mean()  # test images lose their head start
 
 
 def test_the_fixed_step_is_chosen_without_test_images(workspace, monkeypatch):
     run = workspace.runs()[0]
     monkeypatch.setattr(type(run), "images", property(lambda self: pytest.fail("a test image was read")))
-    rows = pd.DataFrame(ablations.validate_steps(run))
+    rows = pd.DataFrame(looks.validate_steps(run))
     assert rows["method"].tolist() == ["25% (20)", "50% (40)", "75% (60)", "100% (80)"]
     best = rows.assign(measured_pro=[1.0, 3.0, 3.0, 2.0])
     assert ablations.better_fixed(best)["pro"] == "50% (40)"

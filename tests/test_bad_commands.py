@@ -7,8 +7,9 @@ from tiny_datasets import draw, draw_folders
 
 from d3ad import data
 from d3ad.app import cli
-from d3ad.study import clean_notebooks, runner
+from d3ad.study import runner
 from d3ad.study.jobs import train
+from d3ad.study.running import clean_notebooks
 from d3ad.study.settings import Study
 from d3ad.study.workspace import open_workspace
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiny_datasets import draw, draw_tiles
 
 from d3ad import data
-from d3ad.data.base import natural
+from d3ad.data.layouts import natural
 
 
 def test_fingerprint_follows_content_and_split_but_not_place(tmp_path):

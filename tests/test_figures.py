@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from d3ad.diffusion import alpha_bar
-from d3ad.study import figures, speed_figures
+from d3ad.study import figures
 from d3ad.study.figures import Cell
 
 IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -65,7 +65,7 @@ def test_quality_and_time_with_and_without_baselines(baselines, legend):
     rows = [dict(method=name, milliseconds=10.0 * i, kind=kind, measured_pro=80.0)
             for i, (name, kind) in enumerate([("faithful", "preset"), ("1 step", "preset"),
                                               *((b, "baseline") for b in baselines)], 1)]
-    figure = speed_figures.quality_and_time(pd.DataFrame(rows), "pro", "PRO")
+    figure = figures.quality_and_time(pd.DataFrame(rows), "pro", "PRO")
     figure.canvas.draw()
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == legend
     plt.close(figure)

@@ -11,8 +11,9 @@ import pytest
 
 from d3ad.data import synthetic
 from d3ad.infra.profiles import PROFILE_FOLDER
-from d3ad.study import clean_notebooks, runner
-from d3ad.study.kernels import Nursery
+from d3ad.study import runner
+from d3ad.study.running import clean_notebooks
+from d3ad.study.running.kernels import Nursery
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -13,7 +13,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from d3ad.config import Config
 from d3ad.data import synthetic
 from d3ad.infra import pip_weights
-from d3ad.study import clean_notebooks, kernels, progress, runner
+from d3ad.study import runner
+from d3ad.study.running import clean_notebooks, kernels, progress
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = 'profile: str = "demo"  # which settings\ndata_root: str = ""\nout: str = ""'
@@ -122,7 +123,7 @@ def test_the_pip_packages_weights_are_checked_before_any_work(monkeypatch, capsy
 
 
 def test_a_check_of_the_weights_waits_for_no_torch():
-    code = "import sys; from d3ad.study import preflight; assert 'torch' not in sys.modules"
+    code = "import sys; from d3ad.study.running import preflight; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 

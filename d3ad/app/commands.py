@@ -328,7 +328,7 @@ def run_benchmark(options) -> None:
         rows = benchmark.measured(part, options.size, options.batch, file, judge, options.long)
         print(benchmark.as_text(rows), f"written: {file}", sep="\n")
         if part == "growth":
-            from d3ad.study import speed_figures
+            from d3ad.study import figures
             picture = io.BytesIO()
-            speed_figures.growth(rows).savefig(picture, format="png")
+            figures.growth(rows).savefig(picture, format="png")
             write_whole(file.with_suffix(".png"), picture.getvalue())

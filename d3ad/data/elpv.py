@@ -8,7 +8,8 @@ are no masks.
 from importlib.util import find_spec
 from pathlib import Path
 
-from .base import Dataset, Sample, differences, find_root, hold_out, normal_samples
+from .base import Dataset, Sample
+from .layouts import differences, find_root, hold_out, normal_samples
 from .pixels import DataError
 
 OPTIONS = ("seed",)

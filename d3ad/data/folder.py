@@ -15,7 +15,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from . import names
-from .base import Dataset, Sample, fits_a_line, hold_out
+from .base import Dataset, Sample
+from .layouts import fits_a_line, hold_out
 from .pixels import DataError
 from .tree import Entry, walk
 

@@ -12,7 +12,8 @@ beside its mask ``<stem>.png``, whose intermediate greys are cut at 127. There i
 import random
 import re
 
-from .base import Dataset, anomalous_samples, differences, find_root, hold_out, list_images, normal_samples
+from .base import Dataset
+from .layouts import anomalous_samples, differences, find_root, hold_out, list_images, normal_samples
 
 OPTIONS = ("split", "seed")
 PUBLISHED = {"Free": 952, "Blowhole": 115, "Break": 85, "Crack": 57, "Fray": 32, "Uneven": 103}

@@ -4,7 +4,7 @@ From https://www.mvtec.com/company/research/datasets/mvtec-ad, laid out as ``<ca
 ``test/<type>/NNN.png``, ``ground_truth/<type>/NNN_mask.png``. Some categories are single-channel.
 MVTec LOCO AD and MVTec AD 2 are read in their own layouts; of AD 2 the public test.
 """
-from .base import FolderLayout
+from .layouts import FolderLayout
 
 PUBLISHED = {
     "bottle": (209, 20, 63), "cable": (224, 58, 92), "capsule": (219, 23, 109), "carpet": (280, 28, 89),

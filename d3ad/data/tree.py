@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import names
-from .base import Dataset, LeftOut, Sample, natural
+from .base import Dataset, LeftOut, Sample
+from .layouts import natural
 from .pixels import SUFFIXES, UNREAD_SUFFIXES, DataError, is_image
 
 RECORD = ".d3ad/written.txt"  # in a folder of results: the names of the files that are ours

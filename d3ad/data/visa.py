@@ -8,7 +8,8 @@ with the defect called "bad". Any mask value other than 0 is anomalous.
 import csv
 from pathlib import PureWindowsPath
 
-from .base import Dataset, FolderLayout, Sample, check_file, count_notes, find_root, fits_a_line, natural, subfolders
+from .base import Dataset, Sample
+from .layouts import FolderLayout, check_file, count_notes, find_root, fits_a_line, natural, subfolders
 from .pixels import DataError
 
 OPTIONS = ()

@@ -13,7 +13,7 @@ import torch
 from d3ad import detector, metrics
 from d3ad.baselines import baseline_class, title_of
 from d3ad.data.apart import set_apart
-from d3ad.study import ablations, comparison, ranking, resampling
+from d3ad.study import ablations, comparison, looks, ranking, resampling
 from d3ad.study.costs import sizes
 from d3ad.study.jobs import prepare
 from d3ad.study.outcome import AREAS
@@ -174,7 +174,7 @@ def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = 
     like it.  speed: of `method_costs.speed` on the first of the profile's runs.
     """
     runs = workspace.ledger_runs()
-    fixed = ablations.better_fixed(ablations.steps_on_validation(workspace))
+    fixed = ablations.better_fixed(looks.steps_on_validation(workspace))
     compared = variants(workspace, fixed)
     every = {f"omega {omega}": dict(omega=omega) for omega in ablations.OMEGAS[::2]}
     prepare(runs, [*compared.values(), *every.values()])
@@ -185,7 +185,7 @@ def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = 
                      noun="tile" if "mtd" in workspace.study.datasets else "image")
     beside = [run for run in runs if _with_baselines(run)]
     comparison.prepare(beside, names)
-    changes = ablations.changes_of_good_images(workspace, runs)
+    changes = looks.changes_of_good_images(workspace, runs)
     for run in runs:
         key, weights = key_of(run), resampling.unit_weights(run.units)
         found.units[key] = run.units
@@ -227,9 +227,9 @@ def undertrained(rows: pd.DataFrame) -> frozenset[str]:
 
 
 def _bins(run: Run, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean bins of Algorithm 2 without self-inclusion (`ablations.bins_of`), and the distance's own I-AUROC."""
+    """Mean bins of Algorithm 2 without self-inclusion (`looks.bins_of`), and the distance's own I-AUROC."""
     distance = run.distances()
-    train, test = (bins.numpy().astype(float) for bins in ablations.bins_of(run, include_self=False))
+    train, test = (bins.numpy().astype(float) for bins in looks.bins_of(run, include_self=False))
     kept = set_apart(torch.arange(len(run.dataset.train)), run.config.calibration_share)[0]
     names = run.units_of([run.dataset.train[i] for i in kept])
     auroc = {"i_auroc": metrics.image_auroc(distance, run.labels)}

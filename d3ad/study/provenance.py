@@ -16,7 +16,7 @@ from d3ad.infra.devices import processor_name
 from d3ad.infra.files import ROOT, in_turn, read_json, write_whole
 from d3ad.infra.versions import PACKAGES, commit, version
 from d3ad.study import paper
-from d3ad.study.progress import kept_minutes
+from d3ad.study.running.progress import kept_minutes
 from d3ad.study.workspace import Workspace
 
 # Every figure and table of the paper: the notebook that makes it, and what it shows.

@@ -28,10 +28,18 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from d3ad.infra.files import ROOT, Busy, alone, explain, read_json, tidy, write_whole
-from d3ad.study.clean_notebooks import read_notebook, write_clean
-from d3ad.study.kernels import KEPT_MEMORY, Nursery, ThisInterpreter
-from d3ad.study.preflight import UsageError, check_data, check_parameters, check_weights, say_costs
-from d3ad.study.progress import CACHED_MINUTES, FirstFigure, Forecast, Progress, elapsed, keep_minutes, kept_minutes
+from d3ad.study.running.clean_notebooks import read_notebook, write_clean
+from d3ad.study.running.kernels import KEPT_MEMORY, Nursery, ThisInterpreter
+from d3ad.study.running.preflight import UsageError, check_data, check_parameters, check_weights, say_costs
+from d3ad.study.running.progress import (
+    CACHED_MINUTES,
+    FirstFigure,
+    Forecast,
+    Progress,
+    elapsed,
+    keep_minutes,
+    kept_minutes,
+)
 from d3ad.study.settings import cache_folder, has_papers_unet, settings_hash, settings_of, study_profiles
 
 # 01 and 09 each train one network after the other, in one process; of the others, one draws while the other computes

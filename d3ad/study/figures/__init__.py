@@ -19,9 +19,11 @@ from d3ad.study.figures.scores import (
     scores_by_kind,
     size_bars,
 )
+from d3ad.study.figures.speed import growth, quality_and_time, roofline
 
 __all__ = [
-    "Cell", "architecture", "bin_histograms", "dynamic_conditioning", "effects", "forward_process", "intervals",
-    "latent_picture", "losses", "mask_comparison", "method_dots", "metric_bars", "omega_curves", "one_claim", "pairs",
-    "picture_table", "rank_plot", "scaled_and_noised", "schedule", "scores_by_kind", "size_bars", "verdicts",
+    "Cell", "architecture", "bin_histograms", "dynamic_conditioning", "effects", "forward_process", "growth",
+    "intervals", "latent_picture", "losses", "mask_comparison", "method_dots", "metric_bars", "omega_curves",
+    "one_claim", "pairs", "picture_table", "quality_and_time", "rank_plot", "roofline", "scaled_and_noised",
+    "schedule", "scores_by_kind", "size_bars", "verdicts",
 ]

@@ -147,7 +147,7 @@ def _show_cell(ax, c: Cell, title: str) -> None:
 def scaled_and_noised(examples: dict[str, dict], levels: list[int]):
     """Figure 15: an input, and what comes of it from rising levels; left only scaled, right noised.
 
-    examples: name to what `ablations.side_by_side` gives.  The anomaly maps of an example share one scale; circles mark
+    examples: name to what `looks.side_by_side` gives.  The anomaly maps of an example share one scale; circles mark
     where a reconstruction fails.
     """
     rows, labels = [], []

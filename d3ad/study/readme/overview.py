@@ -178,8 +178,8 @@ def own_parts(up: str) -> str:
                      "" if pd.isna(first["measured_i_auroc"]) else metrics_text(first), f"{first['minutes']:.0f}"])
     columns = [title for rate in frame["asked_false_alarms"].unique()
                for title in (f"found, {rate:g} % asked", f"false alarms, {rate:g} % asked")]
-    return markdown_table(["part", "distance", "good ones: training and calibration + threshold", "defective ones", *columns,
-                           "I-AUROC / P-AUROC / PRO", "minutes"], rows)
+    return markdown_table(["part", "distance", "good ones: training and calibration + threshold", "defective ones",
+                           *columns, "I-AUROC / P-AUROC / PRO", "minutes"], rows)
 
 
 def state(up: str) -> str:

@@ -5,9 +5,9 @@ process, the nursery, imports them once; each kernel is a fork of it.  In place 
 that asks the nursery for one, passes signals on, and ends when the kernel ends, as the kernel does when that process
 ends.  When the nursery's own parent ends, all of them end.
 
-    python -m d3ad.study.kernels around FOLDER COMMAND # run a command that finds these kernels under the name d3ad
-    python -m d3ad.study.kernels nursery LISTENER      # started by `Nursery`, with a socket's number
-    python -m d3ad.study.kernels SOCKET CONNECTION     # started by Jupyter
+    python -m d3ad.study.running.kernels around FOLDER COMMAND  # run a command that finds them under the name d3ad
+    python -m d3ad.study.running.kernels nursery LISTENER       # started by `Nursery`, with a socket's number
+    python -m d3ad.study.running.kernels SOCKET CONNECTION      # started by Jupyter
 """
 import gc
 import importlib

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 
 from d3ad.infra.files import write_whole
-from d3ad.study.preflight import UsageError
+from d3ad.study.running.preflight import UsageError
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
