@@ -1,4 +1,6 @@
 """The sweeps: their settings against the paper's, and their tables against metrics computed here."""
+import dataclasses
+
 import pandas as pd
 import pytest
 import torch
@@ -27,20 +29,22 @@ def test_every_switch_names_settings_that_exist():
     for switch in switches.SWITCHES:
         Config().replace(**switch.changes)
     assert len({(s.name, s.setting) for s in switches.SWITCHES}) == len(switches.SWITCHES)
-    assert ablations.OMEGAS == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-def test_a_summary_holds_what_predictions_give(workspace):
+@pytest.mark.parametrize("normalisation", ["train", "test"])
+def test_a_summary_holds_what_predictions_give(workspace, normalisation):
+    workspace = dataclasses.replace(workspace, config=workspace.config.replace(normalisation=normalisation))
     frame = ablations.summary(workspace, {"D3AD": {}, "no DA": dict(adapt_epochs=0)})
     run = workspace.runs()[0]
     for method, changes in (("D3AD", {}), ("no DA", dict(adapt_epochs=0))):
-        found = run.variant(**changes).predict(run.images)
+        found = run.variant(**changes).predict(run.images, normalisation)
         row = frame[frame["method"] == method].iloc[0]
         assert row["measured_i_auroc"] == pytest.approx(100 * metrics.image_auroc(found.score, run.labels), abs=1e-4)
         assert row["measured_pro"] == pytest.approx(100 * metrics.pro(found.anomaly_map, run.masks), abs=1e-3)
 
 
 def test_the_omega_sweep_holds_every_omega_and_every_seed(workspace):
+    assert ablations.OMEGAS == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     frame = ablations.omega_sweep(workspace)
     assert frame[frame["seed"] == 0]["omega"].tolist() == list(ablations.OMEGAS)
     assert frame[frame["seed"] == 1]["omega"].tolist() == list(ablations.OMEGAS[::2])
@@ -106,11 +110,11 @@ def test_features_are_adapted_anew_for_a_noised_setting(workspace):
     assert torch.equal(*(next(iter(detector.backbone.parameters())) for detector in plain))
 
 
-def test_bins_without_self_inclusion_lie_higher_for_training_images(workspace):
+def test_without_self_inclusion_test_images_lose_their_head_start(workspace):
     run = workspace.runs()[0]
     with_self, without = (looks.bins_of(run, include_self=how) for how in (True, False))
     assert torch.equal(with_self[0], looks.bins_of(run)[0])
-    assert without[1].float().mean() <= with_self[1].float().mean()  # test images lose their head start
+    assert without[1].float().mean() <= with_self[1].float().mean()
 
 
 def test_the_fixed_step_is_chosen_without_test_images(workspace, monkeypatch):

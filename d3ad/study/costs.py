@@ -14,8 +14,7 @@ from torch import Tensor
 from d3ad.baselines import baseline_class
 from d3ad.config import Config
 from d3ad.data import btad, mvtec, visa
-from d3ad.speed.benchmark.machine import flop_counter
-from d3ad.speed.benchmark.networks import random_networks
+from d3ad.speed.benchmark.networks import flop, random_networks
 from d3ad.speed.presets import PRESETS
 from d3ad.study import ablations, switches
 from d3ad.study.settings import Study, settings_of
@@ -56,22 +55,15 @@ def sizes(config: Config) -> Sizes:
 @lru_cache
 def _sizes(config: Config) -> Sizes:
     with torch.device("meta"):
-        codec, unet, backbone = (part.eval() for part in random_networks(config))
-        side = config.image_size // 8
-        images, t = torch.empty(1, 3, config.image_size, config.image_size), torch.zeros(1)
-        latents = torch.empty(1, config.latent_channels, side, side)
+        networks = random_networks(config)
+        codec, unet, backbone = networks
         layers: list[int] = []
         hooks = [layer.register_forward_hook(lambda _, given, out: layers.append(_bytes(given[0]) + _bytes(out)))
                  for layer in codec.model.modules() if isinstance(layer, torch.nn.Conv2d)]
-        flop = {}
-        calls = dict(encode=lambda: codec.model.encoder(images), decode=lambda: codec.model.decoder(latents),
-                     eps=lambda: unet(latents, t), features=lambda: backbone(images))
-        for name, call in calls.items():
-            with flop_counter() as counter, torch.no_grad():
-                blocks = call()
-            flop[name] = float(counter.get_total_flops())
+        counted = flop(config, networks)
         for hook in hooks:
             hook.remove()
+        latents, t = torch.empty(1, config.latent_channels, *[config.image_size // 8] * 2), torch.zeros(1)
         kept: dict[int, int] = {}
 
         def keep(tensor: Tensor) -> Tensor:
@@ -83,8 +75,8 @@ def _sizes(config: Config) -> Sizes:
             outcome = unet.train()(latents, t).sample  # held, so that no storage is used twice
     weights = {name: sum(p.numel() for p in part.parameters())
                for name, part in (("autoencoder", codec), ("UNet", unet), ("features", backbone))}
-    return Sizes(flop, weights, float(sum(kept.values())), float(max(layers)), outcome.numel(),
-                 blocks[config.dic_block].shape[1] * POOLED)
+    return Sizes(counted, weights, float(sum(kept.values())), float(max(layers)), outcome.numel(),
+                 backbone.widths[config.dic_block] * POOLED)
 
 
 def _bytes(tensor: Tensor) -> int:
@@ -131,9 +123,9 @@ def costs(config: Config, study: Study, counts: dict[str, tuple[int, int]], rate
         own = config.replace(**study.per_category.get(category, {}))
         for seed in range(study.seeds if not chosen or category in chosen else 1):
             variants = _variants(own, further=seed > 0)
-            for part, flop in _flop(own, study, num_train, num_test, variants).items():
+            for part, operations in _flop(own, study, num_train, num_test, variants).items():
                 precise = "float32" if part != "training" else own.train_precision
-                total.hours[part] = total.hours.get(part, 0.0) + flop / (SHARE * rate[precise]) / 3600
+                total.hours[part] = total.hours.get(part, 0.0) + operations / (SHARE * rate[precise]) / 3600
             total.detectors += 1
             for part, size in _disk(own, study, num_train, num_test,
                                     num_maps=len(ablations.table4(own)) if seed == 0 else 0).items():

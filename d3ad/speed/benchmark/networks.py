@@ -62,19 +62,25 @@ def random_networks(config: Config) -> tuple[LatentCodec, nn.Module, FeatureExtr
 def arithmetic(size: str) -> dict[str, float]:
     """GFLOP per image of each part of D3AD, counted on shapes alone: nothing is computed."""
     config = config_of(size)
+    calls = dict(features=2, encode=1, eps=config.num_steps, decode=1)
     with torch.device("meta"):
-        codec, unet, backbone = (part.eval() for part in random_networks(config))
-        images = torch.empty(1, 3, config.image_size, config.image_size)
-        latents, t = torch.empty(1, config.latent_channels, *[config.image_size // 8] * 2), torch.zeros(1)
-        calls = {"features": (2, lambda: backbone(images)), "encode": (1, lambda: codec.model.encoder(images)),
-                 "eps": (config.num_steps, lambda: unet(latents, t)),
-                 "decode": (1, lambda: codec.model.decoder(latents))}
-        gflop = {}
-        for part, (times, call) in calls.items():
-            with flop_counter() as counter, torch.no_grad():
-                call()
-            gflop[part] = times * counter.get_total_flops() / 1e9
-    return gflop
+        return {part: calls[part] * value / 1e9 for part, value in flop(config, random_networks(config)).items()}
+
+
+def flop(config: Config, networks: tuple[LatentCodec, nn.Module, FeatureExtractor]) -> dict[str, float]:
+    """FLOP of one call of each part for one image.  networks: as of `random_networks`, on the device "meta"."""
+    codec, unet, backbone = (part.eval() for part in networks)
+    images = torch.empty(1, 3, config.image_size, config.image_size, device="meta")
+    latents = torch.empty(1, config.latent_channels, *[config.image_size // 8] * 2, device="meta")
+    calls = {"features": lambda: backbone(images), "encode": lambda: codec.model.encoder(images),
+             "eps": lambda: unet(latents, torch.zeros(1, device="meta")),
+             "decode": lambda: codec.model.decoder(latents)}
+    counted = {}
+    for part, call in calls.items():
+        with flop_counter() as counter, torch.no_grad():
+            call()
+        counted[part] = float(counter.get_total_flops())
+    return counted
 
 
 def tiny_autoencoder() -> LatentCodec:
