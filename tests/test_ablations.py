@@ -133,3 +133,17 @@ def test_counts_of_a_run_give_its_numbers(workspace):
     assert drawn["i_auroc"][0] == pytest.approx(numbers["i_auroc"]) and len(set(run.units)) == len(run.images)
     assert drawn["pro"][0] == pytest.approx(numbers["pro"], abs=1.5e-3)
     assert torch.equal(run.distances(), run.outcome().prediction.distance)
+
+
+def test_averages_and_spread_by_hand():
+    frame = pd.DataFrame([dict(dataset="A", category=c, split="random", seed=s, method="m", measured_pro=v)
+                          for c, s, v in (("x", 0, 80.0), ("y", 0, 90.0), ("x", 1, 82.0), ("y", 1, 92.0))])
+    row = ablations.with_averages(frame).iloc[-1]
+    assert row["category"] == "Average" and row["measured_pro"] == 86 and row["spread_pro"] == pytest.approx(2 ** 0.5)
+    assert pd.isna(row["seed"])
+
+
+def test_table4_is_in_quarters_of_t_max():
+    settings = ablations.table4(Config())
+    assert [v.get("t_max") for v in settings.values()] == [20, 40, 60, 80, None]
+    assert list(settings) == paper.reported(4)["method"].tolist()

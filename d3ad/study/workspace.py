@@ -322,7 +322,9 @@ class Run:
         """Predict the test images, settings changed as in `numbers`; keep the metrics, with `keep_maps` the maps."""
         variant = self.variant(**changes)
         prediction, masks = variant.predict(self.images), self.masks if self.has_masks else None
-        for_tables = prediction if variant.config.normalisation == "train" else variant.renormalised(prediction, "test")
+        # the run's own: the cached detector may have been trained under the other
+        normalisation = self.config.replace(**changes).normalisation
+        for_tables = prediction if normalisation == "train" else variant.renormalised(prediction, "test")
         numbers = evaluate(for_tables, self.labels, masks) | dict(
             distance_auroc=image_auroc(prediction.distance, self.labels))
         counts = resampling.count(for_tables.score, self.labels, for_tables.anomaly_map, masks)
