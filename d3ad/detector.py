@@ -131,8 +131,8 @@ class D3AD:
         folder: training states are kept there; a fit that was interrupted goes on from them.
         codec, backbone: parts trained or loaded elsewhere; the backbone is copied before it is adapted.
         start: a UNet from whose weights the training of the diffusion model sets out; None: from random ones.
-        Raises ValueError for images or a codec that don't fit the config, or a folder with states of other images or
-        settings; FileNotFoundError for missing weights.
+        Raises ValueError for images or a codec that don't fit the config, or a folder with states of other images,
+        settings or networks; FileNotFoundError for missing weights.
         """
         config = self.config
         if isinstance(images, (str, Path)):

@@ -2,7 +2,8 @@
 
     python scripts/small_regions.py --profile mvtec-cpu --data-root DIR
 
-Reads the maps that notebook 07 left in the cache, and writes results/<profile>/small_regions.csv.
+Reads the maps that notebooks 02, 03 and 06 leave in the cache, or makes them, and writes
+results/<profile>/small_regions.csv.
 """
 import argparse
 

@@ -140,7 +140,7 @@ def test_a_variant_has_files_of_its_own(workspace):
 def test_what_a_profile_leaves_out_is_said(workspace):
     waiting = open_workspace("smoke", out=str(workspace.out), long_baselines=["RD4AD", "DDAD"])
     text = comparison.left_out(waiting, [name for name in baselines.BASELINES if name not in ("RD4AD", "DDAD")])
-    assert "python -m d3ad.study.measure --profile smoke --data-root DIR measures them" in text
+    assert "python -m d3ad.study.measure --profile smoke measures them" in text
     assert text.endswith("not measured yet: DDAD.") and "RD4AD needs about 3 minutes" in text
     text = comparison.left_out(workspace, ["SPADE", "PaDiM", "PatchCore", "DDAD"])
     assert text.startswith("Not measured in this profile; RD4AD needs about ")

@@ -169,6 +169,8 @@ MODEL, AUTOENCODER = "config.json", "autoencoder/config.json"
     (changed(MODEL, "threshold", value="high"), "config.json: "),
     (changed(MODEL, "threshold", value=dict(value="1", false_alarm_rate=0.1, expected_rate=0.1, interval=[0, 1],
                                             num_images=9)), "config.json: "),
+    (changed(MODEL, "threshold", value=dict(value=1.0, false_alarm_rate=0, expected_rate=0.1, interval=[0, 1],
+                                            num_images=9)), "false_alarm_rate is out of range"),
     (changed(MODEL, "preset", value=[]), "preset must be text"),
     (text(AUTOENCODER, "not JSON"), "config.json is damaged"),
     (text(AUTOENCODER, "[]"), "does not describe the class SmallAutoencoder"),

@@ -104,6 +104,9 @@ def test_left_over_parts_are_removed_and_those_of_living_processes_stay(tmp_path
                                    f".table.csv.d3ad-another_machine-{NOBODY}.part")]
     for path in own:
         path.write_text("a person's")
+    old = tmp_path / f".table.csv.d3ad-renamed_machine-{NOBODY}.part"
+    old.write_text("half")
+    os.utime(old, (0, 0))
     files.tidy(tmp_path)
     kept = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert kept == sorted([*(path.name for path in own), "x"])

@@ -5,6 +5,7 @@ nothing else), how far a run has come, and the pictures of the page in the makin
 in scores.csv and `.d3ad/run.json` says so; a run that goes on begins behind the last that counts, with the same
 portions as an undisturbed one, so its results are the same byte for byte.
 """
+import contextlib
 import csv
 import hashlib
 import heapq
@@ -182,13 +183,14 @@ def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee
                     rows.append(row_of(entry))
                     continue
                 try:
-                    row = place.one(number, entry, prediction, i, size, white, width)
+                    rows.append(place.one(number, entry, prediction, i, size, white, width))
+                except DataError as error:  # it went away after it was predicted
+                    rows.append(row_of(unreadable(entry, error)))
+                    continue
+                summary.num_new += 1
+                with contextlib.suppress(DataError):  # or after its pictures were written: only the page lacks it
                     kept.offer(number, float(prediction.score[i]), lambda: report.item_of(
                         picture(entry.path, white), prediction.anomaly_map[i], prediction.reconstruction[i], threshold))
-                    summary.num_new += 1
-                except DataError as error:  # it went away after it was predicted
-                    row = row_of(unreadable(entry, error))
-                rows.append(row)
             place.append(rows)
             place.reached(key, start + len(rows))
             kept.forget()

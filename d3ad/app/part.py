@@ -57,7 +57,8 @@ def fit_part(good: Tensor, config: Config, held_out: float = 0.2, false_alarm_ra
             parts = _codec_and_backbone(set_apart(train, config.calibration_share)[0], config, folder)
     detector = D3AD(config, team, presets.own_networks)
     detector.losses = parts.pop("losses", {})
-    detector.fit(train, folder, **parts)
+    # in a folder `fit` finds their states; whether they were trained side by side may be otherwise when it goes on
+    detector.fit(train, folder, **({} if folder else parts))
     detector = presets.apply(detector, preset, **others)
     detector.set_threshold(rest, false_alarm_rate)
     return detector, len(train)

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout
+DAY = 24 * 3600  # seconds
 MACHINE = re.sub(r"\W", "_", platform.node()) or "_"
 LEFT_OVER = re.compile(r"\.(?P<name>.+)\.d3ad-(?P<machine>\w+)-(?P<process>\d+)\.(?P<kind>part|old)")
 
@@ -170,15 +172,17 @@ def _name(part: Path, folder: Path) -> None:
 def tidy(folder: Path, name: str | None = None) -> None:
     """Take away what killed processes left in a folder and below, or there beside the one entry `name`.
 
-    Parts of processes that still run stay, and those of other machines.  An old folder whose successor never got its
-    name is given it back.
+    Parts of processes that still run stay, and, of other machines, those of the last day.  An old folder whose
+    successor never got its name is given it back.
     """
     for path in list(folder.iterdir() if name else folder.rglob("*.d3ad-*")) if folder.is_dir() else []:
         match = LEFT_OVER.fullmatch(path.name)
-        if not match or (name and match["name"] != name) or match["machine"] != MACHINE \
-                or _runs(int(match["process"])):
+        if not match or (name and match["name"] != name):
             continue
         with contextlib.suppress(FileNotFoundError):  # another process tidies too
+            here = match["machine"] == MACHINE
+            if _runs(int(match["process"])) if here else time.time() - path.lstat().st_mtime < DAY:
+                continue
             if match["kind"] == "old" and not (final := path.with_name(match["name"])).exists():
                 path.rename(final)
             elif path.is_dir():

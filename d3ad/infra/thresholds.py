@@ -24,7 +24,10 @@ class Threshold:
     def stored(cls, values: dict) -> "Threshold":
         """From fields and values that come out of a file; ValueError or TypeError where one is none of its kind."""
         found = cls(**values | {"interval": tuple(values["interval"])})
-        str(found)  # a text in place of a number would fail later
+        try:
+            str(found)  # a text in place of a number would fail later
+        except ArithmeticError:
+            raise ValueError("threshold: false_alarm_rate is out of range") from None
         return found
 
     def __str__(self) -> str:

@@ -98,7 +98,8 @@ def to_be_trained(workspace: Workspace, names: list[str]) -> list[str]:
     if left:
         limit = Study.profile(place).baseline_minutes
         cut = any(0 < limit < MINUTES[name] for name in left)
-        parts.append(f"python -m d3ad.study.measure --profile {place} --data-root DIR measures "
+        root = " --data-root DIR" if Study.profile(place).source == "disk" else ""
+        parts.append(f"python -m d3ad.study.measure --profile {place}{root} measures "
                      + (", ".join(left) if done else "them")
                      + f" (networks on pixels for at most {limit:g} minute{'s' * (limit != 1)})" * cut)
     return parts

@@ -131,7 +131,7 @@ def key_parts(run: "Run") -> tuple[str, ...]:
 def local_weights(config: Config) -> tuple[str, ...]:
     """12 hex digits of each file of weights that the settings name by a path, where another may come to lie."""
     places = [Path(place).expanduser() for place in (config.autoencoder_weights, config.backbone_weights)]
-    files = [file for place in places if place.is_absolute()
+    files = [file for place in places if place.exists() and str(place) not in ("hub", "pip", "none")
              for file in (sorted(place.iterdir()) if place.is_dir() else [place])
              if file.suffix in (".safetensors", ".pth") and file.is_file()]
     return tuple(_digest(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
