@@ -39,6 +39,8 @@ CHANGES = {
     "latent whitening 1": dict(latent_whitening=1.0),
     "latent whitening 0.5": dict(latent_whitening=0.5),
     "16 latent channels and whitening 0.5": dict(latent_channels=16, latent_whitening=0.5),
+    "16 latent channels and whitening 0.5 and 3 times the UNet's steps": dict(latent_channels=16, latent_whitening=0.5,
+                                                                              train_steps=3000),
     "a UNet twice as wide": dict(unet_channels=[96, 192, 256]),
     "256 pixels": dict(image_size=256),
     "256 pixels and 3 times the UNet's steps": dict(image_size=256, train_steps=3000),
