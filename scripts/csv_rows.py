@@ -18,7 +18,7 @@ def rows_in(file: Path) -> list[dict[str, str]]:
 def append_rows(file: Path, columns: list[str], rows: list[dict]) -> None:
     """Add rows at the end, below a header where the file is new: all of them, or, where it is killed, none."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows([*rows_in(file), *rows])
     file.parent.mkdir(parents=True, exist_ok=True)
