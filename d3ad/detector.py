@@ -407,8 +407,8 @@ class D3AD:
         levels, size = len(stored["levels"]), config.image_size
         for name in ("images", "latent_mean", "latent_std", "feature_mean", "feature_std"):
             shape = tuple(stored[name].shape)
-            if shape not in ([(len(stored[name]), 3, size, size)] if name == "images"
-                             else [(levels, 1, 1), (levels, size, size)]):
+            fits = shape[1:] == (3, size, size) if name == "images" else shape in ((levels, 1, 1), (levels, size, size))
+            if not fits:
                 raise ValueError(f"image_size is {size}, but the calibration of {levels} levels has {name} of {shape}")
         self.calibration_images = stored["images"]
         if self.conditioning.reference.shape[1] != self.vectors(stored["images"][:1]).shape[1]:
