@@ -27,11 +27,13 @@ PAGE = """# How long the networks of `demo` are trained
 [Back to the README](../README.md)
 
 The paper trains each category's network alone, for 300 epochs on a GPU. `demo` should take minutes on two cores. So its
-network is first trained on the good parts of all seven categories at once (`start_steps`), and each category's own sets
-out from there (`own_steps`). Is that as good as training each from random weights? `scripts/explore_budget.py` asks
-on synthetic images of another seed, which no result uses: {good} good and {bad} defective ones of each category.
+network is first trained on the good parts of all seven categories at once (`start_steps`), and each category's own goes
+on from its weights (`own_steps`). Is that as good as training each from random weights? `scripts/explore_budget.py`
+asks on synthetic images of another seed, which no result uses: {good} good and {bad} defective ones of each category.
 
 {table}
+
+{answer}
 
 Steps are those of the autoencoder, of the network for all categories, and of each category's own; the last column adds
 up all that the seven detectors take. I-AUROC, P-AUROC and PRO are means over the categories, in percent
@@ -59,14 +61,20 @@ def measure(budget: tuple[int, int, int]) -> list[dict]:
 def page(frame: pd.DataFrame) -> str:
     """docs/demo-budget.md."""
     config, study = settings_of("demo")
-    chosen, lines = (config.autoencoder_steps, study.start_steps, study.own_steps), []
+    chosen, lines, means = (config.autoencoder_steps, study.start_steps, study.own_steps), [], {}
     for budget, rows in frame.groupby(list(BUDGET), sort=False):
         steps = budget[0] + budget[1] + len(rows) * budget[2]
-        mean = in_one_cell(rows[metric].mean() for metric in METRICS)
+        means[budget] = rows[list(METRICS)].mean()
+        mean = in_one_cell(means[budget])
         bold = "**" if budget == chosen else ""
         lines.append([f"{bold}{cell}{bold}" for cell in (*budget, mean, f"{steps:,}")])
     header = ["autoencoder", "all categories", "each", "I-AUROC / P-AUROC / PRO", "all steps"]
-    return PAGE.format(good=GOOD, bad=BAD, table=markdown_table(header, lines))
+    longest = max((budget for budget in means if budget[1] == 0), key=sum)  # of those from random weights
+    answer = "The line in bold isn't measured yet."
+    if chosen in means:
+        difference = " / ".join(f"{points:+.1f}" for points in means[chosen] - means[longest])
+        answer = f"The line in bold against {longest[2]} steps each from random weights, in points: {difference}."
+    return PAGE.format(good=GOOD, bad=BAD, table=markdown_table(header, lines), answer=answer)
 
 
 def budgets(text: str) -> list[tuple[int, ...]]:

@@ -171,11 +171,11 @@ Made by `scripts/explore_calibration.py` from `calibration.csv`, on validation d
 [the other settings](settings.md): a fifth of the normal training images, held out (41 to 64 of a category), and
 synthetic defects on them. One seed. Features are compared by the cosine distance.
 
-**Test images had been looked at before,** with standardised maps and without. They suggested that standardising costs
+**Test images had been looked at before,** with standardised maps and without. They suggested that standardising hurts
 where defects lie in places that vary from one good image to the next. So the question comes from test images. The
 answer doesn't: every number below is of validation data.
 
-- *Standardised*: maps in units of how much those of normal images vary at each pixel: neither map, both, or one.
+- *Standardised*: maps in standard deviations of normal images' maps, pixel by pixel: neither map, both, or one.
 - *Floor*: the share of the mean standard deviation that is added to each pixel's.
 - *lambda*: the weight of the latent map.
 - *Anywhere*: defects as they are drawn. *Where parts vary*: of {candidates} defects drawn on each image, the one under
@@ -195,8 +195,8 @@ diffusion model learned from {copies} moved copies of each training image.
 {best}
 
 - The best of all: standardised {chosen}: mean {highest:.1f}.
-- Chosen, and in `mtd` and `elpv` now: standardised {used}: mean {mean:.1f}. `parts`, `mvtec-cpu` and
-  `mvtec-taef2` standardise the same, but [compare features in another way](feature-distance.md), with lambda 0.5.
+- Chosen: standardised {used}: mean {mean:.1f}. The profiles for real photographs still standardise the
+  same, but [compare features in another way](feature-distance.md), with lambda 0.5.
 - In the profiles for real photographs before, and still in `demo` ([demo-maps.csv](demo-maps.csv), from synthetic
   images of another seed): standardised {earlier}: mean {before:.1f}.
 

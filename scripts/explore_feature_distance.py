@@ -76,17 +76,17 @@ f_map = (d - m)^T S^-1 (d - m) / C, with d = phi(x) - phi(x-hat), and m and S th
 images, for each block of C channels. The code is `maps.mahalanobis_distance`; m and S are `Spread` of
 `d3ad/infra/spread.py`. A hundredth of the mean variance is added to that of each channel (`SHRINKAGE`), or directions
 in which features hardly differ would outweigh all others; a tenth and a thousandth of it changed little when tried
-on pill and tiles. The distance is not in the paper. `parts` (the profile of `fit`), `mvtec-cpu` and `mvtec-taef2` take
-it with lambda 0.5; `mtd` and `elpv` are still to be measured with it, and `demo` and the profiles for a GPU keep the
-cosine distance.
+on pill and tiles. The distance is not in the paper. All profiles for real photographs on a CPU take it with lambda
+0.5: `parts` (the profile of `fit`), `mvtec-cpu`, `mvtec-taef2`, `mtd` and `elpv`. `demo` and the profiles for a GPU
+keep the cosine distance.
 
 Cells: I-AUROC / P-AUROC / PRO, percent, mean over both kinds of defects, both kinds of places, and images as they are,
 relit and moved. *Standardised*: the feature map is in units of each pixel's standard deviation, too.
 *lambda*: the weight of the latent map, 0 for the feature map alone and 1 for the latent map alone.
 
 **Test images had been looked at before**: whole images of pill and screw were told apart badly. So the question comes
-from test images. The answer doesn't: every number below is of validation data. When `mvtec-cpu` took this setting, the
-test results of both distances on [own parts](own-parts.md#what-to-expect) were known.
+from test images. The answer doesn't: every number below is of validation data. When `mvtec-cpu`, and later `mtd` and
+`elpv`, took this setting, the test results of both distances on [own parts](own-parts.md#what-to-expect) were known.
 
 ## On average
 

@@ -4,7 +4,7 @@
                                        [--out FILE]
 
 On validation data only, as in explore_calibration.py, whose defects and lights these are.  Each category's detector is
-trained with the settings chosen and one of CHANGES, and its maps are fused as `mtd` and `elpv` do.
+trained with the settings chosen and one of CHANGES, and features are compared by the cosine distance.
 
 Appends rows to the CSV, skips pairs that stand there, and goes on with trainings that were stopped.  training.md beside
 the CSV is made from it at the end.
@@ -88,37 +88,40 @@ PAGE = """# What more training would bring
 Made by `scripts/explore_training.py` from `training.csv`, on validation data only: a fifth of the normal training
 images, held out, and synthetic defects on them, as on [the page on calibration](calibration.md). One seed. Each line
 changes what it names of [the setting chosen](settings.md#the-setting-chosen) at 128 pixels; *none* is that setting.
-Features are compared by the cosine distance, and *both maps* means a lambda of 0.7; `parts`, `mvtec-cpu` and
-`mvtec-taef2` have taken [another distance](feature-distance.md) since.
+Features are compared by the cosine distance, and *both maps* means a lambda of 0.7; the profiles for real photographs
+have taken [another distance](feature-distance.md) since.
 
 Cells: I-AUROC / P-AUROC / PRO, percent, mean over both kinds of defects, both kinds of places, and images as they are,
-relit and moved. *Minutes*: of one core of an AMD EPYC with AVX-512 (TAEF2 and whitening: of one without, which is a
-third as fast), beside other work, with the measurement; a change of the UNet alone takes over the autoencoder of
-*none*. Each category has an autoencoder of its own here; in `mvtec-cpu` all share one.
+relit and moved. *Minutes*: of one core of an AMD EPYC with AVX-512 (for TAEF2 and whitening: of one without, which
+is a third as fast), beside other work, with the measurement; a change of the UNet alone uses the autoencoder of *none*
+again. Each category has an autoencoder of its own here; in `mvtec-cpu` all share one.
 
 **Test images had been looked at before,** with the setting *none*: whole images of pill and screw were told apart
-badly. So the question comes from test images. The answer doesn't: every number below is of validation data.
+badly. So the question comes from test images. The answer doesn't: every number below but those of the last section
+is of validation data.
 
 What this says:
 
-- **More steps of the UNet help on all four parts of MVTec AD.** On pill, 16 whitened latent channels help a little
-  more (see below); on the other three nothing that was tried helps both maps together as much. Six times as many steps
-  were measured on pill, screw and tiles only. `mvtec-cpu` takes so many: 48,000 images, where the paper's 300 epochs of
-  these parts are 54,000 to 90,000. `parts`, the profile of `fit`, takes 3 times as many, since somebody waits for it.
-- **On the tiles they change little,** so `mtd` keeps its steps. The solar cells (`elpv`) were not measured.
+- **More steps of the UNet help on all four parts of MVTec AD.** On pill, TAEF2 helps far more, and 16
+  whitened latent channels a little more (see below); on the other three nothing else that was tried helps both maps
+  together as much. Six times as many steps were measured on pill, screw and tiles only. `mvtec-cpu` takes that many:
+  48,000 images, where the paper's 300 epochs of these parts are 54,000 to 90,000. `parts`, the profile of `fit`, takes
+  3 times as many, since somebody waits for it.
+- **On the tiles they change both maps together little,** though the feature map alone gains. `mtd` keeps its steps. The
+  solar cells (`elpv`) were not measured.
 - **A pretrained autoencoder helps pills and harms screws.** With TAEF2, which has 32 latent channels, pill gains far
   more than with any other change here. On screw everything gets worse. Our explanation, not tested: these latents keep
   small spots that ours lose, but each screw is turned another way, and a small network can't predict so much detail of
   its thread. So TAEF2 is no setting for all; `mvtec-taef2` is a profile of its own, which needs TAEF2's weights. [Test
-  images](#taef2-on-test-images) agree, except that PRO falls on pill, too. Those of screw had been seen before its
-  validation images were asked; the profile chose nothing by either.
+  images](#taef2-on-test-images) agree, except that PRO falls on pill, too. Screw's test results had been seen
+  before its validation images were evaluated; neither was used to choose anything in the profile.
 - **Whitened latent channels help pill alone.** The small autoencoder's channels start as principal components. The
   first, mostly brightness, varies far more than the last, which the diffusion model's noise hides. With
   `latent_whitening = 1` all start at one standard deviation, with 0.5 halfway. Pill gains, more with 16 channels than
   with 8. On bottle both maps together change little: the latent map alone gets better, the feature map alone much
-  worse. Defects of screw and transistor are outlined worse, by less with three times the UNet's steps, and still worse
-  than without whitening at as many. So no profile takes it.
-- **The steps of the autoencoder trained here help a little,** measured on pill alone. Not taken up yet.
+  worse. On screw and transistor, PRO is lower than without whitening at the same number of steps. So no profile takes
+  it.
+- **More steps for the autoencoder trained here help a little,** measured on pill alone. Not taken up yet.
 - **Larger images do not help** at the same number of steps, measured on pill alone: defects are found no better, and
   their outlines (PRO) worse. More steps at that size were not tried.
 

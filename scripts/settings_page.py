@@ -62,7 +62,7 @@ def write_tables(source: Path) -> None:
             "```", "",
             "Open questions. With the perceptual term, the feature map alone (lambda 0) separates screw's defects",
             "far better, and the latent map alone less well ([weight](#weight)). So at lambda 0.5 screw is slightly",
-            "*better* without the term, by too little to be sure of with so few good images; bottle and tiles were",
+            "*better* without the term, but by too little to be trusted with so few images; bottle and tiles were",
             "not measured without it. Standardising helps bottle and tiles and hurts screw. Brightness does not",
             "explain the distances on screw: darker copies of its held-out images lie no farther from their",
             "neighbours. So nothing here shows that `dic_normalise` would help on its test images; it does help on",
@@ -74,10 +74,10 @@ def write_tables(source: Path) -> None:
             "*distance_auroc* is the AUROC of Algorithm 2's distance alone, *normal_l1* the mean absolute error of a",
             "decoded normal image.", "",
             "## The autoencoder alone", "",
-            "What the feature map would tell if the diffusion model were perfect: phi of a defective image against phi "
-            "of its decoded flawless",
-            "original. *Normal distance*: of a held-out normal image to its decoded self in these features; what "
-            "blinds the feature map.", ""]
+            "What the feature map would tell if the diffusion model were perfect: the features of a defective image "
+            "are compared with",
+            "those of its flawless original after decoding. *Normal distance*: between a held-out normal image and its "
+            "decoded version", "in these features; it hides defects from the feature map.", ""]
     ideal = mean[(mean.measurement == "ideal") & mean.blocks.isin(["2+3", "1+2+3"])]
     text += [_table(ideal, ["category", "setting", "image_size", "blocks", "standardise", "i_auroc", "p_auroc", "pro",
                             "normal_l1", "normal_distance"]), "",
@@ -87,7 +87,7 @@ def write_tables(source: Path) -> None:
              "light against good ones (50 is best).  *Seen*: images as they are, brought to one brightness "
              "(`dic_normalise`), or each channel of",
              "the features without its mean.", "", _distance_table(mean), "",
-             "## The setting chosen, confirmed", "",
+             "## The whole setting, through `fit`", "",
              "Through `D3AD.fit` and `predict`, with all fields as above but for lambda and `standardise`; measured "
              "before `train_moved` and", "`calibration_share`, which have [a page of their own](calibration.md).", "",
              _table(_confirmed(mean),

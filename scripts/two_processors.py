@@ -56,7 +56,8 @@ def page(frame: pd.DataFrame, names: tuple[str, str], profile: str) -> str:
 
 [Back to the README](../README.md)
 
-Processors round in different orders, and training enlarges the difference. Here is `{profile}` on two of them,
+Processors add up in different orders, so they round differently, and training enlarges the difference. Here is
+`{profile}` on two of them,
 under the same settings: {names[0]},
 and {names[1]}.
 For each method and category the largest of the differences in I-AUROC, P-AUROC and PRO is taken, in points; the table

@@ -152,9 +152,9 @@ def test_beside_a_reported_pro_stands_that_of_200_thresholds(monkeypatch):
     text = overview.results("")
     assert re.search(r"MVTec AD, bottle \| [^|]+ \| 91\.0\s±\s1\.0 / 95\.0\s±\s0\.0 / 70\.0", text)
     assert re.search(r"not in the paper \| [^|]+ / 80\.0", text)  # exact
-    assert "\n\nPRO is exact, but beside a reported one it is computed with 200 thresholds, as in the paper. I-" in text
+    assert "\n\nPRO is exact, except beside a reported PRO: there it has 200 thresholds, as in the authors'" in text
     shown["mvtec-gpu"] = _benchmark("MVTec AD", ["bottle"])  # measured before that was kept
-    assert "as in the paper (except in `mvtec-gpu`, which kept only the exact one). I-A" in overview.results("")
+    assert "as in the authors' code (except in `mvtec-gpu`, which kept only the exact one). I-A" in overview.results("")
     del shown["mvtec"]
     assert "\n\nPRO is exact. I-A" in overview.results("")
 

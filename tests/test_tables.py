@@ -79,8 +79,8 @@ def test_a_table_says_which_pro_it_shows(workspace):
     assert cells["MVTec AD", "pill"] == "70.0" and "80.0" in cells["MVTec AD", "bottle"]
     assert cells["MVTec AD", "Average of 2"] == "73.0" and cells["MVTec-like", "pill"] == "80.0"
     about = tables.what_was_measured(workspace, frame)
-    assert about.endswith("PRO has 200 thresholds, as the paper's, on datasets with a reported one; elsewhere, and in "
-                          "bottle, it is exact.")
+    assert about.endswith("PRO has 200 thresholds, as in the authors' code, on datasets with a reported one; "
+                          "elsewhere, and in bottle, it is exact.")
     assert tables.what_was_measured(workspace, frame[:3]) == "Nothing of it was measured in the profile smoke."
     assert "PRO" not in tables.what_was_measured(workspace, tables.beside_paper(7, named("D3AD", measured_p_auroc=9.0)))
 

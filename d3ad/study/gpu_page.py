@@ -91,9 +91,9 @@ An only scaled input against a noised one, in points: {gains}."""
 def _baselines(found: list[dict]) -> str:
     """The other baselines measured on a GPU, with the images they saw."""
     rows = [[row["method"], row["category"], metrics_text(row), _share(row)] for row in found]
-    return f"""Baselines that were measured on the H200, too, at the same size; those that take given features have
-the same ones. The last column is the share of a full training's images: as many as the method's paper asks for, or, for
-GANomaly, as many as [we chose](baselines.md):
+    return f"""These baselines were measured on the H200, too, at the same size; those on pretrained features have the
+same ResNet-18. The last column is the share of a full training's images: as many as the method's paper asks for, or,
+for GANomaly, as many as [we chose](baselines.md):
 
 {markdown_table(["method", "category", "I-AUROC / P-AUROC / PRO, %", "images"], rows)}"""
 
@@ -112,7 +112,8 @@ def _rehearsal() -> str:
     found = read_json(file)
     kinds = (("step_seconds", "one step of 30 images of 256 pixels, in 10 parts: minutes", 60),
              ("step_bytes", "its peak memory, GB", 1e9), ("seconds_until_kill", "minutes until it was killed", 60),
-             ("seconds", "minutes of all, both times", 60), ("bytes", "peak memory of all processes, GB", 1e9),
+             ("seconds", "minutes in all, before and after it was killed", 60),
+             ("bytes", "peak memory of all processes, GB", 1e9),
              ("state_bytes", "training state on disk, GB", 1e9), ("detector_bytes", "saved detector, GB", 1e9),
              ("cache_bytes", "cache at the end, GB", 1e9))
     rows = [f"| {what} | {found[key] / unit:.1f} |" for key, what, unit in kinds if key in found]
@@ -126,8 +127,8 @@ TEXT = """# The paper's profiles on a GPU
 [Back to the README](../README.md) · [cluster](cluster.md) · [speed](speed.md)
 
 [The table of results](../README.md#results-reported-measured-pending) says which of `visa`, `visa-authors`, `btad` and
-`mvtec` have been run. This page says what they cost, **by formula**, what two categories took and gave on a GPU, and
-what the rehearsal without a GPU measured. `python -m d3ad.study.gpu_page` writes it; `./run_all.sh`
+`mvtec` have been run. This page says what they cost, **by formula**, the cost and the results of two categories on a
+GPU, and what the rehearsal without a GPU measured. `python -m d3ad.study.gpu_page` writes it; `./run_all.sh`
 prints the forecast for the images that it finds, before anything begins.
 
 ```bash
@@ -135,8 +136,8 @@ prints the forecast for the images that it finds, before anything begins.
 RAY_ADDRESS=auto ./run_all.sh --profile visa --data-root DIR --out OUT --workers ray       # several
 ```
 
-Where no hub can be reached, `mvtec-gpu` takes the paper's UNet with two small networks in place of its autoencoder and
-ResNet-34. Put `taef2_encoder.pth` and `taef2_decoder.pth` of
+Where no hub can be reached, `mvtec-gpu` takes the paper's UNet, with two small networks in place of the paper's
+autoencoder and ResNet-34. Put `taef2_encoder.pth` and `taef2_decoder.pth` of
 [TAEF2's repository](https://github.com/madebyollin/taesd) into `~/.cache/d3ad/taef2`, and `model.safetensors` of
 ImageNet's ResNet-18 (timm's `resnet18.tv_in1k`) into `~/.cache/d3ad/resnet18`; then
 
@@ -151,7 +152,7 @@ On two CPU cores, `mvtec-taef2` takes the first of these networks alone.
 Multiplications are counted from the networks' shapes. Two things are assumed: that an H100 reaches {share} % of its
 peak rate (989 TFLOP/s in bfloat16, 495 in TF32), as measured below, which scales all hours; and that an image costs as
 much in a baseline's training as in the UNet's, which scales the baselines' column. Loading, metrics and figures come
-on top. Of eight GPUs, each takes whole detectors in turn, with all that is measured on them. The columns from training
+on top. With eight GPUs, each detector and all that is measured on it stay on one of them. The columns from training
 to baselines are hours on one GPU. *Variants*: other settings that the notebooks measure on a trained detector. *Disk*:
 detectors and maps in the cache.
 
@@ -172,11 +173,11 @@ profile's file instead.
 - The UNet has {weights:.1f} M weights, as the authors' does: their widths, two residual blocks a level, attention with
   eight heads at 32, 16, 8 and 4 and in the middle, 32 groups, and residual blocks that halve and double. It is built
   from diffusers' blocks under other names, so the authors' own checkpoints can't be read into it.
-- Training on batches of {batch}: {training:.0f} GB, at most, {per_image:.2f} GB of it for each image.
+- Training on batches of {batch}: at most {training:.0f} GB by formula, {per_image:.2f} GB of it per image.
   `D3AD_SET='{{"accumulate": 3}}'` computes a batch in three parts, so that only a third of the images need theirs at a
   time; the gradients are the same but for rounding.
 - Prediction, {predicted} images at a time: {prediction:.0f} GB. `predict_batch` changes it.
-- One detector is loaded at a time. A GPU with room for several, 16 GB each, is shared by as many worker processes.
+- Each worker process loads one detector at a time; a GPU has one worker per 16 GB of its memory.
 - A training state takes {state:.1f} GB. It is written every {minutes} minutes and at a training's end, and removed when
   the detector ({detector:.1f} GB of weights) is saved. "Written" in the table is the sum of all states. Each worker has
   two on disk at a time: the newest, and the one before it in case the newest is damaged.
@@ -185,7 +186,7 @@ profile's file instead.
 
 `./scripts/rehearse_paper.sh` runs every notebook in the `visa` profile without a GPU: a synthetic category in VisA's
 official layout, networks of full size with random weights, batches of 30 in 3 parts, 128 pixels, a few steps. It is
-killed once and goes on. Its scores mean nothing: it tests whether a run gets through. What the last one measured:
+killed once and resumed. Its scores mean nothing: it tests whether a run gets through. The last rehearsal measured:
 
 {rehearsal}
 """

@@ -23,7 +23,7 @@ from d3ad.study.workspace import Workspace
 ARTIFACTS = {
     "fig01": ("06_qualitative", "segmentations across scales"),
     "fig02": ("01_background", "dynamic conditioning: the farther from the training images, the more disturbed"),
-    "fig03": ("01_background", "the way of one image through the detector"),
+    "fig03": ("01_background", "one image's path through the detector"),
     "fig04": ("06_qualitative", "how the anomaly map is put together"),
     "fig05": ("03_dic_histograms", "bins of training and test images"),
     "fig06": ("03_dic_histograms", "masks at fixed steps and at the dynamic one"),

@@ -181,7 +181,8 @@ def _which_pro(frame: pd.DataFrame) -> str:
         return " PRO is exact."
     rest = frame.loc[frame["measured_pro"].notna() & paper.has_reported_pro(frame) & ~of_200, "category"].unique()
     and_in = f", and in {', '.join(rest)}," if len(rest) else ""
-    return f" PRO has 200 thresholds, as the paper's, on datasets with a reported one; elsewhere{and_in} it is exact."
+    return (" PRO has 200 thresholds, as in the authors' code, on datasets with a reported one; "
+            f"elsewhere{and_in} it is exact.")
 
 
 def empty_cells(workspace: Workspace, frame: pd.DataFrame) -> str:

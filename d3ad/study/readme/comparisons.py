@@ -114,7 +114,7 @@ def text_against_code(up: str) -> str:
             changes = [mean_and_spread(row.get(f"effect_{metric}"), sign="+") for metric in TITLES]
             effects.setdefault(key, {})[profile] = " / ".join(changes)
     rows = [[*key, *(by_profile.get(profile, "—") for profile in frames)] for key, by_profile in effects.items()]
-    header = ["where they differ", "text", "authors' code", "here", "changed to"]
+    header = ["choice", "text", "authors' code", "here", "changed to"]
     return markdown_table([*header, *(f"`{profile}`" for profile in frames)], rows)
 
 
@@ -125,4 +125,4 @@ def memory(up: str) -> str:
         return "Not measured."
     rows = [[TITLES[row.metric], f"{row.measured_random:.1f}", f"{row.measured_by_tile:.1f}",
              f"{row.effect:+.1f} [{row.low:+.1f}, {row.high:+.1f}]", row.units] for row in frame.itertuples()]
-    return markdown_table(["", "random split", "by tile", "memory, in points", "units"], rows)
+    return markdown_table(["", "random split", "by tile", "difference, in points", "units"], rows)

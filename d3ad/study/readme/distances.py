@@ -40,6 +40,6 @@ def sentences(rows: pd.DataFrame) -> str:
     found = [f"{row.Index}, where the {'fixed' if row.fixed > row.dynamic else 'dynamic'} step has the higher I-AUROC"
              for row in below.itertuples()]
     mended = "; one brightness for all images (`dic_normalise`) doesn't correct it" * bool(found)
-    return ("Below 50 the distance is reversed: good test images lie farther from the training images than defective "
-            "ones, and the dynamic step disturbs them more. "
+    return ("Below 50, good test images lie on average farther from the training images than defective ones, and the "
+            "dynamic step disturbs them more; close to 50 the distance hardly tells them apart. "
             f"In this run: {'; '.join(found) or 'nowhere'}{mended}.")

@@ -18,7 +18,7 @@ from d3ad.study.tables import NOTHING_MEASURED
 THUMBNAIL, PER_ROW = 200, 4  # pixels; pictures in a row of the gallery
 MAX_CATEGORIES = 6  # of one of the paper's datasets, measured by one profile, that are shown one by one
 DATA = {
-    "smoke": "a handful of synthetic images; for the tests, its numbers mean nothing",
+    "smoke": "a handful of synthetic images; for the tests; its numbers mean nothing",
     "demo": "synthetic, drawn on the spot, in the layouts of VisA, BTAD and MVTec AD",
     "mtd": "magnetic tiles, real photographs, under `--data-root`",
     "elpv": "solar cells, real photographs without masks, from the pip package elpv-dataset, which `.venv` has",
@@ -29,9 +29,10 @@ DATA = {
     "mvtec": "MVTec AD under `--data-root`; for a GPU",
     "visa-authors": "VisA with the authors' settings for each category, tuned on the test set; for a GPU",
 }
-METRICS_IN_WORDS = ("I-AUROC says how well scores separate defective images from good ones, P-AUROC the same of "
-                    "pixels and maps; guessing gives 50, and 100 is perfect. PRO is the share of each defective region "
-                    "that is found, averaged over regions and over false positive rates up to 0.3.")
+METRICS_IN_WORDS = ("I-AUROC says how well scores separate defective images from good ones, P-AUROC how well maps "
+                    "separate defective pixels from good ones; guessing gives 50, and 100 is perfect. PRO is the share "
+                    "of each defective region that is found, averaged over regions and over false positive rates up "
+                    "to 0.3.")
 AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoencoder", "taef2": "TAEF2",
                 "small": "autoencoder trained here", "smooth": "autoencoder trained here"}
 
@@ -137,7 +138,7 @@ def _which_pro(exact: dict[str, bool]) -> str:
     if all(exact.values()):
         return "PRO is exact."
     others = ", ".join(f"`{profile}`" for profile, is_exact in exact.items() if is_exact)
-    return ("PRO is exact, but beside a reported one it is computed with 200 thresholds, as in the paper"
+    return ("PRO is exact, except beside a reported PRO: there it has 200 thresholds, as in the authors' code"
             + (f" (except in {others}, which kept only the exact one)." if others else "."))
 
 
@@ -149,7 +150,7 @@ def reported() -> pd.DataFrame:
 
 
 def own_part(up: str) -> str:
-    """The drawn part of notebook 09 that no profile trains on: what the detector flags."""
+    """The drawn part of notebook 09, which is in no profile's dataset: what the detector flags."""
     frame = measured.table("demo", "own_parts")
     if frame is None:
         return "Not measured."
