@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from d3ad.config import Config
+
 try:
     import faiss
 except ImportError:  # then torch.cdist does the same search, slower
@@ -99,6 +101,11 @@ class DynamicConditioning:
             raise ValueError(f"min_bin must lie in 0..num_bins = {num_bins}; got {min_bin}")
         self.k, self.num_bins, self.t_max = k, num_bins, t_max
         self.min_bin, self.round_to, self.include_self = min_bin, round_to, include_self
+
+    @classmethod
+    def of(cls, config: Config) -> "DynamicConditioning":
+        """With a detector's settings."""
+        return cls(config.k, config.num_bins, config.t_max, config.min_bin, config.round_to, config.include_self)
 
     def settings(self) -> dict:
         """What it was made with."""

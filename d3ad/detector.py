@@ -167,7 +167,7 @@ class D3AD:
                                                        folder)
         self.backbone.eval()
         self.networks = self.make_networks(self)
-        self.conditioning = self._conditioning().fit(self.vectors(images))
+        self.conditioning = DynamicConditioning.of(self.config).fit(self.vectors(images))
         self.calibration_images = spread_over(held, self.config.calibration_images)
         self.calibration = self._calibrate()
 
@@ -243,7 +243,7 @@ class D3AD:
         _check_changes(changes)
         other = copy.copy(self)
         other.config, other.guarantee, other.networks = self.config.replace(**changes), None, networks or self.networks
-        other.conditioning = other._conditioning()
+        other.conditioning = DynamicConditioning.of(other.config)
         if other.conditioning.settings() == self.conditioning.settings():
             other.conditioning = self.conditioning
         else:
@@ -339,11 +339,6 @@ class D3AD:
         mean, whitening = zip(*(spread.whitening() for spread in spreads.values()))
         return dict(difference_mean=torch.cat(mean), difference_whitening=torch.block_diag(*whitening))
 
-    def _conditioning(self) -> DynamicConditioning:
-        config = self.config
-        return DynamicConditioning(config.k, config.num_bins, config.t_max, config.min_bin, config.round_to,
-                                   config.include_self)
-
     def vectors(self, images: Tensor) -> Tensor:
         """The features y that Algorithm 2 compares, of images (N, 3, H, W) in [-1, 1]: (N, D), on the CPU."""
         def look(batch: Tensor) -> dict[str, Tensor]:
@@ -399,7 +394,8 @@ class D3AD:
         self.networks = self.make_networks(self)
         file = folder / "conditioning" / "model.safetensors"
         with checkpoint.naming(file):
-            self.conditioning = self._conditioning().fit(checkpoint.read_tensors(file, "reference")["reference"])
+            self.conditioning = DynamicConditioning.of(config).fit(
+                checkpoint.read_tensors(file, "reference")["reference"])
         # detectors from before `feature_distance` have no differences
         names = [field.name for field in fields(Calibration)
                  if field.default_factory is MISSING or config.feature_distance == "mahalanobis"]

@@ -17,6 +17,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from d3ad.autoencoders import LatentCodec, load_autoencoder
+from d3ad.conditioning import DynamicConditioning
 from d3ad.config import Config
 from d3ad.detector import D3AD, Networks
 from d3ad.features import FeatureExtractor
@@ -160,7 +161,7 @@ def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: 
         other.config = detector.config.replace(**LIGHT)
         other.backbone = taken["light"].to(detector.device).eval()
         other.networks = networks_of(other, name)
-        other.conditioning = other._conditioning().fit(other.vectors(other.calibration_images))
+        other.conditioning = DynamicConditioning.of(other.config).fit(other.vectors(other.calibration_images))
     num_steps = preset(name).num_steps or detector.config.num_steps
     return other.variant(networks_of(other, name, compiled), num_steps=num_steps)
 

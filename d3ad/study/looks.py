@@ -155,7 +155,7 @@ def bins_of(run: Run, include_self: bool | None = None) -> tuple[Tensor, Tensor]
     include_self: False leaves a training image out of its own neighbours.  Otherwise it finds itself at distance 0, as
     no test image can, and training images seem to lie lower for that alone.  None: as the detector does.
     """
-    dic = run.detector.conditioning
+    dic = run.conditioning
     if include_self is not None:
         dic = DynamicConditioning(**dic.settings() | dict(include_self=include_self)).fit(dic.reference)
     return assign_bins(dic.train_distances, dic.edges), assign_bins(run.distances(), dic.edges)

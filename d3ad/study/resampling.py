@@ -19,6 +19,7 @@ from scipy.stats import norm, t
 from d3ad.metrics import EIGHT_CONNECTED
 
 DRAWS = 1000
+TOGETHER = 128                                  # draws computed at a time: their arrays stay near the processor
 LIMIT = 0.3                                     # PRO's
 BELOW, ABOVE = 384, 128                         # bins of false positive rates up to the limit, and beyond
 SIZES = {"pro": (0.0, 1.0)}                     # of regions; `outcome.AREAS` has more
@@ -56,6 +57,10 @@ class Counts:
 
         sizes: name to the range (low, high] of a region's share of the image, as in `metrics.pro_by_area`.
         """
+        parts = [self._draws(weights[i:i + TOGETHER], sizes) for i in range(0, len(weights), TOGETHER)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _draws(self, weights: np.ndarray, sizes: dict[str, tuple[float, float]]) -> dict[str, np.ndarray]:
         found = {"i_auroc": self._image_auroc(weights)}
         if not len(self.pixel_bin):
             return found | dict.fromkeys(("p_auroc", *sizes), np.full(len(weights), np.nan))

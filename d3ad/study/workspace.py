@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from d3ad import data, detector
+from d3ad.conditioning import DynamicConditioning
 from d3ad.config import ADAPTATION, Config
 from d3ad.data import mtd, synthetic
 from d3ad.data.apart import set_apart
 from d3ad.detector import D3AD
-from d3ad.infra.checkpoint import read_settings
+from d3ad.infra.checkpoint import read_settings, read_tensors
 from d3ad.infra.files import ROOT, load_tensors, read_json, save_tensors, write_whole
 from d3ad.infra.optimising import CHECKPOINT
 from d3ad.infra.settings import MACHINE
@@ -247,6 +248,13 @@ class Run:
         """
         self.ensure_trained()
         return loaded(self.folder / "detector", self.config.device)
+
+    @property
+    def conditioning(self) -> DynamicConditioning:
+        """Algorithm 2 as the trained detector has it; reads no network."""
+        self.ensure_trained()
+        stored = read_tensors(self.folder / "detector" / "conditioning" / "model.safetensors", "reference")
+        return DynamicConditioning.of(self.config).fit(stored["reference"])
 
     @property
     def losses(self) -> dict[str, list[float]]:

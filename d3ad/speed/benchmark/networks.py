@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from d3ad import training
 from d3ad.autoencoders import TAEF2, AutoencoderKL, AutoencoderTiny, LatentCodec, load_autoencoder
 from d3ad.calibration import Calibration
-from d3ad.conditioning import pool_features
+from d3ad.conditioning import DynamicConditioning, pool_features
 from d3ad.config import Config
 from d3ad.detector import D3AD
 from d3ad.features import FeatureExtractor
@@ -43,7 +43,7 @@ def untrained(config: Config, num_reference: int = 900) -> D3AD:
     # each is one of the images, more or less blurred: several bins are in use
     which = torch.arange(num_reference) % len(seen)
     blur = (0.2 + which / len(seen)).unsqueeze(1) * seen.std(0) * torch.randn(num_reference, seen.shape[1])
-    detector.conditioning = detector._conditioning().fit(seen[which] + blur)
+    detector.conditioning = DynamicConditioning.of(config).fit(seen[which] + blur)
     detector.calibration = Calibration.neutral()
     detector.calibration_images = drawn_images(config.k + (not config.include_self), config.image_size)
     return detector
