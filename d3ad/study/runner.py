@@ -29,7 +29,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from d3ad.infra.files import ROOT, Busy, alone, explain, read_json, tidy, write_whole
 from d3ad.study.running.clean_notebooks import read_notebook, write_clean
-from d3ad.study.running.kernels import KEPT_MEMORY, Nursery, ThisInterpreter
+from d3ad.study.running.kernels import ENVIRONMENT, Nursery, ThisInterpreter
 from d3ad.study.running.preflight import UsageError, check_data, check_parameters, check_weights, say_costs
 from d3ad.study.running.progress import (
     CACHED_MINUTES,
@@ -179,7 +179,7 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
         shutil.rmtree(cache)
     from_nothing = options.only is None and not cache.exists()  # else an earlier run has computed a part
     os.environ["D3AD_WORKERS"] = options.workers  # for the notebooks
-    os.environ |= KEPT_MEMORY
+    os.environ |= ENVIRONMENT
     if options.update_notebooks:
         os.environ["TQDM_DISABLE"] = "1"
     print(f"profile {options.results}; the executed notebooks go to {os.path.relpath(copies)}")

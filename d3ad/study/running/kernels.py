@@ -28,9 +28,11 @@ from jupyter_client.manager import AsyncKernelManager
 
 IMPORTED = ("ipykernel.ipkernel", "ipykernel.kernelapp", "d3ad.infra.backbones", "d3ad.study.ablations",
             "d3ad.study.comparison", "d3ad.study.figures", "d3ad.study.provenance", "d3ad.study.workspace")
-# environment of kernels and their workers, for glibc: freed blocks of up to 32 MB are kept, since fresh pages take a
-# few percent of what small networks compute; the larger blocks of large networks go back to the system
-KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2 ** 20), "MALLOC_TRIM_THRESHOLD_": str(2 ** 31 - 1)}
+# environment of kernels and their workers.  For glibc: freed blocks of up to 32 MB are kept, since fresh pages take a
+# few percent of what small networks compute; the larger blocks of large networks go back to the system.  For NumPy: one
+# thread, since its matrices are small here, and threads that wait for each other take the core of the notebook beside
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2 ** 20), "MALLOC_TRIM_THRESHOLD_": str(2 ** 31 - 1),
+               "OPENBLAS_NUM_THREADS": "1"}
 QUIET = "--log-level=50"  # a kernel's log holds nothing for a reader
 
 
