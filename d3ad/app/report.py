@@ -116,12 +116,11 @@ def boxes(above: np.ndarray, anomaly_map: Tensor) -> list[list[float]]:
     The map (H, W) may be of another size.
     """
     regions, count = ndimage.label(above, np.ones((3, 3), int))
-    values = F.adaptive_max_pool2d(anomaly_map[None].float(), above.shape)[0].numpy()
-    highest, found = ndimage.maximum(values, regions, range(1, count + 1)), []
+    values, found = F.adaptive_max_pool2d(anomaly_map[None].float(), above.shape)[0].numpy(), []
     for number, (down, across) in enumerate(ndimage.find_objects(regions, count), 1):
-        area = int((regions[down, across] == number).sum())
-        found.append([across.start, down.start, across.stop - across.start, down.stop - down.start, area,
-                      round(float(highest[number - 1]), 6)])
+        region = regions[down, across] == number
+        found.append([across.start, down.start, across.stop - across.start, down.stop - down.start, int(region.sum()),
+                      round(float(values[down, across][region].max()), 6)])
     return found
 
 

@@ -65,9 +65,15 @@ def _error_names(path: Path) -> Iterator[None]:
 
 
 def write_whole(file: Path, content: str | bytes) -> None:
-    """Write a text (UTF-8) or bytes."""
-    with whole_file(file) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+    """Write a text (UTF-8) or bytes: under a hidden name, which becomes `file` once all is there."""
+    part = _beside(file, "part")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _error_names(file):
+            part.write_bytes(content.encode() if isinstance(content, str) else content)
+            part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_json(file: Path):
