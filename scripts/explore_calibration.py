@@ -195,8 +195,8 @@ diffusion model learned from {copies} moved copies of each training image.
 {best}
 
 - The best of all: standardised {chosen}: mean {highest:.1f}.
-- Chosen: standardised {used}: mean {mean:.1f}. The profiles for real photographs still standardise the
-  same, but [compare features in another way](feature-distance.md), with lambda 0.5.
+- Chosen: standardised {used}: mean {mean:.1f}. The profiles for real photographs on a CPU still
+  standardise the same, but [compare features in another way](feature-distance.md), with lambda 0.5.
 - In the profiles for real photographs before, and still in `demo` ([demo-maps.csv](demo-maps.csv), from synthetic
   images of another seed): standardised {earlier}: mean {before:.1f}.
 

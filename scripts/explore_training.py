@@ -89,7 +89,7 @@ Made by `scripts/explore_training.py` from `training.csv`, on validation data on
 images, held out, and synthetic defects on them, as on [the page on calibration](calibration.md). One seed. Each line
 changes what it names of [the setting chosen](settings.md#the-setting-chosen) at 128 pixels; *none* is that setting.
 Features are compared by the cosine distance, and *both maps* means a lambda of 0.7; the profiles for real photographs
-have taken [another distance](feature-distance.md) since.
+on a CPU have taken [another distance](feature-distance.md) since.
 
 Cells: I-AUROC / P-AUROC / PRO, percent, mean over both kinds of defects, both kinds of places, and images as they are,
 relit and moved. *Minutes*: of one core of an AMD EPYC with AVX-512 (for TAEF2 and whitening: of one without, which
