@@ -127,8 +127,8 @@ TEXT = """# The paper's profiles on a GPU
 [Back to the README](../README.md) · [cluster](cluster.md) · [speed](speed.md)
 
 [The table of results](../README.md#results-reported-measured-pending) says which of `visa`, `visa-authors`, `btad` and
-`mvtec` have been run. This page says what they cost, **by formula**, the cost and the results of two categories on a
-GPU, and what the rehearsal without a GPU measured. `python -m d3ad.study.gpu_page` writes it; `./run_all.sh`
+`mvtec` have been run. This page has their cost **by formula**, the cost and the results of two categories on a GPU,
+and what the rehearsal without a GPU measured. `python -m d3ad.study.gpu_page` writes it; `./run_all.sh`
 prints the forecast for the images that it finds, before anything begins.
 
 ```bash
