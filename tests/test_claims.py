@@ -18,6 +18,7 @@ from d3ad.study.evidence import (
     Evidence,
     draws_of,
     in_words,
+    kept_draws,
     over_rounds,
     timing_in_words,
     undertrained,
@@ -146,6 +147,15 @@ def test_few_tiles_with_many_exposures_are_few_units():
     assert tiles[0] == images[0] == 80
     factor = (tiles[1:] - 80) / (images[1:] - 80)  # of 5 units against 30
     np.testing.assert_allclose(factor, ((6 / 4) / (31 / 29)) ** 0.5 * 2.776 / 2.045, rtol=1e-3)
+
+
+def test_draws_are_computed_once_and_read_to_the_last_bit(tmp_path):
+    drawn = {"pro": 100 * np.random.default_rng(0).random(9), "pro_small": np.full(9, np.nan)}
+    asked = []
+    for _ in range(2):
+        found = kept_draws(tmp_path / "outcome-1.safetensors", lambda: asked.append(1) or drawn)
+        assert all(found[name].tobytes() == values.tobytes() for name, values in drawn.items())
+    assert len(asked) == 1
 
 
 def test_a_clear_lead_holds_and_a_deficit_is_contradicted():

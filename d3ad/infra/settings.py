@@ -57,7 +57,8 @@ class Settings:
 
     def to_dict(self) -> dict:
         """Field names and values, ready for JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        values = {name: getattr(self, name) for name in self.names()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def hashed(self) -> dict:
         """What `hash` is taken of: as `to_dict`, but for fields that were once written in another way, or not there."""

@@ -112,16 +112,17 @@ def version_of(run: Run, name: str) -> str:
     return f"{module if name in BASELINES else kind.lower()}-{NEWER.get(name, VERSION)}-{settings}"
 
 
-def _file(run: Run, name: str) -> Path:
+def file_of(run: Run, name: str) -> Path:
+    """Where a baseline's `outcome` is kept; what else is known of it lies beside it."""
     return run.folder / f"baseline-{version_of(run, name)}.safetensors"
 
 
 def _numbers(run: Run, name: str) -> Path:
-    return _file(run, name).with_suffix(".json")
+    return file_of(run, name).with_suffix(".json")
 
 
 def _measure(run: Run, name: str) -> None:
-    study, file = run.workspace.study, _file(run, name)
+    study, file = run.workspace.study, file_of(run, name)
     budget = Budget(study.baseline_images, study.baseline_minutes, study.baseline_width)
     kind, training = baseline_class(name), file.with_suffix("")
     baseline = make(name, Resources(run.config, shared_backbone(run, {}), run.detector if kind.needs_detector else None,
@@ -171,7 +172,7 @@ def is_kept(run: Run, name: str) -> bool:
 
 def has_maps(run: Run, name: str) -> bool:
     """Whether `outcome` can say what a baseline said of each image: a long one's maps may be gone, its numbers not."""
-    return is_for(run, name) and (not _is_long(run, name) or _file(run, name).exists())
+    return is_for(run, name) and (not _is_long(run, name) or file_of(run, name).exists())
 
 
 def prepare(runs: list[Run], names: list[str]) -> None:
@@ -184,7 +185,7 @@ def measure(pairs: Iterable[tuple[Run, str]]) -> None:
     jobs = []
     for run, name in pairs:
         if is_kept(run, name):  # a run that was killed when its numbers were written leaves its training's state
-            shutil.rmtree(_file(run, name).with_suffix(""), ignore_errors=True)
+            shutil.rmtree(file_of(run, name).with_suffix(""), ignore_errors=True)
         else:
             jobs.append((run, name))
     on_trained("baselines", _measure, [job for job in jobs if baseline_class(job[1]).needs_detector])
@@ -202,7 +203,7 @@ def outcome(run: Run, name: str) -> BaselineOutcome:
     Raises FileNotFoundError where only a long one's numbers are kept (`has_maps`).
     """
     prepare([run], [name])
-    tensors, about = load_tensors(_file(run, name))
+    tensors, about = load_tensors(file_of(run, name))
     tensors["anomaly_map"] = tensors["anomaly_map"].float()
     if "reconstruction" in tensors:
         tensors["reconstruction"] = from_bytes(tensors["reconstruction"])

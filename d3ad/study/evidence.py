@@ -5,6 +5,8 @@ methods on the same images belong together, so a difference is taken draw by dra
 """
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ import torch
 from d3ad import detector, metrics
 from d3ad.baselines import baseline_class, title_of
 from d3ad.data.apart import set_apart
+from d3ad.infra.files import load_tensors, save_tensors
 from d3ad.study import ablations, comparison, looks, ranking, resampling
 from d3ad.study.costs import sizes
 from d3ad.study.jobs import prepare
@@ -152,6 +155,24 @@ def draws_of(counts: resampling.Counts, numbers: dict, weights: np.ndarray, unit
     return found
 
 
+def kept_draws(outcome: Path, draw: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The draws of a method on a run, from the file beside its outcome; `draw` computes what the cache lacks."""
+    file = outcome.with_suffix(f".draws-{resampling.VERSION}.safetensors")
+    if not file.exists():
+        save_tensors(file, {name: torch.from_numpy(values) for name, values in draw().items()}, {})
+    return {name: tensor.numpy() for name, tensor in load_tensors(file)[0].items()}
+
+
+def _draws_of_run(run: Run, weights: np.ndarray, settings: dict) -> dict[str, np.ndarray]:
+    return draws_of(run.counts(**settings), run.numbers(**settings), weights, run.units)
+
+
+def _draws_of_baseline(run: Run, weights: np.ndarray, name: str) -> dict[str, np.ndarray]:
+    said = comparison.outcome(run, name)
+    maps, masks = (said.prediction.anomaly_map, run.masks) if run.has_masks else (None, None)
+    return draws_of(resampling.count(said.prediction.score, run.labels, maps, masks), said.metrics, weights, run.units)
+
+
 def weighted_mean(per_image: np.ndarray, weights: np.ndarray, units: list[str]) -> np.ndarray:
     """The mean (1 + D,) of a number per image (N,): plain first, then under weights (D, N).  units: see `draws_of`."""
     drawn = np.concatenate([[per_image.mean()], weights @ per_image / weights.sum(1)])
@@ -194,12 +215,10 @@ def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = 
             found.numbers.setdefault(method, {})[key] = values
 
         for method, settings in {**compared, **every}.items():
-            keep(method, draws_of(run.counts(**settings), run.numbers(**settings), weights, run.units))
+            keep(method, kept_draws(run.file(settings), partial(_draws_of_run, run, weights, settings)))
         for name in [name for name in names if run in beside and comparison.has_maps(run, name)]:
-            said = comparison.outcome(run, name)
-            maps, masks = (said.prediction.anomaly_map, run.masks) if run.has_masks else (None, None)
-            counts = resampling.count(said.prediction.score, run.labels, maps, masks)
-            keep(title_of(name), draws_of(counts, said.metrics, weights, run.units))
+            keep(title_of(name), kept_draws(comparison.file_of(run, name),
+                                            partial(_draws_of_baseline, run, weights, name)))
         keep(BINS, _bins(run, weights))
         for method, how in ((SCALED_CHANGE, "scaled"), (NOISED_CHANGE, "noised")):
             rows = changes[(changes["category"] == run.category) & (changes["seed"] == run.config.seed)
@@ -280,7 +299,7 @@ def memory(workspace: Workspace) -> pd.DataFrame:
     prepare(fresh, [{}])
     found: dict[str, dict[Key, dict]] = {}
     for run in fresh:
-        drawn = draws_of(run.counts(), run.numbers(), resampling.unit_weights(run.units), run.units)
+        drawn = kept_draws(run.file({}), partial(_draws_of_run, run, resampling.unit_weights(run.units), {}))
         found.setdefault(run.split, {})[key_of(run)] = drawn
     units: dict[Key, list[str]] = {}
     for run in fresh:  # those of both splits

@@ -18,6 +18,7 @@ from scipy.stats import norm, t
 
 from d3ad.metrics import EIGHT_CONNECTED
 
+VERSION = 1                                     # raised when draws come out otherwise: they are kept in the cache
 DRAWS = 1000
 TOGETHER = 128                                  # draws computed at a time: their arrays stay near the processor
 LIMIT = 0.3                                     # PRO's
@@ -57,24 +58,28 @@ class Counts:
 
         sizes: name to the range (low, high] of a region's share of the image, as in `metrics.pro_by_area`.
         """
-        parts = [self._draws(weights[i:i + TOGETHER], sizes) for i in range(0, len(weights), TOGETHER)]
+        counted = {name: (self.pixel_share > low) & (self.pixel_share <= high) for name, (low, high) in sizes.items()}
+        overlaps = {name: self.by_bin(np.where(those, self._regions, 0.0)) for name, those in counted.items()}
+        anomalous = self.by_bin(np.ones(len(self.pixel_bin)))
+        parts = [self._draws(weights[i:i + TOGETHER], anomalous, overlaps) for i in range(0, len(weights), TOGETHER)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _draws(self, weights: np.ndarray, sizes: dict[str, tuple[float, float]]) -> dict[str, np.ndarray]:
+    def _draws(self, weights: np.ndarray, anomalous: np.ndarray, overlaps: dict[str, np.ndarray]
+               ) -> dict[str, np.ndarray]:
+        """anomalous, overlaps: sums (N, K) of the defects' pixels, and of `_regions` of those of each range of size."""
         found = {"i_auroc": self._image_auroc(weights)}
         if not len(self.pixel_bin):
-            return found | dict.fromkeys(("p_auroc", *sizes), np.full(len(weights), np.nan))
+            return found | dict.fromkeys(("p_auroc", *overlaps), np.full(len(weights), np.nan))
         normal = weights @ self.normal.astype(np.float64)
         upto = np.cumsum(normal[:, ::-1], 1)[:, ::-1] / normal.sum(1, keepdims=True)  # share as high or higher
         above = np.concatenate([upto[:, 1:], np.zeros((len(upto), 1))], 1)
-        anomalous = weights @ self.by_bin(np.ones(len(self.pixel_bin)))
+        anomalous = weights @ anomalous
         found["p_auroc"] = 1 - (anomalous * (above + upto) / 2).sum(1) / anomalous.sum(1)
         ramp = np.where(upto > above, upto - above, 1)
         cut = np.maximum(LIMIT - above, 0) ** 2 / (2 * ramp)
         below = np.where(upto <= LIMIT, LIMIT - (above + upto) / 2, cut) / LIMIT
-        for name, (low, high) in sizes.items():
-            counted = (self.pixel_share > low) & (self.pixel_share <= high)
-            overlap = weights @ self.by_bin(np.where(counted, self._regions, 0.0))
+        for name, of_bins in overlaps.items():
+            overlap = weights @ of_bins
             regions = overlap.sum(1)
             found[name] = np.divide((overlap * below).sum(1), regions, out=np.full(len(regions), np.nan),
                                     where=regions > 0)

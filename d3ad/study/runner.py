@@ -50,20 +50,22 @@ class NotebookError(Exception):
     """A notebook that did not run to its end; its text says where and why."""
 
 
-def execute(source: Path, target: Path, parameters: dict, stderr=None, kernels=ThisInterpreter
-            ) -> nbformat.NotebookNode:
+def execute(source: Path, target: Path, parameters: dict, stderr=None, kernels=ThisInterpreter,
+            save_each_cell: bool = True) -> nbformat.NotebookNode:
     """Run one notebook with this interpreter and write the executed copy to `target`.
 
-    While it runs, and where it fails, the copy is `<name>.unfinished.ipynb` beside `target`.
+    Where it fails, the copy is `<name>.unfinished.ipynb` beside `target`; with `save_each_cell` also while it runs.
     `stderr` gets what the notebook writes there, progress bars above all.
     Raises NotebookError where it fails.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_suffix(".unfinished.ipynb")
+    unfinished.unlink(missing_ok=True)
     try:
         notebook = papermill.execute_notebook(
             str(source), str(unfinished), parameters, cwd=str(source.parent), kernel_name="python3",
-            kernel_manager_class=kernels, progress_bar=False, stderr_file=stderr, start_timeout=600)
+            kernel_manager_class=kernels, progress_bar=False, stderr_file=stderr, start_timeout=600,
+            request_save_on_cell_execute=save_each_cell)
     except PapermillExecutionError as error:
         reason = " ".join(f"cell [{error.exec_count}]: {error.ename}: {error.evalue}".split())
     except DeadKernelError:
@@ -73,7 +75,7 @@ def execute(source: Path, target: Path, parameters: dict, stderr=None, kernels=T
     else:
         unfinished.replace(target)
         return notebook
-    raise NotebookError(f"{reason}\nexecuted so far: {os.path.relpath(unfinished)}")
+    raise NotebookError(reason + f"\nexecuted so far: {os.path.relpath(unfinished)}" * unfinished.exists())
 
 
 # ---- the command ----
@@ -191,8 +193,9 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
         line = f"[{numbers[source]}/{len(notebooks)}] {source.stem}"
         # bars of one notebook move at a time
         progress = Progress(sys.stderr, moving=source == group[0])
+        # one that takes seconds need not be saved as it runs, which takes a third of a second
         return run_one(source, copies / source.name, parameters(options), line, forecast, kernels, progress,
-                       together=len(group) > 1)
+                       together=len(group) > 1, save_each_cell=not done.knows(source))
 
     with FirstFigure(figures, started), Nursery() as nursery:
         for group in groups(notebooks, done.knows, options.networks_are_small):
@@ -297,15 +300,15 @@ def two_at_a_time(run_next, notebooks: list[Path]):
 
 
 def run_one(source: Path, target: Path, values: dict, line: str, forecast: Forecast, kernels: type,
-            progress: Progress, together: bool) -> nbformat.NotebookNode:
+            progress: Progress, together: bool, save_each_cell: bool) -> nbformat.NotebookNode:
     """Run one notebook under a line that names it and ends with its time.  together: another one runs beside it, so
-    the line comes at its end.
+    the line comes at its end.  save_each_cell: as in `execute`.
     """
     started = time.monotonic()
     if not together:
         print(f"{line}{forecast} ...", end="", flush=True)
     try:
-        executed = execute(source, target, values, progress, kernels)
+        executed = execute(source, target, values, progress, kernels, save_each_cell)
     except NotebookError as error:
         raise NotebookError(f"{source.stem} failed after {elapsed(started)}: {error}") from None
     forecast.done(source.stem, (time.monotonic() - started) / 60)

@@ -291,21 +291,21 @@ class Run:
 
         changes: as in `D3AD.variant`, or to settings of Eq. 10, for which the features are adapted anew.
         """
-        file = self._file(changes).with_suffix(".json")
+        file = self.file(changes).with_suffix(".json")
         if not file.exists():
             self.measure(changes, keep_maps=False)
         return read_json(file)
 
     def outcome(self, **changes) -> Outcome:
         """Scores, maps and metrics on the test images, with settings changed as in `numbers`; cached."""
-        file = self._file(changes)
+        file = self.file(changes)
         if not file.exists():
             self.measure(changes, keep_maps=True)
         return Outcome.load(file)
 
     def is_kept(self, changes: dict, keep_maps: bool) -> bool:
         """Whether `outcome` (with `keep_maps`) or `numbers` lies in the cache."""
-        return self._file(changes).with_suffix(".safetensors" if keep_maps else ".json").exists()
+        return self.file(changes).with_suffix(".safetensors" if keep_maps else ".json").exists()
 
     def counts(self, **changes) -> resampling.Counts:
         """What the metrics rest on, image by image, with settings changed as in `numbers`; cached."""
@@ -321,9 +321,10 @@ class Run:
         return load_tensors(self._counts_file({}))[0]["distance"]
 
     def _counts_file(self, changes: dict) -> Path:
-        return self._file(changes).with_suffix(".counts.safetensors")
+        return self.file(changes).with_suffix(".counts.safetensors")
 
-    def _file(self, changes: dict) -> Path:
+    def file(self, changes: dict) -> Path:
+        """Where `outcome` with settings changed is kept; what else is known of it lies beside it."""
         return self.folder / f"outcome-{self.config.replace(**changes).hash()}.safetensors"
 
     def measure(self, changes: dict, keep_maps: bool) -> None:
@@ -339,7 +340,7 @@ class Run:
         tensors = {name: torch.from_numpy(values) for name, values in counts.tensors().items()}
         save_tensors(self._counts_file(changes), tensors | {"distance": prediction.distance},
                      dict(image_size=counts.image_size))
-        file = self._file(changes)
+        file = self.file(changes)
         if keep_maps:
             Outcome(prediction, numbers).save(file)
         write_whole(file.with_suffix(".json"), json.dumps(numbers))

@@ -2,12 +2,10 @@
 
 A kernel that imports torch, diffusers and the rest takes 7 seconds of a core before its notebook begins.  So one
 process, the nursery, imports them once; each kernel is a fork of it.  In place of the kernel Jupyter starts a process
-that asks the nursery for one, passes signals on, and ends when the kernel ends, as the kernel does when that process
-ends.  When the nursery's own parent ends, all of them end.
+that asks the nursery for one (`stand_in`).  When the nursery's own parent ends, all of them end.
 
     python -m d3ad.study.running.kernels around FOLDER COMMAND  # run a command that finds them under the name d3ad
     python -m d3ad.study.running.kernels nursery LISTENER       # started by `Nursery`, with a socket's number
-    python -m d3ad.study.running.kernels SOCKET CONNECTION      # started by Jupyter
 """
 import gc
 import importlib
@@ -25,6 +23,8 @@ from tempfile import TemporaryDirectory, gettempdir
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+
+from d3ad.study.running import stand_in
 
 IMPORTED = ("ipykernel.ipkernel", "ipykernel.kernelapp", "d3ad.infra.backbones", "d3ad.study.ablations",
             "d3ad.study.comparison", "d3ad.study.figures", "d3ad.study.provenance", "d3ad.study.workspace")
@@ -67,14 +67,15 @@ class Nursery:
             return self
         self.folder = TemporaryDirectory(prefix="d3ad-")
         place = os.path.join(self.folder.name, "kernels")
-        command = [sys.executable, "-m", __spec__.name]  # also where this module runs as a command
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(place)
             listener.listen()
             # the pipe to its stdin closes when we end; Ctrl-C is for us, not for it
-            self.process = subprocess.Popen([*command, "nursery", str(listener.fileno())], stdin=subprocess.PIPE,
-                                            pass_fds=[listener.fileno()], start_new_session=True)
-        self.spec = KernelSpec(argv=[*command, place, "{connection_file}"], language="python", display_name="Python 3")
+            # __spec__: also where this module runs as a command
+            self.process = subprocess.Popen([sys.executable, "-m", __spec__.name, "nursery", str(listener.fileno())],
+                                            stdin=subprocess.PIPE, pass_fds=[listener.fileno()], start_new_session=True)
+        self.spec = KernelSpec(argv=[sys.executable, "-m", stand_in.__name__, place, "{connection_file}"],
+                               language="python", display_name="Python 3")
         self.manager = type("Forked", (AsyncKernelManager,), dict(kernel_spec=self.spec))
         return self
 
@@ -144,26 +145,7 @@ def become_kernel(client: socket.socket) -> None:
     IPKernelApp.launch_instance(["-f", *order["arguments"], QUIET])
 
 
-# ---- what Jupyter takes for the kernel ----
-
-
-def ask(place: str, *arguments: str) -> None:
-    """Ask the nursery for a kernel and stay until it ends."""
-    kernel = socket.socket(socket.AF_UNIX)
-    kernel.connect(place)
-    order = dict(arguments=arguments, folder=os.getcwd(), environment=dict(os.environ))
-    kernel.sendall(json.dumps(order).encode() + b"\n")
-    with kernel.makefile("r") as said:
-        number = int(said.readline())
-        for passed in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(passed, lambda which, frame: os.kill(number, which))
-        said.read()  # to its end
-
-
 if __name__ == "__main__":
     if sys.argv[1] == "around":
         sys.exit(around(Path(sys.argv[2]), sys.argv[3:]))
-    elif sys.argv[1] == "nursery":
-        serve(socket.socket(fileno=int(sys.argv[2])))
-    else:
-        ask(*sys.argv[1:])
+    serve(socket.socket(fileno=int(sys.argv[2])))

@@ -1,0 +1,29 @@
+"""What Jupyter takes for a kernel: a small process that asks the nursery (`kernels`) for one, passes signals on, and
+ends when the kernel ends, as the kernel does when this ends.
+
+    python -m d3ad.study.running.stand_in SOCKET CONNECTION     # started by Jupyter
+
+A file of its own, since each notebook starts it: it imports nothing that takes time.
+"""
+import json
+import os
+import signal
+import socket
+import sys
+
+
+def ask(place: str, *arguments: str) -> None:
+    """Ask the nursery for a kernel and stay until it ends."""
+    kernel = socket.socket(socket.AF_UNIX)
+    kernel.connect(place)
+    order = dict(arguments=arguments, folder=os.getcwd(), environment=dict(os.environ))
+    kernel.sendall(json.dumps(order).encode() + b"\n")
+    with kernel.makefile("r") as said:
+        number = int(said.readline())
+        for passed in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(passed, lambda which, frame: os.kill(number, which))
+        said.read()  # to its end
+
+
+if __name__ == "__main__":
+    ask(*sys.argv[1:])
