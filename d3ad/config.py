@@ -64,6 +64,7 @@ class Config(Settings):
     train_t_max: int = setting(1000, DIFFUSION, (1, 10_000))
     # copies of each training image, moved by a few pixels, that it learns from too; not in the paper
     train_moved: int = setting(0, DIFFUSION, (0, 1000))
+    train_light: float = setting(0.0, DIFFUSION, (0.0, 0.9))  # they are darker or brighter by up to this share
     unet_channels: tuple[int, ...] = setting((192, 384, 384, 768, 768), DIFFUSION, (16, 8192))
     unet_layers: int = setting(2, DIFFUSION, (1, 16))
     # levels with self-attention, 0 the finest
@@ -134,11 +135,12 @@ class Config(Settings):
             raise ValueError(f"t_max ({self.t_max}) and train_t_max ({self.train_t_max}) can't exceed num_timesteps "
                              f"({self.num_timesteps})")
         if self.t_max > self.train_t_max:
-            raise ValueError(f"t_max ({self.t_max}) exceeds train_t_max ({self.train_t_max}): the network wouldn't "
-                             "know it")
+            raise ValueError(f"t_max ({self.t_max}) exceeds train_t_max ({self.train_t_max}), and is never learned")
         if self.dynamic and self.t_max % self.round_to:  # or T-hat could be 0 everywhere, or exceed t_max
             raise ValueError(f"t_max must be a multiple of round_to where steps are dynamic; got {self.t_max} and "
                              f"{self.round_to}")
+        if self.train_light and not self.train_moved:
+            raise ValueError("train_light changes the light of moved copies: set train_moved above 0, too")
         if self.beta_start > self.beta_end:
             raise ValueError(f"beta_start ({self.beta_start}) exceeds beta_end ({self.beta_end})")
         if self.min_bin > self.num_bins:
@@ -152,12 +154,10 @@ class Config(Settings):
             raise ValueError(f"unet_channels ({list(self.unet_channels)}) must be multiples of {self.unet_groups}, "
                              "the groups of its normalisation (unet_groups)")
         if self.image_size // 8 % 2 ** (len(self.unet_channels) - 1):
-            raise ValueError(f"image_size ({self.image_size}) can't be halved often enough: 8 for the autoencoder "
-                             f"times {2 ** (len(self.unet_channels) - 1)} for the {len(self.unet_channels)} levels of "
-                             "unet_channels must divide it")
+            raise ValueError(f"image_size ({self.image_size}) can't be halved often enough: 8 (autoencoder) times "
+                             f"{2 ** (len(self.unet_channels) - 1)} (levels of unet_channels) must divide it")
         if any(level >= len(self.unet_channels) for level in self.unet_attention):
-            raise ValueError(f"unet_attention ({list(self.unet_attention)}) names a level that unet_channels doesn't "
-                             "have")
+            raise ValueError(f"unet_attention ({list(self.unet_attention)}) names a level that unet_channels lacks")
         attending = {*self.unet_attention, len(self.unet_channels) - 1}  # the middle has the last level's width
         if any(self.unet_channels[level] % self.unet_heads for level in attending):
             raise ValueError(f"unet_heads ({self.unet_heads}) must divide the unet_channels of each level with "
@@ -181,12 +181,12 @@ class Config(Settings):
 
     def hashed(self) -> dict:
         """As `to_dict`; `standardise` counts as true or false, which it was, where it names both kinds of maps or none:
-        results of such settings are still of them.  `feature_distance` and `latent_whitening` are left out where
-        they are what they were before they could be set: results of that time are of these settings, too.
+        results of such settings are still of them.  Younger settings are left out where they are what they were before
+        they could be set.
         """
         standardise = self.standardise if len(self.standardise) == 1 else bool(self.standardise)
         values = self.to_dict() | dict(standardise=standardise)
-        younger = dict(feature_distance="cosine", latent_whitening=0.0)
+        younger = dict(feature_distance="cosine", latent_whitening=0.0, train_light=0.0)
         return {name: value for name, value in values.items() if younger.get(name) != value}
 
     @classmethod

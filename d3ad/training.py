@@ -88,7 +88,7 @@ def latents(codec: "LatentCodec", images: Tensor, config: Config) -> tuple[Tenso
     """Mean and standard deviation of what the diffusion model learns from, (N (1 + train_moved), C, h, w) each: the
     latents of images (N, 3, H, W), then those of moved copies of each.
     """
-    copies = (moved(images, config.seed + copy) for copy in range(config.train_moved))
+    copies = (moved(images, config.seed + copy, config.train_light) for copy in range(config.train_moved))
     mean, std = zip(*map(codec.encode_all, (images, *copies)))
     return torch.cat(mean), torch.cat(std)
 

@@ -33,7 +33,7 @@ from validation_data import CATEGORIES, auroc, scores, split, validation
 from d3ad import D3AD, Config, from_scratch, maps
 from d3ad.calibration import FLOOR, at_step, level_statistics
 from d3ad.data.apart import set_apart, spread_over
-from d3ad.data.moving import window
+from d3ad.data.moving import in_light, window
 from d3ad.infra.files import ROOT, write_whole
 from d3ad.study.readme.cells import in_one_cell, markdown_table
 
@@ -80,7 +80,7 @@ def as_it_is(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple
 def relit(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Each image (3, H, W) under a light of its own."""
     gain = 0.85 + 0.2 * torch.rand(len(images), 1, 1, 1, generator=generator)
-    return ((images + 1) * gain - 1).clamp(-1, 1), masks
+    return in_light(images, gain), masks
 
 
 def moved(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,8 @@ CHANGES = {
     "a UNet twice as wide": dict(unet_channels=[96, 192, 256]),
     "256 pixels": dict(image_size=256),
     "256 pixels and 3 times the UNet's steps": dict(image_size=256, train_steps=3000),
+    "copies in another light": dict(train_light=0.2),
+    "copies in another light and 3 times the UNet's steps": dict(train_light=0.2, train_steps=3000),
     "TAEF2 as autoencoder and 3 times the UNet's steps": dict(autoencoder="taef2", latent_channels=32, train_steps=3000,
                                                               autoencoder_weights="~/.cache/d3ad/taef2"),
 }

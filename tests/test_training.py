@@ -239,6 +239,17 @@ def test_moved_copies_are_the_images_moved(tiny):
     assert torch.equal(moved(torch.full((2, 3, 64, 64), 0.5), 0), torch.full((2, 3, 64, 64), 0.5))  # borders repeated
 
 
+def test_copies_in_another_light_are_as_bright_as_drawn():
+    greys = torch.linspace(-1, 0.2, 40).view(40, 1, 1, 1).expand(40, 3, 16, 16)
+    found = moved(greys, 0, light=0.25)
+    gains = (found + 1)[1:, 0, 0, 0] / (greys + 1)[1:, 0, 0, 0]
+    assert torch.allclose(found[1:] + 1, (greys[1:] + 1) * gains.view(-1, 1, 1, 1), atol=1e-6)  # one light for an image
+    assert (found[0] == -1).all() and 0.75 <= gains.min() < 0.85 and 1.15 < gains.max() <= 1.25
+    assert moved(torch.full((9, 3, 16, 16), 0.9), 0, light=0.25).max() == 1  # white at most
+    with pytest.raises(ValueError, match="set train_moved above 0"):
+        Config(train_light=0.2)
+
+
 def test_moved_copies_are_learned_from_behind_the_images(fitted, images):
     config = fitted.config.replace(train_moved=2)
     found, expected = training.latents(fitted.codec, images, config), fitted.codec.encode_all(images)

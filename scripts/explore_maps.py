@@ -1,0 +1,215 @@
+"""Whether other maps would tell defects better: one change of how they are made at a time, on the same networks.
+
+    python scripts/explore_maps.py --data-root DIR --work DIR [--categories pill,screw] [--change "none"] [--out FILE]
+
+On validation data only, as in explore_calibration.py, whose defects and lights these are.  The detectors are those of
+explore_training.py, and the same --work shares their trainings; --change names one.
+
+Appends rows to the CSV, skips pairs that stand there, and goes on with trainings that were stopped.  maps-tried.md
+beside the CSV is made from it at the end.
+"""
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from csv_rows import add_missing
+from explore_calibration import NUMBERS, by_place, in_each_way
+from explore_settings import LEVELS
+from explore_training import CHANGES, fitted
+from torch import Tensor
+from validation_data import CATEGORIES, auroc, scores
+
+from d3ad import D3AD, maps
+from d3ad.calibration import calibrate, fuse
+from d3ad.config import Config
+from d3ad.data.apart import spread_over
+from d3ad.infra.batches import in_batches
+from d3ad.infra.files import ROOT, write_whole
+from d3ad.infra.spread import Spread
+from d3ad.study.readme.cells import in_one_cell, markdown_table
+
+CHOSEN = Config.profile("parts")
+COLUMNS = ["category", "change", "place", "seen", "defects", "maps", *NUMBERS, "minutes"]
+
+
+@dataclass(frozen=True)
+class Maps:
+    """How both maps are made; the defaults are those of the profile `parts`.
+
+    blocks: of phi.  of_decoded: the reconstruction is compared with the decoded latent, which has lost what every
+    autoencoder loses, in place of the image.  window: places whose differences are averaged first, a side.
+    by_place: the mean of usual differences is one for each place.  sigma: of the Gaussian, in pixels.  highest: pixels
+    whose mean is the image's score.
+    """
+
+    blocks: tuple[int, ...] = CHOSEN.map_blocks
+    of_decoded: bool = False
+    window: int = 1
+    by_place: bool = False
+    sigma: float = CHOSEN.sigma_pixels
+    highest: int = 1
+
+
+WAYS = {
+    "as chosen": Maps(),
+    "block 2 alone": Maps(blocks=(2,)),
+    "block 3 alone": Maps(blocks=(3,)),
+    "blocks 1 and 2": Maps(blocks=(1, 2)),
+    "blocks 1 to 3": Maps(blocks=(1, 2, 3)),
+    "usual differences place by place": Maps(by_place=True),
+    "differences averaged over 3 x 3 places": Maps(window=3),
+    "against the decoded latent": Maps(of_decoded=True),
+    "a Gaussian twice as wide": Maps(sigma=2 * CHOSEN.sigma_pixels),
+    "score: mean of the 100 highest pixels": Maps(highest=100),
+}
+
+
+def compared(found: D3AD, images: Tensor) -> dict[str, Tensor]:
+    """What maps are made of, for images (N, 3, H, W): the latent map and T-hat, and differences (N, C, h, w) of phi's
+    blocks between the reconstruction and the image ("image1") or its decoded latent ("decoded1").
+    """
+    said = found.predict(images)
+
+    def look(pair: Tensor) -> dict[str, Tensor]:
+        image, rebuilt = pair.unbind(1)
+        networks, hat = found.networks, found.networks.features(rebuilt)
+        whole = {"image": networks.features(image),
+                 "decoded": networks.features(networks.decode(networks.encode(image)[0]))}
+        return {f"{name}{j}": features[j] - hat[j] for name, features in whole.items() for j in (1, 2, 3)}
+
+    pairs = torch.stack([images, said.reconstruction], 1)
+    return in_batches(look, pairs, found.config.predict_batch, found.device) | dict(latent=said.latent_map,
+                                                                                    t_hat=said.t_hat)
+
+
+def differences(of: dict[str, Tensor], way: Maps, block: int) -> Tensor:
+    """The differences of one block as a way has them, before the usual ones are taken away."""
+    found = of[f"{'decoded' if way.of_decoded else 'image'}{block}"]
+    return F.avg_pool2d(found, way.window, 1, way.window // 2, count_include_pad=False) if way.window > 1 else found
+
+
+def maker(way: Maps, normal: dict[str, Tensor], levels: list[dict[str, Tensor]]
+          ) -> Callable[[dict[str, Tensor]], Tensor]:
+    """A function from what `compared` gives to the maps (N, H, W), calibrated on normal images.
+
+    normal: of the images that calibrate, at their own steps; levels: at each of LEVELS.
+    """
+    usual = {}
+    for block in way.blocks:
+        seen, spread = [differences(level, way, block) for level in levels], Spread()
+        place = torch.cat(seen).mean(0) if way.by_place else torch.zeros(())
+        for each in seen:
+            spread.add(each - place)
+        usual[block] = (place, *spread.whitening())
+
+    def feature_map(of: dict[str, Tensor]) -> Tensor:
+        size, parts = of["latent"].shape[-2:], []
+        for block, (place, *measure) in usual.items():
+            distance = maps.mahalanobis_distance(differences(of, way, block), place, *measure)
+            parts.append(maps.upsample(distance, size))
+        return sum(parts)
+
+    made = [feature_map(level) for level in levels]
+
+    def maps_at(t_hat: Tensor) -> tuple[Tensor, Tensor]:
+        if torch.equal(t_hat, normal["t_hat"]):
+            return normal["latent"], feature_map(normal)
+        level = LEVELS.tolist().index(int(t_hat[0]))
+        return levels[level]["latent"], made[level]
+
+    def fused(*given) -> tuple[Tensor, Tensor]:  # latent, feature, t_hat, calibration
+        return fuse(*given, CHOSEN.weight, way.sigma, "train")
+
+    calibration = calibrate(maps_at, normal["t_hat"], LEVELS, CHOSEN.standardise, lambda *given: fused(*given)[1],
+                            CHOSEN.threshold_quantile)
+    return lambda of: fused(of["latent"], feature_map(of), of["t_hat"], calibration)[0]
+
+
+def measure(category: str, change: str, root: Path, work: Path) -> list[dict]:
+    """All rows of one category and training."""
+    started = time.perf_counter()
+    found, images, held = fitted(category, change, root, work)
+    calibrating = spread_over(found.calibration_images, CHOSEN.calibration_images)
+    normal = compared(found, calibrating)
+    levels = [compared(found.variant(dynamic=False, t_max=int(step)), calibrating) for step in LEVELS]
+    makers = {name: maker(way, normal, levels) for name, way in WAYS.items()}
+    rows = []
+    for seen, good, changed in in_each_way(held, by_place(held, images)):
+        good = compared(found, good)
+        for (place, kind), (bad, masks) in changed.items():
+            bad = compared(found, bad)
+            for name, make in makers.items():
+                both = make(good), make(bad)
+                highest = [each.flatten(1).topk(WAYS[name].highest).values.mean(1) for each in both]
+                rows.append(dict(category=category, change=change, place=place, seen=seen, defects=kind, maps=name,
+                                 **scores(*both, masks) | dict(i_auroc=auroc(*highest))))
+    minutes = round((time.perf_counter() - started) / 60, 1)
+    return [row | dict(minutes=minutes) for row in rows]
+
+
+PAGE = """# Other maps that were tried
+
+[Back to the README](../README.md) · [how features are compared](feature-distance.md) · [training](training.md)
+
+Made by `scripts/explore_maps.py` from `maps-tried.csv`, on validation data only: a fifth of the normal training images,
+held out, and synthetic defects on them, as on [the page on calibration](calibration.md). One seed. The networks are
+those of [the page on training](training.md), with these of its changes: {trained}. They are the same in all lines;
+each line changes one thing of how maps are made in the profile `parts`, whose maps are *as chosen*: blocks 2 and 3,
+the Mahalanobis distance, lambda 0.5, the feature map standardised.
+
+Cells: I-AUROC / P-AUROC / PRO, percent, mean over both kinds of defects, both kinds of places, and images as they are,
+relit and moved. No test image was read.
+
+{table}
+
+- *Usual differences place by place*: of each place the mean difference of normal images is taken away, in place of one
+  mean for all places.
+- *Averaged over 3 x 3 places*: differences, before they are measured.
+- *Against the decoded latent*: the reconstruction is compared with the decoded latent of the image in place of the
+  image itself. So what every autoencoder loses doesn't count, and small defects that it loses don't either.
+
+**Nothing here is better in all categories,** and what is better in some is so by little: {verdict}. So `parts`, and the
+profiles that rest on it, keep their maps. What these defects don't show is left to the networks.
+"""
+
+
+def write_tables(source: Path) -> None:
+    """maps-tried.md beside the CSV.  Raises ValueError where it holds two trainings of a category."""
+    rows = pd.read_csv(source)
+    if (rows.groupby("category")["change"].nunique() > 1).any():
+        raise ValueError(f"{source} holds two trainings of a category, which would be mixed: name another --out")
+    trained = [", ".join(part["category"].unique()) + f": *{change}*"
+               for change, part in rows.groupby("change", sort=False)]
+    each = rows.groupby(["maps", "category"], sort=False)[NUMBERS].mean()
+    names = list(rows["category"].unique())
+    average = each.groupby("maps", sort=False).mean()
+    lines = [[name, *(in_one_cell(each.loc[(name, category)]) for category in names), in_one_cell(average.loc[name])]
+             for name in average.index]
+    gain = (average - average.iloc[0]).iloc[1:]
+    verdict = ", ".join(f"on average {gain[number].max():+.1f} points of {title} at best (*{gain[number].idxmax()}*)"
+                        for number, title in zip(NUMBERS, ("I-AUROC", "P-AUROC", "PRO")))
+    write_whole(source.with_suffix(".md"), PAGE.format(
+        trained="; ".join(trained), verdict=verdict, table=markdown_table(["maps", *names, "average"], lines)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="where trainings are kept, as in explore_training.py")
+    parser.add_argument("--categories", default=",".join(CATEGORIES))
+    parser.add_argument("--change", default="3 times the UNet's steps", help="one of " + "; ".join(CHANGES))
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "maps-tried.csv")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    add_missing(args.out, COLUMNS, ("category", "change"), [(name, args.change) for name in args.categories.split(",")],
+                lambda category, change: measure(category, change, args.data_root, args.work))
+    write_tables(args.out)
+
+
+if __name__ == "__main__":
+    main()
