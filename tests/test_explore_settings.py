@@ -10,6 +10,7 @@ from d3ad import D3AD, data, maps
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 import explore_calibration
 import explore_feature_distance
+import explore_maps
 import explore_settings as explore
 import explore_training
 import validation_data
@@ -146,3 +147,23 @@ def test_the_page_on_distances_is_that_of_its_rows_and_says_what_they_say(tmp_pa
                                .droplevel("category") for distance in ("cosine", "mahalanobis"))
         assert (mahalanobis - cosine).idxmax() == 0  # the feature map alone gains most
         assert cosine[0] < cosine[1] and mahalanobis[0] > cosine[0] + 1
+
+
+def test_the_maps_as_chosen_are_those_of_the_profile(fitted, images):
+    chosen, steps = explore_maps.CHOSEN, explore_maps.LEVELS
+    found = fitted.variant(feature_distance=chosen.feature_distance, standardise=chosen.standardise,
+                           map_blocks=chosen.map_blocks, weight=chosen.weight, calibration_levels=len(steps))
+    assert torch.equal(found.calibration.levels, steps)
+    normal = explore_maps.compared(found, found.calibration_images)
+    levels = [explore_maps.compared(found.variant(dynamic=False, t_max=int(step)), found.calibration_images)
+              for step in steps]
+    way = explore_maps.Maps(sigma=found.config.sigma_pixels)
+    made = explore_maps.maker(way, normal, levels)(explore_maps.compared(found, images))
+    torch.testing.assert_close(made, found.predict(images).anomaly_map, rtol=1e-3, atol=1e-3)
+
+
+def test_the_page_on_maps_is_that_of_its_rows(tmp_path):
+    committed = Path(explore.ROOT / "docs" / "maps-tried.csv")
+    (tmp_path / "maps-tried.csv").write_bytes(committed.read_bytes())
+    explore_maps.write_tables(tmp_path / "maps-tried.csv")
+    assert (tmp_path / "maps-tried.md").read_bytes() == committed.with_suffix(".md").read_bytes()
