@@ -59,7 +59,8 @@ def measure(category: str, change: str, root: Path, work: Path) -> list[dict]:
 
 PAGE = """# How features are compared
 
-[Back to the README](../README.md) · [settings](settings.md) · [calibration](calibration.md) · [training](training.md)
+[Back to the README](../README.md) · [settings](settings.md) · [calibration](calibration.md) ·
+[training](training.md) · [other maps](maps-tried.md)
 
 Made by `scripts/explore_feature_distance.py` from `feature-distance.csv`, on validation data only: a fifth of the
 normal training images, held out, and synthetic defects on them, as on [the page on calibration](calibration.md). One
