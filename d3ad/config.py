@@ -135,7 +135,7 @@ class Config(Settings):
             raise ValueError(f"t_max ({self.t_max}) and train_t_max ({self.train_t_max}) can't exceed num_timesteps "
                              f"({self.num_timesteps})")
         if self.t_max > self.train_t_max:
-            raise ValueError(f"t_max ({self.t_max}) exceeds train_t_max ({self.train_t_max}), and is never learned")
+            raise ValueError(f"t_max ({self.t_max}) exceeds train_t_max ({self.train_t_max}), where learning ends")
         if self.dynamic and self.t_max % self.round_to:  # or T-hat could be 0 everywhere, or exceed t_max
             raise ValueError(f"t_max must be a multiple of round_to where steps are dynamic; got {self.t_max} and "
                              f"{self.round_to}")
@@ -181,8 +181,8 @@ class Config(Settings):
 
     def hashed(self) -> dict:
         """As `to_dict`; `standardise` counts as true or false, which it was, where it names both kinds of maps or none:
-        results of such settings are still of them.  Younger settings are left out where they are what they were before
-        they could be set.
+        results of such settings are still of them.  Settings that were added later are left out where they have the
+        value that held before.
         """
         standardise = self.standardise if len(self.standardise) == 1 else bool(self.standardise)
         values = self.to_dict() | dict(standardise=standardise)

@@ -15,6 +15,16 @@ def rows_in(file: Path) -> list[dict[str, str]]:
     return []
 
 
+def check_one_change(file: Path, jobs: Iterable[tuple[str, str]]) -> None:
+    """End the command where the file has a category with another change than its job (category, change) has: a page of
+    both would mix two trainings.
+    """
+    wanted = dict(jobs)
+    if mixed := sorted({row["category"] for row in rows_in(file)
+                        if wanted.get(row["category"], row["change"]) != row["change"]}):
+        raise SystemExit(f"{file} holds another training of {', '.join(mixed)}: name another --out or --categories")
+
+
 def append_rows(file: Path, columns: list[str], rows: list[dict]) -> None:
     """Add rows at the end, below a header where the file is new: all of them, or, where it is killed, none."""
     text = io.StringIO(newline="")

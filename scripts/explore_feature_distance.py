@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from csv_rows import add_missing
+from csv_rows import add_missing, check_one_change
 from explore_calibration import NUMBERS, by_place, in_each_way
-from explore_training import CHANGES, fitted
+from explore_training import CHANGES, LONGER, USUAL, fitted
 from torch import Tensor
 from validation_data import CATEGORIES, scores
 
@@ -161,11 +161,13 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="where trainings are kept, as in explore_training.py")
     parser.add_argument("--categories", default=",".join(CATEGORIES))
-    parser.add_argument("--change", default="3 times the UNet's steps", help="one of " + "; ".join(CHANGES))
+    parser.add_argument("--change", help=f"one of {'; '.join(CHANGES)}; by default {LONGER!r}, tiles {'none'!r}")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "feature-distance.csv")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    add_missing(args.out, COLUMNS, ("category", "change"), [(name, args.change) for name in args.categories.split(",")],
+    jobs = [(name, args.change or USUAL.get(name, LONGER)) for name in args.categories.split(",")]
+    check_one_change(args.out, jobs)
+    add_missing(args.out, COLUMNS, ("category", "change"), jobs,
                 lambda category, change: measure(category, change, args.data_root, args.work))
     write_tables(args.out)
 

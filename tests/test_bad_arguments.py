@@ -40,7 +40,7 @@ TABLES["test_a_bad_setting_is_named"] = [
         ("image_size", 60, "multiples of 8"),
         ("image_size", 72, "halved often enough"), ("crop_size", 12, "multiples of 8"), ("crop_size", 264, "crop_size"),
         ("t_max", 1001, r"t_max \(1001\) and train_t_max"), ("num_timesteps", 50, "can't exceed num_timesteps"),
-        ("train_t_max", 79, "never learned"),
+        ("train_t_max", 79, "where learning ends"),
         ("beta_start", 0.5, "exceeds beta_end"), ("beta_start", 0.0, "beta_start must lie"),
         ("beta_end", 1.0, "beta_end must lie"),
         ("num_bins", 1, "min_bin"), ("min_bin", 99, "exceeds num_bins"), ("num_steps", 0, "num_steps must lie"),

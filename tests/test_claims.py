@@ -152,10 +152,11 @@ def test_few_tiles_with_many_exposures_are_few_units():
 def test_draws_are_computed_once_and_read_to_the_last_bit(tmp_path):
     drawn = {"pro": 100 * np.random.default_rng(0).random(9), "pro_small": np.full(9, np.nan)}
     asked = []
-    for _ in range(2):
-        found = kept_draws(tmp_path / "outcome-1.safetensors", lambda: asked.append(1) or drawn)
+    for pro in (1 / 3, 1 / 3, 0.25):  # the third time, the outcome is another
+        found = kept_draws(tmp_path / "outcome-1.safetensors", dict(pro=pro, pro_small=None),
+                           lambda: asked.append(pro) or drawn)
         assert all(found[name].tobytes() == values.tobytes() for name, values in drawn.items())
-    assert len(asked) == 1
+    assert asked == [1 / 3, 0.25]
 
 
 def test_a_clear_lead_holds_and_a_deficit_is_contradicted():

@@ -101,11 +101,11 @@ def test_a_profile_takes_from_its_base_what_it_does_not_say(tmp_path, monkeypatc
         Config.profile("lost")
 
 
-def test_two_profiles_differ_in_the_autoencoder_alone():
+def test_two_profiles_differ_in_the_autoencoder_and_in_the_light_of_copies_alone():
     small, taef2 = (Config.profile(name).to_dict() for name in ("mvtec-cpu", "mvtec-taef2"))
     of_autoencoder = {"autoencoder", "autoencoder_weights", "autoencoder_steps", "autoencoder_perceptual",
                       "latent_channels", "crop_size"}  # this one is for trainings from scratch
-    assert {name for name in small if small[name] != taef2[name]} == {"name", *of_autoencoder}
+    assert {name for name in small if small[name] != taef2[name]} == {"name", "train_light", *of_autoencoder}
 
 
 @pytest.mark.parametrize("kind", [Config, Study])

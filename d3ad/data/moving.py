@@ -1,4 +1,4 @@
-"""The seed that an image carries, and copies of images that lie a little elsewhere, in another light."""
+"""The seed that an image carries, and copies of images that lie a little elsewhere, if asked for in another light."""
 import zlib
 
 import torch

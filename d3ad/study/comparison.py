@@ -175,6 +175,11 @@ def has_maps(run: Run, name: str) -> bool:
     return is_for(run, name) and (not _is_long(run, name) or file_of(run, name).exists())
 
 
+def numbers(run: Run, name: str) -> dict[str, float | None]:
+    """A baseline's metrics on a run, as `outcome` has them; of one that was measured."""
+    return read_json(_numbers(run, name))
+
+
 def prepare(runs: list[Run], names: list[str]) -> None:
     """Measure what the cache lacks, in parallel; D3AD is trained only where a baseline takes over its networks."""
     measure((run, name) for run in runs for name in names if is_for(run, name))

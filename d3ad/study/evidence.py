@@ -155,12 +155,18 @@ def draws_of(counts: resampling.Counts, numbers: dict, weights: np.ndarray, unit
     return found
 
 
-def kept_draws(outcome: Path, draw: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The draws of a method on a run, from the file beside its outcome; `draw` computes what the cache lacks."""
+def kept_draws(outcome: Path, numbers: dict, draw: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The draws of a method on a run, from the file beside its outcome; `draw` computes them where it is not there, or
+    of an outcome with other numbers.
+    """
     file = outcome.with_suffix(f".draws-{resampling.VERSION}.safetensors")
-    if not file.exists():
-        save_tensors(file, {name: torch.from_numpy(values) for name, values in draw().items()}, {})
-    return {name: tensor.numpy() for name, tensor in load_tensors(file)[0].items()}
+    if file.exists():
+        kept, of_numbers = load_tensors(file)
+        if of_numbers == numbers:
+            return {name: tensor.numpy() for name, tensor in kept.items()}
+    drawn = draw()
+    save_tensors(file, {name: torch.from_numpy(values) for name, values in drawn.items()}, numbers)
+    return drawn
 
 
 def _draws_of_run(run: Run, weights: np.ndarray, settings: dict) -> dict[str, np.ndarray]:
@@ -215,9 +221,10 @@ def gather(workspace: Workspace, names: list[str], speed: pd.DataFrame | None = 
             found.numbers.setdefault(method, {})[key] = values
 
         for method, settings in {**compared, **every}.items():
-            keep(method, kept_draws(run.file(settings), partial(_draws_of_run, run, weights, settings)))
+            keep(method, kept_draws(run.file(settings), run.numbers(**settings),
+                                    partial(_draws_of_run, run, weights, settings)))
         for name in [name for name in names if run in beside and comparison.has_maps(run, name)]:
-            keep(title_of(name), kept_draws(comparison.file_of(run, name),
+            keep(title_of(name), kept_draws(comparison.file_of(run, name), comparison.numbers(run, name),
                                             partial(_draws_of_baseline, run, weights, name)))
         keep(BINS, _bins(run, weights))
         for method, how in ((SCALED_CHANGE, "scaled"), (NOISED_CHANGE, "noised")):
@@ -299,7 +306,8 @@ def memory(workspace: Workspace) -> pd.DataFrame:
     prepare(fresh, [{}])
     found: dict[str, dict[Key, dict]] = {}
     for run in fresh:
-        drawn = kept_draws(run.file({}), partial(_draws_of_run, run, resampling.unit_weights(run.units), {}))
+        drawn = kept_draws(run.file({}), run.numbers(),
+                           partial(_draws_of_run, run, resampling.unit_weights(run.units), {}))
         found.setdefault(run.split, {})[key_of(run)] = drawn
     units: dict[Key, list[str]] = {}
     for run in fresh:  # those of both splits

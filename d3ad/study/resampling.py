@@ -18,7 +18,7 @@ from scipy.stats import norm, t
 
 from d3ad.metrics import EIGHT_CONNECTED
 
-VERSION = 1                                     # raised when draws come out otherwise: they are kept in the cache
+VERSION = 1                                     # raised when draws, which the cache keeps, come out otherwise
 DRAWS = 1000
 TOGETHER = 128                                  # draws computed at a time: their arrays stay near the processor
 LIMIT = 0.3                                     # PRO's

@@ -193,7 +193,7 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
         line = f"[{numbers[source]}/{len(notebooks)}] {source.stem}"
         # bars of one notebook move at a time
         progress = Progress(sys.stderr, moving=source == group[0])
-        # one that takes seconds need not be saved as it runs, which takes a third of a second
+        # a notebook that the cache knows takes seconds as a rule; saving it after each cell would add a third of one
         return run_one(source, copies / source.name, parameters(options), line, forecast, kernels, progress,
                        together=len(group) > 1, save_each_cell=not done.knows(source))
 
