@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from d3ad.infra.files import ROOT
 from d3ad.study import parity
 
 
@@ -34,3 +35,17 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
     assert done == ["bottle", "pill", "screw", "transistor"]
     table = (tmp_path / "results" / "parity" / "baselines.csv").read_text()
     assert table.startswith("method,metric,category,published")
+
+
+def test_a_run_keeps_what_other_runs_have_measured(tmp_path, monkeypatch):
+    file = tmp_path / "results" / "parity" / "baselines.csv"
+    file.parent.mkdir(parents=True)
+    committed = (ROOT / "results" / "parity" / "baselines.csv").read_bytes()
+    file.write_bytes(committed)
+    monkeypatch.setattr(parity, "measure", lambda *_: dict(i_auroc=91.6, p_auroc=97.5))
+    parity.main(["--data-root", "x", "--weights", "y", "--out", str(tmp_path), "--methods", "FastFlow",
+                 "--categories", "pill"])
+    before, after = committed.decode().splitlines(), file.read_text().splitlines()
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert [line[:line.index("pill")] for line in changed] == ["FastFlow,i_auroc,", "FastFlow,p_auroc,"]
+    assert all(",91.6,1,0.0," in line or ",97.5,1,0.3," in line for line in changed)

@@ -2,7 +2,8 @@
 
 It runs methods on MVTec AD whose numbers for each category have been published, with a ResNet-18 or with networks of
 their own, and writes results/parity/baselines.csv.  Each cell and the state of its training are kept in the cache, so
-a stopped run goes on.  RD4AD, RD++ and SimpleNet are published for each category with a WideResNet-50 only.
+a stopped run goes on; what the file has of other runs stays.  RD4AD, RD++ and SimpleNet are published for each category
+with a WideResNet-50 only.
 """
 import argparse
 import hashlib
@@ -87,6 +88,17 @@ def table(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"measured": float, "difference": float})
 
 
+def with_earlier(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+    """The rows of `table`, and for what wasn't measured here those that the file has, of this or another machine."""
+    if not file.exists():
+        return frame
+    keys, found = ["method", "metric", "category", "published", "pixels"], ["measured", "seeds", "difference"]
+    earlier = pd.read_csv(file).set_index(keys)[found].reindex(pd.MultiIndex.from_frame(frame[keys]))
+    known = (frame["seeds"] == 0) & earlier["seeds"].gt(0).to_numpy()
+    frame.loc[known, found] = earlier.to_numpy()[known]
+    return frame.astype({"seeds": int})
+
+
 def mean_difference(frame: pd.DataFrame) -> pd.Series:
     """Mean absolute difference over the categories, by method and metric; of complete ones only."""
     whole = frame.groupby(["method", "metric"])["difference"].filter(lambda column: column.notna().all())
@@ -112,12 +124,13 @@ def main(arguments: list[str] | None = None) -> None:
                 cell = cells / f"{method}-{category}-{seed}-{VERSION}.json"
                 if not cell.exists():
                     training = cell.with_suffix("")
-                    found = measure(method, category, seed, options.data_root, options.weights, training)
-                    write_whole(cell, json.dumps(found))
+                    numbers = measure(method, category, seed, options.data_root, options.weights, training)
+                    write_whole(cell, json.dumps(numbers))
                     shutil.rmtree(training, ignore_errors=True)  # its state is of no more use
-                    print(method, category, seed, found, flush=True)
-                write_whole(file, table(cells).to_csv(index=False))
-    print(mean_difference(table(cells)).round(2).to_string())
+                    print(method, category, seed, numbers, flush=True)
+                found = with_earlier(table(cells), file)
+                write_whole(file, found.to_csv(index=False))
+    print(mean_difference(found).round(2).to_string())
 
 
 if __name__ == "__main__":
