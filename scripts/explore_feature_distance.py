@@ -10,22 +10,19 @@ explore_training.py, and the same --work shares their trainings; --change names 
 Appends rows to the CSV, skips pairs that stand there, and goes on with trainings that were stopped.
 feature-distance.md beside the CSV is made from it at the end.
 """
-import argparse
 import time
 from pathlib import Path
 
 import pandas as pd
-import torch
-from csv_rows import add_missing, check_one_change
 from explore_calibration import NUMBERS, by_place, in_each_way
-from explore_training import CHANGES, LONGER, USUAL, fitted
+from explore_training import fitted, run_on_trained, trained_in_words
 from torch import Tensor
-from validation_data import CATEGORIES, scores
+from validation_data import scores
 
 from d3ad import D3AD
 from d3ad.calibration import fuse
 from d3ad.detector import Prediction
-from d3ad.infra.files import ROOT, write_whole
+from d3ad.infra.files import write_whole
 from d3ad.study.readme.cells import in_one_cell, markdown_table
 
 # distance, and which maps are standardised besides
@@ -127,10 +124,7 @@ def means_of(source: Path) -> pd.DataFrame:
 def write_tables(source: Path) -> None:
     """feature-distance.md beside the CSV.  Raises ValueError where it holds two trainings of a category."""
     rows = pd.read_csv(source, keep_default_na=False)
-    if (rows.groupby("category")["change"].nunique() > 1).any():
-        raise ValueError(f"{source} holds two trainings of a category, which would be mixed: name another --out")
-    trained = [", ".join(part["category"].unique()) + f": *{change}*"
-               for change, part in rows.groupby("change", sort=False)]
+    trained = trained_in_words(rows, source)
     each = means_of(source)
     means = each.groupby(SETTING, sort=False).mean()
     best = {distance: _words(part.mean(axis=1).idxmax()) + f": {in_one_cell(part.loc[part.mean(axis=1).idxmax()])}"
@@ -138,7 +132,7 @@ def write_tables(source: Path) -> None:
     tables = []
     for category, part in each.groupby("category", sort=False):
         tables += [f"### {category.capitalize()}", "", _table(part.droplevel("category")), ""]
-    page = PAGE.format(trained="; ".join(trained), average=_table(means), best=best, tables="\n".join(tables).rstrip())
+    page = PAGE.format(trained=trained, average=_table(means), best=best, tables="\n".join(tables).rstrip())
     write_whole(source.with_suffix(".md"), page)
 
 
@@ -156,21 +150,5 @@ def _table(means: pd.DataFrame) -> str:
     return markdown_table(["distance", "standardised", *(f"lambda {weight:g}" for weight in WEIGHTS)], lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="where trainings are kept, as in explore_training.py")
-    parser.add_argument("--categories", default=",".join(CATEGORIES))
-    parser.add_argument("--change", help=f"one of {'; '.join(CHANGES)}; by default {LONGER!r}, tiles {'none'!r}")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "feature-distance.csv")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    jobs = [(name, args.change or USUAL.get(name, LONGER)) for name in args.categories.split(",")]
-    check_one_change(args.out, jobs)
-    add_missing(args.out, COLUMNS, ("category", "change"), jobs,
-                lambda category, change: measure(category, change, args.data_root, args.work))
-    write_tables(args.out)
-
-
 if __name__ == "__main__":
-    main()
+    run_on_trained(__doc__.split("\n\n")[0], "feature-distance.csv", COLUMNS, measure, write_tables)

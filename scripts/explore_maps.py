@@ -8,7 +8,6 @@ explore_training.py, and the same --work shares their trainings; --change names 
 Appends rows to the CSV, skips pairs that stand there, and goes on with trainings that were stopped.  maps-tried.md
 beside the CSV is made from it at the end.
 """
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,19 +16,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from csv_rows import add_missing, check_one_change
 from explore_calibration import NUMBERS, by_place, in_each_way
 from explore_settings import LEVELS
-from explore_training import CHANGES, LONGER, USUAL, fitted
+from explore_training import fitted, run_on_trained, trained_in_words
 from torch import Tensor
-from validation_data import CATEGORIES, auroc, scores
+from validation_data import auroc, scores
 
 from d3ad import D3AD, maps
 from d3ad.calibration import calibrate, fuse
 from d3ad.config import Config
 from d3ad.data.apart import spread_over
 from d3ad.infra.batches import in_batches
-from d3ad.infra.files import ROOT, write_whole
+from d3ad.infra.files import write_whole
 from d3ad.infra.spread import Spread
 from d3ad.study.readme.cells import in_one_cell, markdown_table
 
@@ -195,10 +193,7 @@ light](training.md#copies-in-another-light), as those of `mvtec-cpu`.
 def write_tables(source: Path) -> None:
     """maps-tried.md beside the CSV.  Raises ValueError where it holds two trainings of a category."""
     rows = pd.read_csv(source)
-    if (rows.groupby("category")["change"].nunique() > 1).any():
-        raise ValueError(f"{source} holds two trainings of a category, which would be mixed: name another --out")
-    trained = [", ".join(part["category"].unique()) + f": *{change}*"
-               for change, part in rows.groupby("change", sort=False)]
+    trained = trained_in_words(rows, source)
     each = rows.groupby(["maps", "category"], sort=False)[NUMBERS].mean()
     names = list(rows["category"].unique())
     average = each.groupby("maps", sort=False).mean()
@@ -212,25 +207,9 @@ def write_tables(source: Path) -> None:
     detected = each["i_auroc"].unstack("maps")
     always = [f"*{name}*" for name in gain.index if (detected[name] > detected["as chosen"]).all()]
     write_whole(source.with_suffix(".md"), PAGE.format(
-        trained="; ".join(trained), gains=gains, always=", ".join(always) or "none",
+        trained=trained, gains=gains, always=", ".join(always) or "none",
         table=markdown_table(["maps", *names, "average"], lines)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="where trainings are kept, as in explore_training.py")
-    parser.add_argument("--categories", default=",".join(CATEGORIES))
-    parser.add_argument("--change", help=f"one of {'; '.join(CHANGES)}; by default {LONGER!r}, tiles {'none'!r}")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "maps-tried.csv")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    jobs = [(name, args.change or USUAL.get(name, LONGER)) for name in args.categories.split(",")]
-    check_one_change(args.out, jobs)
-    add_missing(args.out, COLUMNS, ("category", "change"), jobs,
-                lambda category, change: measure(category, change, args.data_root, args.work))
-    write_tables(args.out)
-
-
 if __name__ == "__main__":
-    main()
+    run_on_trained(__doc__.split("\n\n")[0], "maps-tried.csv", COLUMNS, measure, write_tables)

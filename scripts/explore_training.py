@@ -13,11 +13,12 @@ import argparse
 import itertools
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import torch
-from csv_rows import add_missing
+from csv_rows import add_missing, check_one_change
 from explore_calibration import NUMBERS, SEEN, SHARE, by_place, in_each_way
 from settings_page import RECOMMENDED
 from torch import Tensor
@@ -202,6 +203,38 @@ def on_test_images() -> str:
               for profile in TESTED]
     lines = [[name, *(metrics_text(frame.loc[name]) for frame in frames)] for name in frames[0].index]
     return markdown_table(["test images", *(f"`{profile}`" for profile in TESTED)], lines)
+
+
+def trained_in_words(rows: pd.DataFrame, source: Path) -> str:
+    """Which of CHANGES the rows of each category, of the file `source`, rest on.  Raises ValueError where a category
+    rests on two.
+    """
+    if (rows.groupby("category")["change"].nunique() > 1).any():
+        raise ValueError(f"{source} holds two trainings of a category, which would be mixed: name another --out")
+    return "; ".join(", ".join(part["category"].unique()) + f": *{change}*"
+                     for change, part in rows.groupby("change", sort=False))
+
+
+def run_on_trained(description: str, out: str, columns: list[str],
+                   measure: Callable[[str, str, Path, Path], list[dict]], write_tables: Callable[[Path], None]) -> None:
+    """The command of a page that rests on one detector of these for each category.
+
+    out: the name of its CSV in docs/.  measure: category, change, data root and work folder to rows of `columns`.
+    write_tables: makes the page from the CSV.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="where trainings are kept, as in explore_training.py")
+    parser.add_argument("--categories", default=",".join(CATEGORIES))
+    parser.add_argument("--change", help=f"one of {'; '.join(CHANGES)}; by default {LONGER!r}, tiles {'none'!r}")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / out)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    jobs = [(name, args.change or USUAL.get(name, LONGER)) for name in args.categories.split(",")]
+    check_one_change(args.out, jobs)
+    add_missing(args.out, columns, ("category", "change"), jobs,
+                lambda category, change: measure(category, change, args.data_root, args.work))
+    write_tables(args.out)
 
 
 def main() -> None:
