@@ -193,8 +193,8 @@ def by_light(rows: pd.DataFrame) -> str:
 
 def where() -> str:
     """Which profiles learn from copies in another light, in a sentence."""
-    names = [f"`{name}`" for name in profile_names() if Config.profile(name).train_light]
-    return f"The profiles with it: {', '.join(names)}."
+    names = [name for name in profile_names() if Config.profile(name).train_light]
+    return f"`{'`, `'.join(names)}` has it." if len(names) == 1 else f"`{'`, `'.join(names)}` have it."
 
 
 def on_test_images() -> str:
