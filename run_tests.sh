@@ -49,7 +49,7 @@ echo "[4/4] nbval"
 started=$SECONDS
 # The notebooks of the checkout, cell by cell; what they compute lies in the cache.
 D3AD_PROFILE=smoke D3AD_OUT="$scratch" TQDM_DISABLE=1 LOKY_MAX_CPU_COUNT=1 OMP_NUM_THREADS=1 \
-    "$python" -m d3ad.study.running.kernels around "$scratch/jupyter" \
+    "$python" -m d3ad.study.running.kernels "$scratch/jupyter" \
     "$python" -m pytest -n 2 --dist loadfile --nbval-lax --nbval-kernel-name d3ad notebooks || failed=1
 echo "[4/4] nbval: $(elapsed $started)"
 

@@ -13,7 +13,7 @@ from d3ad.data import synthetic
 from d3ad.infra.profiles import PROFILE_FOLDER
 from d3ad.study import runner
 from d3ad.study.running import clean_notebooks
-from d3ad.study.running.kernels import Nursery
+from d3ad.study.running.nursery import Nursery
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -27,10 +27,10 @@ def out(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def forked():
+def nursery():
     """Kernels that have imported what the notebooks need."""
-    with Nursery() as nursery:
-        yield nursery.manager
+    with Nursery() as started:
+        yield started
 
 
 def code_cells(path: Path) -> list:
@@ -77,17 +77,17 @@ def test_shows_no_error_and_no_address(path):
 
 @each
 @pytest.mark.notebook
-def test_runs_in_the_smoke_profile(path, out, forked, monkeypatch):
+def test_runs_in_the_smoke_profile(path, out, nursery, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "1")
     parameters = {"profile": "smoke", "data_root": "", "out": str(out)}
-    runner.execute(path, out / "notebooks" / "smoke" / path.name, parameters, kernels=forked)
+    runner.execute(path, out / "notebooks" / "smoke" / path.name, parameters, nursery=nursery)
 
 
 @pytest.mark.notebook
 @pytest.mark.parametrize("profile, category, table", [
     ("visa", "board", 1), pytest.param("btad", "washer", 3, marks=pytest.mark.long),
     pytest.param("mvtec", "weave", 6, marks=pytest.mark.long)])
-def test_profiles_on_real_datasets_take_the_same_path(profile, category, table, tmp_path, forked, monkeypatch):
+def test_profiles_on_real_datasets_take_the_same_path(profile, category, table, tmp_path, nursery, monkeypatch):
     """Tiny datasets in the real layouts under --data-root, the profiles' own loaders, tiny networks."""
     synthetic.write(tmp_path / "data", profile, category, *SMOKE["study"]["counts"])
     networks = {k: v for k, v in {**SMOKE, **SMOKE["study"]}.items()
@@ -97,7 +97,7 @@ def test_profiles_on_real_datasets_take_the_same_path(profile, category, table, 
     monkeypatch.setenv("TQDM_DISABLE", "1")
     source = next(path for path in NOTEBOOKS if path.stem.startswith("07"))
     runner.execute(source, tmp_path / source.name,
-                   dict(profile=profile, data_root=str(tmp_path / "data"), out=str(tmp_path)), kernels=forked)
+                   dict(profile=profile, data_root=str(tmp_path / "data"), out=str(tmp_path)), nursery=nursery)
     frame = pd.read_csv(tmp_path / f"results/{profile}-changed/table{table}.csv", dtype={"category": str})
     rows = frame[frame["method"] == "D3AD"].set_index("category")
     assert rows.loc["Average", "reported_i_auroc"] > 90 and pd.isna(rows.loc["Average", "measured_i_auroc"])

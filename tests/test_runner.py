@@ -14,7 +14,7 @@ from d3ad.config import Config
 from d3ad.data import synthetic
 from d3ad.infra import pip_weights
 from d3ad.study import runner
-from d3ad.study.running import clean_notebooks, kernels, progress
+from d3ad.study.running import clean_notebooks, nursery, progress
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = 'profile: str = "demo"  # which settings\ndata_root: str = ""\nout: str = ""'
@@ -51,7 +51,7 @@ def no_settings_from_outside(monkeypatch):
     """The command's defaults must not come from the environment of whoever runs the tests."""
     for name in ("D3AD_PROFILE", "D3AD_DATA_ROOT", "D3AD_OUT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(kernels, "can_fork", lambda: False)  # these notebooks import nothing that takes its time
+    monkeypatch.setattr(nursery, "can_fork", lambda: False)  # these notebooks import nothing that takes its time
 
 
 @pytest.fixture
@@ -122,8 +122,10 @@ def test_the_pip_packages_weights_are_checked_before_any_work(monkeypatch, capsy
     runner.check_weights(Config.profile("smoke"))  # needs no package
 
 
-def test_a_check_of_the_weights_waits_for_no_torch():
-    code = "import sys; from d3ad.study.running import preflight; assert 'torch' not in sys.modules"
+def test_the_nursery_begins_before_what_takes_seconds_is_imported():
+    code = ("import sys; from d3ad.study import runner; config = runner.settings_of('demo')[0]; "
+            "runner.check_weights(config); "
+            "assert not {'torch', 'papermill', 'nbformat', 'jupyter_client'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
@@ -137,11 +139,13 @@ def test_notebooks_are_chosen_by_number(folder):
         runner.choose(folder / "empty", None)
 
 
-def test_a_notebook_without_a_parameter_is_refused(folder):
+def test_a_notebook_without_a_parameter_is_refused_before_any_runs(folder, monkeypatch, capsys):
     source = folder / "03_lacks.ipynb"
     nbformat.write(notebook("1", parameters='profile: str = "demo"'), source)
-    with pytest.raises(runner.UsageError, match="03_lacks.ipynb.* data_root, out"):
-        runner.check(runner.parse(["--profile", "demo"]), folder)
+    monkeypatch.setattr(runner, "choose", lambda *_: [folder / "01_first.ipynb", source])
+    assert runner.main(["--profile", "smoke", "--out", str(folder / "out")]) == 2
+    said = capsys.readouterr()
+    assert "01_first" not in said.out and re.search("03_lacks.ipynb.* data_root, out", said.err)
 
 
 def test_the_script_and_the_runner_have_the_same_options():

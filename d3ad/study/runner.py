@@ -20,16 +20,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
-import papermill
 import psutil
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
 
 from d3ad.infra.files import ROOT, Busy, alone, explain, read_json, tidy, write_whole
-from d3ad.study.running.clean_notebooks import read_notebook, write_clean
-from d3ad.study.running.kernels import ENVIRONMENT, Nursery, ThisInterpreter
+from d3ad.study.running.nursery import ENVIRONMENT, Nursery
 from d3ad.study.running.preflight import UsageError, check_data, check_parameters, check_weights, say_costs
 from d3ad.study.running.progress import (
     CACHED_MINUTES,
@@ -42,6 +38,11 @@ from d3ad.study.running.progress import (
 )
 from d3ad.study.settings import cache_folder, has_papers_unet, settings_hash, settings_of, study_profiles
 
+# papermill, nbformat and what rests on them are imported where they are needed: it takes two seconds, in which the
+# nursery imports as well
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
 # 01 and 09 each train one network after the other, in one process; of the others, one draws while the other computes
 BESIDE = (("01", "09"), ("03", "05"), ("04", "06"))
 
@@ -50,23 +51,28 @@ class NotebookError(Exception):
     """A notebook that did not run to its end; its text says where and why."""
 
 
-def execute(source: Path, target: Path, parameters: dict, stderr=None, kernels=ThisInterpreter,
-            save_each_cell: bool = True) -> nbformat.NotebookNode:
-    """Run one notebook with this interpreter and write the executed copy to `target`.
+def execute(source: Path, target: Path, parameters: dict, stderr=None, nursery: Nursery | None = None,
+            save_each_cell: bool = True) -> "NotebookNode":
+    """Run one notebook with this interpreter, in a kernel of the nursery where there is one, and write the executed
+    copy to `target`.
 
     Where it fails, the copy is `<name>.unfinished.ipynb` beside `target`; with `save_each_cell` also while it runs.
     `stderr` gets what the notebook writes there, progress bars above all.
     Raises NotebookError where it fails.
     """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    from d3ad.study.running import kernels
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_suffix(".unfinished.ipynb")
     unfinished.unlink(missing_ok=True)
     try:
         notebook = papermill.execute_notebook(
             str(source), str(unfinished), parameters, cwd=str(source.parent), kernel_name="python3",
-            kernel_manager_class=kernels, progress_bar=False, stderr_file=stderr, start_timeout=600,
+            kernel_manager_class=kernels.manager(nursery), progress_bar=False, stderr_file=stderr, start_timeout=600,
             request_save_on_cell_execute=save_each_cell)
-    except PapermillExecutionError as error:
+    except papermill.exceptions.PapermillExecutionError as error:
         reason = " ".join(f"cell [{error.exec_count}]: {error.ename}: {error.evalue}".split())
     except DeadKernelError:
         reason = "its process died (is the memory full?)"
@@ -147,10 +153,7 @@ def check(options: argparse.Namespace, notebooks: Path) -> list[Path]:
         raise UsageError('--workers ray takes Ray, which is not installed: pip install "d3ad[cluster]"')
     check_data(options.profile, study, options.data_root)
     check_weights(config)
-    chosen = choose(notebooks, options.only)
-    for source in chosen:
-        check_parameters(source, parameters(options))
-    return chosen
+    return choose(notebooks, options.only)
 
 
 def parameters(options: argparse.Namespace) -> dict:
@@ -158,54 +161,55 @@ def parameters(options: argparse.Namespace) -> dict:
     return {name: str(vars(options)[name] or "") for name in ("profile", "data_root", "out")}
 
 
-def run(options: argparse.Namespace, notebooks: list[Path]) -> None:
+def run(options: argparse.Namespace, notebooks: list[Path], nursery: Nursery | None = None) -> None:
     """Run the notebooks one after the other, and list the figures and tables that they wrote.
 
-    Raises Busy where another run computes the same profile in the same place.  A notebook that somebody runs by hand
-    meanwhile does no harm: each file appears whole, and both would write the same.
+    nursery: of their kernels; without one each imports everything for itself.  Raises Busy where another run computes
+    the same profile in the same place.  A notebook that somebody runs by hand meanwhile does no harm: each file appears
+    whole, and both would write the same.
     """
     name, home = options.results, options.out or ROOT
     copies, cache = (options.out or ROOT / ".cache") / "notebooks" / name, cache_folder(options.out, name)
     with alone(cache.with_name(f"{cache.name}.lock"), f"computes the {name} profile in {os.path.relpath(cache)}"):
         for place in (cache, copies, home / "figures" / name, home / "results" / name):
             tidy(place)
-        _run(options, notebooks, home, copies, cache)
+        _run(options, notebooks, home, copies, cache, nursery)
 
 
-def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies: Path, cache: Path) -> None:
+def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies: Path, cache: Path,
+         nursery: Nursery | None) -> None:
     started, since = time.monotonic(), time.time() - 2  # some file systems count in steps of two seconds
     results, figures = home / "results" / options.results, home / "figures" / options.results
-    os.environ.pop("MPLBACKEND", None)  # a backend with windows would fail where there is no display
     if options.force and cache.exists():
         print(f"--force: removing {os.path.relpath(cache)}")
         shutil.rmtree(cache)
     from_nothing = options.only is None and not cache.exists()  # else an earlier run has computed a part
+    os.environ.pop("MPLBACKEND", None)  # a backend with windows would fail where there is no display
     os.environ["D3AD_WORKERS"] = options.workers  # for the notebooks
     os.environ |= ENVIRONMENT
-    if options.update_notebooks:
-        os.environ["TQDM_DISABLE"] = "1"
     print(f"profile {options.results}; the executed notebooks go to {os.path.relpath(copies)}")
     done = Done(cache / "notebooks.json", options.settings)
     forecast = Forecast(*expected_minutes(options, notebooks, done))
     numbers = {source: number for number, source in enumerate(notebooks, start=1)}
 
-    def run_this(source: Path, group: list[Path], kernels: type) -> nbformat.NotebookNode:
+    def run_this(source: Path, group: list[Path]) -> "NotebookNode":
         line = f"[{numbers[source]}/{len(notebooks)}] {source.stem}"
         # bars of one notebook move at a time
         progress = Progress(sys.stderr, moving=source == group[0])
         # a notebook that the cache knows takes seconds as a rule; saving it after each cell would add a third of one
-        return run_one(source, copies / source.name, parameters(options), line, forecast, kernels, progress,
+        return run_one(source, copies / source.name, parameters(options), line, forecast, nursery, progress,
                        together=len(group) > 1, save_each_cell=not done.knows(source))
 
-    with FirstFigure(figures, started), Nursery() as nursery:
+    with FirstFigure(figures, started):
         for group in groups(notebooks, done.knows, options.networks_are_small):
-            run_next = partial(run_this, group=group, kernels=nursery.manager)
+            run_next = partial(run_this, group=group)
             if len(group) > 1:
                 print(f"two at a time{forecast}: {', '.join(source.stem for source in group)}", flush=True)
             for source, executed, seconds in two_at_a_time(run_next, group):
                 keep_minutes(results / "minutes.json", options.settings, source.stem, seconds / 60, from_nothing)
                 done.note(source)
                 if options.update_notebooks:
+                    from d3ad.study.running.clean_notebooks import write_clean
                     write_clean(executed, source)
     if from_nothing:
         keep_minutes(results / "minutes.json", options.settings, None, (time.monotonic() - started) / 60, True)
@@ -226,6 +230,7 @@ class Done:
 
     def key(self, source: Path) -> str:
         """A hash of the notebook's cells and the settings."""
+        import nbformat
         cells = [cell.source for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
         return hashlib.sha256("\0".join([self.settings, *cells]).encode()).hexdigest()[:12]
 
@@ -278,7 +283,7 @@ def two_at_a_time(run_next, notebooks: list[Path]):
     """(notebook, its executed copy, seconds) of each, in the order in which they end.  Where one fails, or at Ctrl-C,
     the others are stopped.
     """
-    def run_timed(source: Path) -> tuple[Path, nbformat.NotebookNode, float]:
+    def run_timed(source: Path) -> tuple[Path, "NotebookNode", float]:
         began = time.monotonic()
         executed = run_next(source)
         return source, executed, time.monotonic() - began
@@ -299,8 +304,8 @@ def two_at_a_time(run_next, notebooks: list[Path]):
     pool.shutdown()
 
 
-def run_one(source: Path, target: Path, values: dict, line: str, forecast: Forecast, kernels: type,
-            progress: Progress, together: bool, save_each_cell: bool) -> nbformat.NotebookNode:
+def run_one(source: Path, target: Path, values: dict, line: str, forecast: Forecast, nursery: Nursery | None,
+            progress: Progress, together: bool, save_each_cell: bool) -> "NotebookNode":
     """Run one notebook under a line that names it and ends with its time.  together: another one runs beside it, so
     the line comes at its end.  save_each_cell: as in `execute`.
     """
@@ -308,7 +313,7 @@ def run_one(source: Path, target: Path, values: dict, line: str, forecast: Forec
     if not together:
         print(f"{line}{forecast} ...", end="", flush=True)
     try:
-        executed = execute(source, target, values, progress, kernels, save_each_cell)
+        executed = execute(source, target, values, progress, nursery, save_each_cell)
     except NotebookError as error:
         raise NotebookError(f"{source.stem} failed after {elapsed(started)}: {error}") from None
     forecast.done(source.stem, (time.monotonic() - started) / 60)
@@ -323,12 +328,18 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = parse(arguments)
         if options.normalise:
+            from d3ad.study.running.clean_notebooks import read_notebook, write_clean
             for file in options.normalise:
                 write_clean(read_notebook(file), Path(file.name))
         else:
             notebooks = check(options, ROOT / "notebooks")
-            say_costs(settings_of(options.profile)[0], parameters(options), notebooks)
-            run(options, notebooks)
+            if options.update_notebooks:
+                os.environ["TQDM_DISABLE"] = "1"  # read while the nursery imports
+            with Nursery() as nursery:
+                for source in notebooks:
+                    check_parameters(source, parameters(options))
+                say_costs(settings_of(options.profile)[0], parameters(options), notebooks)
+                run(options, notebooks, nursery)
     except (UsageError, Busy) as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return 2

@@ -1,89 +1,35 @@
-"""The notebooks' kernels: this interpreter, and, where the system can fork, without importing all for each of them.
+"""The notebooks' kernels: this interpreter, or forks of a nursery, which needn't import everything again.
 
-A kernel that imports torch, diffusers and the rest takes 7 seconds of a core before its notebook begins.  So one
-process, the nursery, imports them once; each kernel is a fork of it.  In place of the kernel Jupyter starts a process
-that asks the nursery for one (`stand_in`).  When the nursery's own parent ends, all of them end.
+In place of a forked kernel Jupyter starts a process that asks the nursery for one (`stand_in`).
 
-    python -m d3ad.study.running.kernels around FOLDER COMMAND  # run a command that finds them under the name d3ad
-    python -m d3ad.study.running.kernels nursery LISTENER       # started by `Nursery`, with a socket's number
+    python -m d3ad.study.running.kernels FOLDER COMMAND  # run a command that finds forked ones under the name d3ad
 """
-import gc
-import importlib
-import json
 import os
-import select
-import signal
-import socket
 import subprocess
 import sys
-import threading
-import warnings
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
 
+from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 from d3ad.study.running import stand_in
-
-IMPORTED = ("ipykernel.ipkernel", "ipykernel.kernelapp", "d3ad.infra.backbones", "d3ad.study.ablations",
-            "d3ad.study.comparison", "d3ad.study.figures", "d3ad.study.provenance", "d3ad.study.workspace")
-# environment of kernels and their workers.  For glibc: freed blocks of up to 32 MB are kept, since fresh pages take a
-# few percent of what small networks compute; the larger blocks of large networks go back to the system.  For NumPy: one
-# thread, since its matrices are small here, and threads that wait for each other take the core of the notebook beside
-ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2 ** 20), "MALLOC_TRIM_THRESHOLD_": str(2 ** 31 - 1),
-               "OPENBLAS_NUM_THREADS": "1"}
-QUIET = "--log-level=50"  # a kernel's log holds nothing for a reader
+from d3ad.study.running.nursery import QUIET, Nursery
 
 
-class ThisInterpreter(AsyncKernelManager):
-    """Starts the running interpreter as the kernel, whichever "python3" is registered on this machine."""
-
-    @property
-    def kernel_spec(self):
-        return plain_spec()
-
-
-def plain_spec() -> KernelSpec:
-    """The spec of a kernel that imports everything for itself."""
-    from ipykernel.kernelspec import get_kernel_dict
-    return KernelSpec(**get_kernel_dict([QUIET]))
-
-
-def can_fork() -> bool:
-    """Whether a process that has imported torch may fork: on Linux, without a GPU's driver, which no fork survives."""
-    return sys.platform == "linux" and not any(Path(f"/dev/{name}").exists() for name in ("nvidiactl", "kfd", "dxg"))
-
-
-class Nursery:
-    """A context with kernels that have imported what the notebooks need; where it can't be, with plain ones.
-
-    `manager` is the class of kernel managers to run notebooks with, `spec` what Jupyter starts for a kernel.
+def spec(nursery: Nursery | None = None) -> KernelSpec:
+    """What Jupyter starts: a kernel that imports everything for itself, whichever "python3" is registered on this
+    machine; with a nursery, one of its kernels.
     """
+    if nursery is None or nursery.place is None:
+        return KernelSpec(**get_kernel_dict([QUIET]))
+    return KernelSpec(argv=[sys.executable, "-m", stand_in.__name__, nursery.place, "{connection_file}"],
+                      language="python", display_name="Python 3")
 
-    def __enter__(self):
-        self.manager, self.spec = ThisInterpreter, plain_spec()
-        if not can_fork() or len(os.fsencode(gettempdir())) > 80:  # a socket's path holds 107 bytes
-            return self
-        self.folder = TemporaryDirectory(prefix="d3ad-")
-        place = os.path.join(self.folder.name, "kernels")
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(place)
-            listener.listen()
-            # the pipe to its stdin closes when we end; Ctrl-C is for us, not for it
-            # __spec__: also where this module runs as a command
-            self.process = subprocess.Popen([sys.executable, "-m", __spec__.name, "nursery", str(listener.fileno())],
-                                            stdin=subprocess.PIPE, pass_fds=[listener.fileno()], start_new_session=True)
-        self.spec = KernelSpec(argv=[sys.executable, "-m", stand_in.__name__, place, "{connection_file}"],
-                               language="python", display_name="Python 3")
-        self.manager = type("Forked", (AsyncKernelManager,), dict(kernel_spec=self.spec))
-        return self
 
-    def __exit__(self, *error):
-        if self.manager is not ThisInterpreter:
-            self.process.kill()
-            self.process.communicate()
-            self.folder.cleanup()
+def manager(nursery: Nursery | None = None) -> type[AsyncKernelManager]:
+    """The class of kernel managers that start `spec`."""
+    return type("Manager", (AsyncKernelManager,), dict(kernel_spec=spec(nursery)))
 
 
 def around(folder: Path, command: list[str]) -> int:
@@ -91,61 +37,9 @@ def around(folder: Path, command: list[str]) -> int:
     with Nursery() as nursery:
         place = folder / "kernels" / "d3ad"
         place.mkdir(parents=True, exist_ok=True)
-        (place / "kernel.json").write_text(nursery.spec.to_json(), encoding="utf-8")
+        (place / "kernel.json").write_text(spec(nursery).to_json(), encoding="utf-8")
         return subprocess.run(command, env=os.environ | dict(JUPYTER_PATH=str(folder))).returncode
 
 
-# ---- the nursery ----
-
-
-def serve(listener: socket.socket) -> None:
-    """Import what notebooks import, then fork a kernel for each that asks; only a kernel returns from here."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended kernels leave nothing to wait for
-    os.environ["JPY_PARENT_PID"] = str(os.getpid())  # read at ipykernel's import: a kernel ends with this process
-    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # read at matplotlib's: a kernel's own
-    import_everything()
-    gc.collect()
-    gc.freeze()  # no kernel's collection walks through all that was imported
-    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # OpenBLAS's threads
-    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:  # at its end, our parent has ended
-        client, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
-            return become_kernel(client)
-        client.close()
-    os._exit(0)
-
-
-def import_everything() -> None:
-    """What the notebooks and a kernel import, before anything of it has run."""
-    for name in IMPORTED:
-        importlib.import_module(name)
-
-
-def become_kernel(client: socket.socket) -> None:
-    """Run a kernel as `client` asks, until it ends; it ends with `client`."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()
-    with client.makefile("r") as asked:
-        order = json.loads(asked.readline())
-    own = {name: os.environ[name] for name in ("JPY_PARENT_PID", "MPLBACKEND")}
-    os.environ.clear()
-    os.environ.update(order["environment"] | own)
-    os.chdir(order["folder"])
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    client.sendall(f"{os.getpid()}\n".encode())
-
-    def watch() -> None:
-        client.recv(1)  # nothing ever comes: the other end was closed
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    from ipykernel.kernelapp import IPKernelApp
-    IPKernelApp.launch_instance(["-f", *order["arguments"], QUIET])
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "around":
-        sys.exit(around(Path(sys.argv[2]), sys.argv[3:]))
-    serve(socket.socket(fileno=int(sys.argv[2])))
+    sys.exit(around(Path(sys.argv[1]), sys.argv[2:]))

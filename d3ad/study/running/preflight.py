@@ -1,8 +1,6 @@
 """What can be known before the long work of a run: settings, data, weights, and what it will cost."""
 from pathlib import Path
 
-import papermill
-
 from d3ad.config import Config
 from d3ad.infra import pip_weights
 from d3ad.study.settings import Study, has_papers_unet
@@ -14,6 +12,7 @@ class UsageError(Exception):
 
 def check_parameters(source: Path, parameters: dict) -> None:
     """Raise UsageError where the notebook lacks one of the parameters; papermill would only warn."""
+    import papermill  # takes a second
     missing = sorted(set(parameters) - set(papermill.inspect_notebook(str(source))))
     if missing:
         raise UsageError(f"{source.name}: its cell tagged 'parameters' has no {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""What Jupyter takes for a kernel: a small process that asks the nursery (`kernels`) for one, passes signals on, and
+"""What Jupyter takes for a kernel: a small process that asks the nursery (`nursery`) for one, passes signals on, and
 ends when the kernel ends, as the kernel does when this ends.
 
     python -m d3ad.study.running.stand_in SOCKET CONNECTION     # started by Jupyter
