@@ -101,7 +101,8 @@ def test_a_bias_is_folded_too():
 
 @pytest.mark.skipif(not nnpack.available(), reason="this PyTorch has no NNPACK")
 @torch.no_grad()
-def test_the_tiny_autoencoder_through_nnpack_is_the_same():
+def test_the_tiny_autoencoder_through_nnpack_is_the_same(monkeypatch):
+    monkeypatch.setattr(nnpack, "pays", lambda: True)
     torch.manual_seed(0)
     codec = tiny_autoencoder()
     fast = nnpack.with_nnpack(codec)
@@ -114,10 +115,13 @@ def test_the_tiny_autoencoder_through_nnpack_is_the_same():
     assert torch.equal(images, kept)
 
 
-def test_without_nnpack_the_tiny_autoencoder_stays_as_it_is(monkeypatch):
-    monkeypatch.setattr(nnpack, "available", lambda: False)
+@pytest.mark.parametrize("there, vectors, pays",
+                         [(True, "AVX2", True), (True, "AVX512", False), (False, "AVX2", False)])
+def test_the_tiny_autoencoder_goes_through_nnpack_where_that_pays(there, vectors, pays, monkeypatch):
+    monkeypatch.setattr(nnpack, "available", lambda: there)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
     codec = tiny_autoencoder()
-    assert nnpack.with_nnpack(codec) is codec
+    assert (nnpack.with_nnpack(codec) is not codec) == pays
 
 
 @pytest.mark.skipif(not nnpack.available(), reason="this PyTorch has no NNPACK")

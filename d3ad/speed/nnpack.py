@@ -27,6 +27,14 @@ def available() -> bool:
     return torch._nnpack_available()
 
 
+def pays() -> bool:
+    """Whether NNPACK is there and faster than PyTorch's own convolutions.
+
+    It is written for vectors of 256 bits, PyTorch's use those of 512 where the processor has them.
+    """
+    return available() and torch.backends.cpu.get_cpu_capability() != "AVX512"
+
+
 class NnpackConv2d(nn.Module):
     """An `nn.Conv2d` of 3 x 3, stride 1 and padding 1, through NNPACK, one image at a time.
 
@@ -71,15 +79,15 @@ def multiplied(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], *_, 
 
 
 def fits(layer: nn.Module) -> bool:
-    """Whether NNPACK computes this layer, and faster."""
+    """Whether NNPACK computes this layer, and has enough channels to be fast."""
     return (isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and layer.stride == (1, 1)
             and layer.padding == (1, 1) and layer.padding_mode == "zeros" and layer.dilation == (1, 1)
             and layer.groups == 1 and min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS)
 
 
 def with_nnpack(network: nn.Module) -> nn.Module:
-    """The same tiny autoencoder and parameters, through NNPACK where it `fits`; unchanged where there is none."""
-    return exchanged(network, _exchange) if available() else network
+    """The same tiny autoencoder and parameters, through NNPACK where it `fits`; unchanged where that doesn't pay."""
+    return exchanged(network, _exchange) if pays() else network
 
 
 def _exchange(layer: nn.Module) -> nn.Module | None:

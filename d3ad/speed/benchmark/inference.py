@@ -18,6 +18,8 @@ from d3ad.speed.benchmark.networks import config_of, drawn_images, light_feature
 from d3ad.speed.benchmark.reference import Reference, fused
 from d3ad.speed.timing import clock, keep_freed_memory, timed
 
+IN_FLOAT32 = "fast, float32"  # where `fast` computes in bfloat16: as the baselines compute
+
 
 def inference(size: str, batch: int = 16, rounds: int = 3) -> list[dict]:
     """One dict per preset or baseline, all on the same batch: seconds per image, images per second, speed-up over the
@@ -39,19 +41,24 @@ def inference(size: str, batch: int = 16, rounds: int = 3) -> list[dict]:
     plain = timed(lambda: _keeping(Reference(detector).predict, found), images, detector.device, 1, first_images=1)
     rows = [about | dict(preset="reference", precision="float32", num_steps=config.num_steps) | _cost(plain, plain)]
     keep_freed_memory()
-    for name in tqdm(("faithful", "fast"), "presets"):
+    ways = {"faithful": ("faithful", None), "fast": ("fast", None)}
+    if presets.low_precision_pays(detector.device):
+        ways[IN_FLOAT32] = ("fast", torch.float32)
+    for way, (name, precision) in tqdm(ways.items(), "presets"):
         compiled = name == "faithful" and size == "paper" and detector.device.type == "cuda"
         made: list[D3AD] = []
 
-        def build(name: str = name, compiled: bool = compiled, made: list = made) -> Callable[[Tensor], object]:
+        def build(name: str = name, precision: torch.dtype | None = precision, compiled: bool = compiled,
+                  made: list = made) -> Callable[[Tensor], object]:
             made.append(presets.apply(copy.deepcopy(detector), name, tiny_autoencoder(), light=light_features()))
             # after its calibration: each batch size compiles anew
-            made[0].networks = presets.networks_of(made[0], name, compiled)
+            made[0].networks = (presets.networks_of(made[0], name, compiled) if precision is None
+                                else presets.FastNetworks(made[0], precision))
             return made[0].predict
 
         cost, accelerated = timed(build, images, detector.device, rounds), made[0]
         dtype = str(accelerated.networks.dtype)[6:]
-        row = about | dict(preset=name, precision=dtype, num_steps=accelerated.config.num_steps,
+        row = about | dict(preset=way, precision=dtype, num_steps=accelerated.config.num_steps,
                            compiled=compiled) | _cost(cost, plain)
         row["parts"] = parts(accelerated, presets.apply(detector, name) if compiled else accelerated, images,
                              rates[dtype])

@@ -11,12 +11,12 @@ MARKERS = {"features": "o", "encode": "s", "eps": "^", "decode": "D"}
 def roofline(rows: list[dict], written: dict[str, float] | None = None):
     """Rate of each part against its arithmetic intensity, below what memory and matrix units allow at most.
 
-    rows: of inference.json, one machine and size; those with "parts" are drawn.
+    rows: of inference.json, one machine and size; those of COLOURS that have "parts" are drawn.
     written: GFLOP of each part as its network is written (`networks.arithmetic`); where `faithful` does fewer, a hollow
     mark shows at which rate the written ones would have had to be done.
     """
     fig, ax = plt.subplots(figsize=(WIDTH, 3.4))
-    drawn = [row for row in rows if "parts" in row]
+    drawn = [row for row in rows if "parts" in row and row["preset"] in COLOURS]
     about = drawn[0]
     for precision, rate in about["matmul_gflops"].items():
         ridge = rate / about["copy_gb_per_s"]

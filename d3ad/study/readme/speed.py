@@ -8,8 +8,8 @@ from d3ad.study.ranking import over_seeds
 from d3ad.study.readme import measured
 from d3ad.study.readme.cells import markdown_table, mean_and_spread
 
-NAMES = {"reference": "the reference implementation", "PatchCore": "PatchCore (anomalib)",
-         "EfficientAD": "EfficientAD (anomalib)"}
+NAMES = {"reference": "the reference implementation", "fast, float32": "`fast` in float32",
+         "PatchCore": "PatchCore (anomalib)", "EfficientAD": "EfficientAD (anomalib)"}
 
 
 def speed(up: str) -> str:
