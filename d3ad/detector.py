@@ -55,7 +55,7 @@ class Prediction:
         if isnan(self.threshold):
             raise ValueError('there is no threshold for scores under normalisation "test": the detector\'s belongs to '
                              'the ranges of training images; predict with normalisation="train"')
-        return self.score > self.threshold
+        return ~(self.score <= self.threshold)  # NaN must not pass for good
 
     def __len__(self) -> int:
         return len(self.score)

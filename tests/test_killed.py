@@ -149,6 +149,13 @@ def test_a_folder_that_is_no_detector_is_not_replaced(fitted, tmp_path):
         with pytest.raises(FileExistsError, match="is not a saved detector, so it is not replaced"):
             fitted.save(place)
     assert content(tmp_path) == {"photographs/config.json": b"{}"}
+    fitted.save(tmp_path / "model")
+    (tmp_path / "model/notes.txt").write_text("mine")
+    (tmp_path / "photographs/calibration").mkdir()
+    for place in (tmp_path / "model", tmp_path / "photographs"):
+        with pytest.raises(FileExistsError, match="is not a saved detector, so it is not replaced"):
+            fitted.save(place)
+    assert (tmp_path / "model/notes.txt").read_text() == "mine"
 
 
 # ---- two at once ----

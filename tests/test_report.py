@@ -124,6 +124,14 @@ def test_a_flagged_photograph_has_a_marked_pixel_whatever_its_size():
         assert report.boxes(above, anomaly_map)[0][5] == 1.0
 
 
+def test_each_region_is_marked_beside_a_larger_one():
+    anomaly_map = torch.zeros(16, 16)
+    anomaly_map[2:6, 2:6], anomaly_map[12, 12] = 1.0, 1.0
+    for size in ((500, 40), (17, 31), (40, 500)):
+        found = report.boxes(report.above_threshold(anomaly_map, 0.999, size), anomaly_map)
+        assert len(found) == 2 and found[1][0] > size[0] / 2 and found[1][1] > size[1] / 2
+
+
 def test_a_weak_region_around_a_strong_one_has_its_own_highest_value():
     anomaly_map = torch.zeros(12, 12)
     anomaly_map[1:11, 1:11] = 0.6

@@ -11,6 +11,7 @@ import hashlib
 import heapq
 import io
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -97,6 +98,13 @@ class Out:
         self.reached(key, 0)
         return 0
 
+    def key(self) -> str:
+        """What the results that lie here depend on; empty where there are none."""
+        try:
+            return str(json.loads(self.run.read_text(encoding="utf-8"))["key"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
     def clear(self) -> None:
         """Take away what earlier runs wrote here, and their folders where they are empty then; nothing else."""
         top, folders = self.folder.resolve(), set()
@@ -124,7 +132,9 @@ class Out:
                                               finished=finished)) + "\n")
 
     def one(self, number: int, entry: Entry, prediction, i: int, size, white: int | None, width: int) -> dict:
-        """Write the pictures of one judged image; returns its row."""
+        """Write the pictures of one judged image; returns its row.  Raises DataError where its score is no number."""
+        if not math.isfinite(float(prediction.score[i])):
+            raise DataError(f"{entry.path}: its score is not a finite number")
         stem, anomaly_map = report.file_stem(number, entry.name, width), prediction.anomaly_map[i]
         above = report.above_threshold(anomaly_map, self.threshold, size)
         flagged = float(prediction.score[i]) > self.threshold
@@ -171,7 +181,7 @@ def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee
                 pass
         return summary
     place.hidden.mkdir(parents=True, exist_ok=True)
-    with alone(place.hidden / "lock", f"writes to {out}"):
+    with alone(place.hidden / "lock", f"is writing to {out}"):
         key = _key(key, entries, threshold, raw, pictures, step)
         done, white = _agreed(place.begin(key), team), white_for(detector, entries)
         kept = _Kept(place.page)
@@ -275,7 +285,7 @@ def _finish(place: Out, entries: list[Entry], summary: Summary, kept: _Kept, gua
     left_out = [dict(path=entry.name, state=entry.reason) for entry in summary.left_out]
     place.announce("report.html")
     report.compose_page(place.folder / "report.html", items(), scores, place.threshold, guarantee,
-                        min(len(kept.heap), len(scores)), left_out)
+                        min(len(kept.heap), len(scores)), left_out, summary.num_flagged)
     if coco:
         place.announce("coco.json")
         write_whole(place.folder / "coco.json", json.dumps(as_coco(place.rows())) + "\n")

@@ -1,4 +1,4 @@
-"""What an inspector gets of a prediction: scores.csv, a heat map, an overlay and a mask per image, and one HTML file
+"""What an inspector gets from a prediction: scores.csv, a heat map, an overlay and a mask per image, and one HTML file
 for all.
 
 Pictures have the photograph's own size where it is known.  The HTML file needs no network; beside the pictures that it
@@ -15,6 +15,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from scipy import ndimage
@@ -90,7 +91,7 @@ def brightest(threshold: float) -> float:
 def above_threshold(anomaly_map: Tensor, threshold: float, size: tuple[int, int]) -> np.ndarray:
     """Where a map (H, W) exceeds the threshold, in a photograph of size (width, height): (height, width) bool.
 
-    Something is marked wherever a value of the map exceeds it, however the sizes differ.
+    Each region of the map that exceeds it is marked, however the sizes differ.
     """
     width, height = size
     rows, columns = anomaly_map.shape
@@ -101,11 +102,14 @@ def above_threshold(anomaly_map: Tensor, threshold: float, size: tuple[int, int]
         resized = F.adaptive_max_pool2d(grid, (height, width))
     else:
         resized = F.interpolate(grid, (height, width), mode="bilinear", align_corners=False)
-    above = (resized[0, 0] > threshold).numpy()
-    if not above.any() and anomaly_map.max() > threshold:
-        row, column = divmod(int(anomaly_map.argmax()), columns)
-        above[row * height // rows:max((row + 1) * height // rows, row * height // rows + 1),
-              column * width // columns:max((column + 1) * width // columns, column * width // columns + 1)] = True
+    above, exceeds = (resized[0, 0] > threshold).numpy(), (anomaly_map > threshold).numpy()
+    if exceeds.any():  # between the samples of a resized map a small region may vanish
+        regions, count = ndimage.label(exceeds, np.ones((3, 3), int))
+        shown = F.adaptive_max_pool2d(torch.from_numpy(above)[None].float(), (rows, columns))[0].numpy() > 0
+        for number in set(range(1, count + 1)) - set(regions[shown].tolist()):
+            row, column = divmod(int(np.where(regions == number, anomaly_map.numpy(), -np.inf).argmax()), columns)
+            above[row * height // rows:max((row + 1) * height // rows, row * height // rows + 1),
+                  column * width // columns:max((column + 1) * width // columns, column * width // columns + 1)] = True
     return above
 
 
@@ -186,15 +190,16 @@ def item_of(photograph: Image.Image, anomaly_map: Tensor, reconstruction: Tensor
 
 
 def compose_page(file: Path, items: Iterable[dict], scores: list[float], threshold: float, guarantee: str,
-                 num_shown: int, left_out: list[dict] | tuple = ()) -> None:
+                 num_shown: int, left_out: list[dict] | tuple = (), num_flagged: int | None = None) -> None:
     """Write the page piece by piece: one item after the other, so that their pictures are never all in memory.
 
     items: rows of the table, in order, those that are shown with what `item_of` gives.  left_out: path and state of
     each file that was not judged.
+    num_flagged: how many scores exceed the threshold, where `scores` are rounded.
     """
     values = [*scores, threshold]
     margin = 0.05 * (max(values) - min(values)) or 1.0
-    flagged = sum(score > threshold for score in scores)
+    flagged = sum(score > threshold for score in scores) if num_flagged is None else num_flagged
     more = f" Pictures of the {num_shown} highest scores." if len(scores) > num_shown else ""
     lost = f" {len(left_out)} files were not judged: see below." if left_out else ""
     data = dict(threshold=threshold, map_high=brightest(threshold), low=min(values) - margin, high=max(values) + margin,

@@ -83,4 +83,4 @@ if __name__ == "__main__":
                 for name in ("encoder", "decoder", "unet", "features")}
     for name in sys.argv[2:]:
         found = score(pixels(name, settings["image_size"], settings["white"] or 65535), programs, tensors, settings)
-        print(json.dumps(dict(path=name, score=found, is_anomalous=found > settings["threshold"])))
+        print(json.dumps(dict(path=name, score=found, is_anomalous=not found <= settings["threshold"])))

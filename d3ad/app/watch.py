@@ -10,23 +10,27 @@ from d3ad.data.tree import collect, walk
 from d3ad.infra.files import alone
 
 
-def arrivals(folder: Path, known: set, seen: dict, out: Path | None = None):
-    """Entries below a folder that are new and whole: their size and time are as they were at the last look.
+def arrivals(folder: Path, known: dict, seen: dict, out: Path | None = None):
+    """Entries below a folder that are new, or written anew, and whole: size and time are as they were at the last look.
 
-    known: names that are done, which grows.  seen: (size, time) of the others at the last look, changed in place.
-    out: where results go, which is no arrival.
+    known: (size, time) of what is done by name, which grows; None for what an earlier watch did, which counts as it is
+    found.  seen: (size, time) of the others at the last look, changed in place.  out: where results go, which is no
+    arrival.
     """
     own = out and out.resolve()
     for entry in walk(folder):
-        if entry.name in known or entry.kind == "mask" or (own and entry.path.resolve().is_relative_to(own)):
+        if entry.kind == "mask" or (own and entry.path.resolve().is_relative_to(own)):
             continue
         try:
             stat = entry.path.stat()
             now = (stat.st_size, stat.st_mtime_ns)
         except OSError:
             now = None
+        if entry.name in known and known[entry.name] in (None, now):
+            known[entry.name] = now
+            continue
         if seen.get(entry.name, 0) == now:  # a writer has let go of it
-            known.add(entry.name)
+            known[entry.name] = now
             yield entry
         seen[entry.name] = now
 
@@ -34,25 +38,29 @@ def arrivals(folder: Path, known: set, seen: dict, out: Path | None = None):
 def watch(detector, folder: str, out: Path, threshold: float, interval: float = 1.0, raw: bool = False,
           pictures: str = "all", key: str = "", say=print, rounds: int | None = None,
           summary: Summary | None = None) -> int:
-    """Judge what arrives in `folder` until Ctrl-C (KeyboardInterrupt); what an earlier watch of the same key judged is
-    not judged again.
+    """Judge what arrives in `folder` until Ctrl-C (KeyboardInterrupt); what an earlier watch of the same key and folder
+    judged is not judged again.  A file that is written anew is.
 
     Each judged photograph is a line of JSON through `say`: path, state, score, is_anomalous, threshold, t_hat, width,
     height, boxes and picture; so is what can't be read.  A photograph counts as whole once two looks, `interval`
     seconds apart, find it the same.
     rounds: so many looks, for tests.  summary: counts what is judged, and gets what isn't, as it comes.
     Returns the number of photographs that could not be judged.
-    Raises DataError where there is no such folder, ValueError where `out` is that folder.
+    Raises DataError where there is no such folder, ValueError where `out` is that folder, FileExistsError where it
+    holds what a watch of another folder, model or threshold judged: that record may be all that is left of its parts.
     """
     if Path(out).resolve() == Path(folder).resolve():
         raise ValueError(f"{out} is the folder that is watched: choose another --out")
     collect([folder])  # says so where it doesn't exist
     place, summary, seen = Out(out, threshold, raw, pictures), summary or Summary(), {}
     place.hidden.mkdir(parents=True, exist_ok=True)
-    with alone(place.hidden / "lock", f"writes to {out}"):
-        key = f"watch {key} {threshold!r}"
+    with alone(place.hidden / "lock", f"is writing to {out}"):
+        key = f"watch {key} {threshold!r} {Path(folder).resolve()}"
+        if place.key().startswith("watch ") and place.key() != key:
+            raise FileExistsError(f"{out} holds what was judged in another folder, or with another model, threshold or "
+                                  "preset: choose another --out")
         number = place.begin(key)
-        known = {row["path"] for row in place.rows()}
+        known = {row["path"]: None for row in place.rows()}
         white = None  # of 16-bit photographs: the highest seen so far, where the detector doesn't know it
         while rounds is None or rounds > 0:
             for entry in arrivals(Path(folder), known, seen, Path(out)):

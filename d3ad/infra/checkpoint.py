@@ -33,12 +33,20 @@ def check_replaceable(folder: Path) -> None:
     """Raise FileExistsError where `save` would replace something else than a saved detector, or can't replace it."""
     if not folder.name:
         raise FileExistsError(f"{folder} has no name of its own: choose another folder")
-    if folder.is_dir() and (not any(folder.iterdir()) or ((folder / "calibration").is_dir()
-                            and (folder / "config.json").is_file())):
-        return
-    if folder.exists():
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_detector(folder))):
         raise FileExistsError(f"{folder} exists and is not a saved detector, so it is not replaced: choose another "
                               "folder")
+
+
+def _is_detector(folder: Path) -> bool:
+    """Whether a folder holds a saved detector, and nothing of somebody else."""
+    try:
+        read_settings(folder)
+    except (OSError, ValueError):
+        return False
+    parts = {"config.json", "model.safetensors", WEIGHTS}
+    return all(entry.name in ("config.json", "README.md") or entry.name.startswith(".")
+               or (entry.is_dir() and {file.name for file in entry.iterdir()} <= parts) for entry in folder.iterdir())
 
 
 def save(folder: Path, models: dict, parts: dict[str, tuple[dict[str, Tensor], dict]], settings: dict,
