@@ -51,8 +51,9 @@ class LatentCodec(nn.Module):
         return self
 
     def _portions(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """The batch in parts: one image each for the large autoencoders on a CPU, whose cache holds no more."""
-        return inputs.split(1) if not self.is_small and inputs.device.type == "cpu" else (inputs,)
+        """The batch in parts.  On a CPU the large autoencoders take one image at a time: its cache holds no more."""
+        whole = self.is_small or inputs.device.type != "cpu" or torch.compiler.is_exporting()  # which takes any number
+        return (inputs,) if whole else inputs.split(1)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:

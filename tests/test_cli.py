@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from tiny_datasets import photograph
 
 from d3ad import data
 from d3ad.app import cli
@@ -142,6 +143,16 @@ def evaluate(capsys, model, root, *more) -> dict:
 def by_hand(prediction, root, keep_small=True) -> dict:
     dataset = data.load("mvtec", root, "weave")
     return outcome.evaluate(prediction, dataset.labels("test"), dataset.masks("test", 64, keep_small))
+
+
+def test_evaluate_names_what_it_left_out(model, tmp_path, capsys):
+    for i in range(10):
+        photograph(tmp_path / f"parts/good/{i}.png")
+    photograph(tmp_path / "parts/crack/0.png", value=200)
+    (tmp_path / "parts/crack/1.heic").write_bytes(b"of a phone")
+    assert main(["evaluate", str(model), "--dataset", "folder", "--data-root", str(tmp_path / "parts")]) == 3
+    said = capsys.readouterr()
+    assert json.loads(said.out)["i_auroc"] is not None and "left out: " in said.err and "1.heic" in said.err
 
 
 def test_evaluate_prints_the_metrics_of_the_test_images(drawn, model, predicted, capsys):

@@ -13,11 +13,12 @@ def test_all_problems_of_a_dataset_at_once(tmp_path):
     draw(root / "train/ok/001.bmp")
     (root / "ground_truth/ko/000.png").rename(root / "ground_truth/ko/007.png")
     (root / "test/ok/009.png").symlink_to("nowhere.png")
+    (root / "train/ok/of_a_phone.HEIC").write_bytes(b"x")
     with pytest.raises(data.DataError) as error:
         data.load("btad", tmp_path, "01")
     expected = {"train/ok/000.png: empty file", "train/ok/001.png: same name as 001.bmp",
                 "test/ko/000.png: no mask", "ground_truth/ko/007.png: mask without an image",
-                "test/ok/009.png: file not found"}
+                "test/ok/009.png: file not found", "train/ok/of_a_phone.HEIC: .HEIC photographs are not read"}
     lines = str(error.value).splitlines()[1:]
     assert len(lines) == len(expected)
     assert all(any(line.startswith(f"{root}/{start}") for line in lines) for start in expected)

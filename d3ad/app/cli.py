@@ -1,7 +1,8 @@
 """The command line: python -m d3ad check | fit | predict | watch | export | evaluate | synthesize | benchmark.
 
 Exit codes: 0, all that was given was done; 2, something the user can fix, in one line; 3, done, but photographs were
-left out that may matter (damaged, too big, of a kind that is not read), each of which is named; 130, stopped by Ctrl-C.
+left out that may matter (damaged, too big, of a kind that is not read), each of which is named; 130, stopped by Ctrl-C,
+which is how `watch` is meant to end: it gives 0 or 3.
 """
 import argparse
 import os
@@ -89,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument("--out", required=True, type=Path,
                        help="gets scores.csv, and a heat map, an overlay and a mask per image")
     watch.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS",
-                       help="between two looks; by default %(default)s")
+                       help="between two scans of the folder; by default %(default)s")
     _judging_options(watch)
     watch.set_defaults(run=run_watch)
 
@@ -124,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
                                     help="images per second, share of the machine's limit, all methods, training, "
                                          "metrics, growth; as JSON")
     benchmark.add_argument("--only", choices=("inference", "methods", "training", "metrics", "growth"),
-                           help="one of the five")
+                           help="this part of the benchmark; by default all five")
     benchmark.add_argument("--long", action="store_true",
                            help="of growth: to 10,000 photographs, 50,000 training images and 1,024 pixels a side")
     benchmark.add_argument("--size", choices=("paper", "demo", "tiny"), default="paper",

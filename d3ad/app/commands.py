@@ -111,7 +111,7 @@ def run_fit(options) -> int:
     part.check_number(len(dataset.train), config, options.held_out, str(options.folder or dataset.root))
     images = as_images(dataset, config.image_size, "train")
     training, is_first = options.out.with_name(options.out.name + ".training"), launched().is_first
-    with alone(training / "lock", f"trains {options.out}") if is_first else contextlib.nullcontext():
+    with alone(training / "lock", f"is training {options.out}") if is_first else contextlib.nullcontext():
         if is_first:
             tidy(training)
         detector, num_trained = part.fit_part(images, config, options.held_out, options.false_alarms, training,
@@ -132,7 +132,7 @@ def model_card(detector, dataset, num_trained: int) -> str:
     return "\n".join([
         "# A D3AD anomaly detector", "",
         f"Trained on {num_trained} good images of {dataset} (fingerprint {dataset.fingerprint()}).", "",
-        f"{str(detector.guarantee).capitalize()}.", "",
+        _sentence(str(detector.guarantee)), "",
         "Use: `python -m d3ad predict THIS_FOLDER NEW_IMAGES --out OUT`, or `from d3ad import D3AD; "
         "D3AD.load(folder)`.", "",
         "Versions: " + ", ".join(f"{name} {versions.version(name)}"
@@ -199,7 +199,7 @@ def _model(options):
 
 
 def model_hash(folder: Path) -> str:
-    """12 hex digits that change with a saved model: its settings, and size and time of its files."""
+    """12 hex digits that change with a saved model: name, size and time of each of its files."""
     import hashlib
     files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
     seen = [(file.relative_to(folder).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -241,7 +241,10 @@ def run_predict(options) -> int:
     tidy(options.out)  # before looking for photographs: out may lie among them
     entries = judging.without_results(_given_images(options), options.out)
     if not any(entry.kind == "image" or entry.lost for entry in entries):
-        raise data.DataError(f"{options.images[0]}: images not found in it or below; give the folder that holds them")
+        masks = sum(entry.kind == "mask" for entry in entries)
+        raise data.DataError(f"{options.images[0]}: images not found in it or below"
+                             + f", but for {masks} that were taken as masks by their folder's name" * bool(masks)
+                             + "; give the folder that holds them")
     started, guarantee = time.monotonic(), _sentence(guarantee)
     found = judging.judge(detector, entries, options.out, threshold, guarantee, options.raw, options.pictures,
                           options.coco, key, progress=True)
@@ -268,7 +271,7 @@ def run_watch(options) -> int:
         watch.watch(detector, options.folder, options.out, threshold, options.interval, options.raw, options.pictures,
                     key, lambda line: print(line, flush=True), summary=found)
     except KeyboardInterrupt:
-        lost = f", {found.num_lost} could not be" if found.num_lost else ""
+        lost = f", {found.num_lost} could not be judged" if found.num_lost else ""
         print(f"\n{found.num_judged} photographs judged{lost}; the same command goes on", file=sys.stderr)
     return judging.LEFT_OUT if found.num_lost else 0
 
@@ -280,11 +283,15 @@ def run_export(options) -> None:
     print(*export.export(D3AD.load(options.model, device="cpu"), options.out), sep="\n")
 
 
-def run_evaluate(options) -> None:
-    """Print the metrics as JSON."""
+def run_evaluate(options) -> int:
+    """Print the metrics as JSON; 3 where files of the dataset were left out."""
     from d3ad.app import evaluating
+    from d3ad.app.judging import LEFT_OUT
     from d3ad.study import outcome
     detector, dataset = _load(options), _dataset(options)
+    lost = [left for left in dataset.left_out if left.lost]
+    for line in (*dataset.notes, *(f"left out: {left}" for left in lost)):
+        print(line, file=sys.stderr)
     if dataset.labels("test").unique().tolist() != [0, 1]:
         raise ValueError(f"{dataset}: metrics need both good and anomalous test images")
     without = [sample for sample in dataset.test if sample.label and sample.mask is None]
@@ -299,6 +306,7 @@ def run_evaluate(options) -> None:
         prediction = detector.predict(dataset, normalisation=options.normalisation, progress=True)
         numbers = outcome.evaluate(prediction, dataset.labels("test"), masks)
     print(json.dumps({name: None if value is None else round(value, 4) for name, value in numbers.items()}))
+    return LEFT_OUT if lost else 0
 
 
 def run_synthesize(options) -> None:

@@ -4,6 +4,7 @@ The numbers are those of `d3ad.metrics`, exact: a pixel of a defect needs to kno
 and these are counted portion by portion.  Memory holds the scores of all anomalous pixels (about 40 bytes
 each) and one portion.
 """
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from d3ad import metrics
 from d3ad.app.portions import portion_size
 from d3ad.data.given import RangeWarning
+from d3ad.data.pixels import DEPTHS
 
 # maps and masks (n, H, W), the same each time it is called
 Portions = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
@@ -28,12 +30,17 @@ def evaluate(detector, dataset, keep_small: bool = True, with_masks: bool = True
     Maps are normalised by training images.  keep_small: see `Dataset.masks`.  with_masks: False leaves all but I-AUROC
     None.
     areas: ranges of a region's share of the image by name, see `metrics.pro`.
-    Raises ValueError where one class is missing, DataError naming files that can't be read.
+    Raises ValueError where one class is missing, DataError naming files that can't be read, OSError where the disk has
+    no room for the maps.
     """
     size, scores, step = detector.config.image_size, [], portion_size(detector)
-    white = detector.white or dataset.white  # as `predict` has it
+    white = detector.white or dataset.white or DEPTHS[-1]  # as `predict` has it; asked once, not for each portion
     starts = range(0, len(dataset.test), step)
     parts = [replace(dataset, test=dataset.test[start:start + step]) for start in starts]
+    needed, place = 4 * len(dataset.test) * size ** 2 * with_masks, tempfile.gettempdir()
+    if shutil.disk_usage(place).free < needed:  # a mapped file on a full disk would kill the process
+        raise OSError(f"{place} has no room for the maps of {len(dataset.test)} images, {needed / 1e9:.1f} GB: set the "
+                      "variable TMPDIR to a folder that has")
     with tempfile.TemporaryFile(prefix="d3ad-maps-") as file:
         maps = np.memmap(file, np.float32, "w+", shape=(len(dataset.test), size, size)) if with_masks else None
         for start, part in tqdm(list(zip(starts, parts)), "predict", disable=not progress):

@@ -26,6 +26,7 @@ from d3ad import maps
 from d3ad.app import verdict
 from d3ad.detector import D3AD
 from d3ad.infra.files import save_tensors, write_whole
+from d3ad.speed.presets import preset
 
 MOST = 63  # images in one batch of an exported network: from 64 on diffusers takes another path through the UNet
 
@@ -106,8 +107,10 @@ def export(detector: D3AD, out: Path | str) -> list[Path]:
                                                 edges=detector.conditioning.edges,
                                                 alpha_bar=detector.alpha_bar.float(),
                                                 kernel=maps.gaussian_kernel(sigma) if sigma else torch.ones(1))
+    reduced = " (set under a preset that may compute in bfloat16; these networks compute in float32)"
     about = dict(threshold=float(detector.calibration.threshold),
-                 threshold_from=str(detector.guarantee or "a quantile of training images"),
+                 threshold_from=str(detector.guarantee or "a quantile of training images")
+                 + reduced * preset(detector.preset).low_precision,
                  white=detector.white)
     save_tensors(out / "verdict.safetensors", tensors, about)
     write_whole(out / "export.json", json.dumps(detector.config.to_dict() | about, indent=1) + "\n")

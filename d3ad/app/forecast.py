@@ -60,8 +60,7 @@ def rehearse(images: Tensor, config: Config, num_held_out: int = 0, at_once: boo
 
     images: (N, 3, H, W) in [-1, 1], H and W the config's image size.  at_once: autoencoder and features will be trained
     side by side.  team: the processes that will share the work.  Takes a dozen steps and leaves nothing behind.
-    Raises what `fit` would raise: ValueError for images that don't fit the config, FileNotFoundError for missing
-    weights.
+    Raises ValueError for images that don't fit the config, FileNotFoundError for missing weights, as `fit` would.
     """
     few = images[:max(config.batch_size, config.k + 1)]
     short = config.replace(autoencoder_steps=1, train_steps=1, pretrain_steps=min(1, config.pretrain_steps),

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from .base import Dataset, Sample, counts
-from .pixels import SUFFIXES, DataError
+from .pixels import SUFFIXES, UNREAD_SUFFIXES, DataError
 
 
 def natural(path):
@@ -44,6 +44,8 @@ def list_images(folder, problems, suffixes=SUFFIXES):
     for path in images:
         if not fits_a_line(path.name):
             problems.append(f"{folder}: {path.name!r} has characters that no list can hold; rename it")
+    problems += [f"{path}: {path.suffix} photographs are not read; convert or remove it" for path in _visible(folder)
+                 if path.suffix.lower() in UNREAD_SUFFIXES]
     images = [path for path in images if fits_a_line(path.name)]
     if not images:
         problems.append(f"{folder}: no images in it; restore them from the dataset")
