@@ -56,22 +56,22 @@ def installed(names: Iterable[str]) -> list[str]:
 
 
 def baseline_class(name: str) -> type[Baseline]:
-    """The class of a baseline.  Raises as `check_installed` does."""
-    check_installed(name)
+    """The class of a baseline, also where its package is missing.  Raises ValueError for an unknown name."""
     module, class_name, _ = registered(name)
     return getattr(import_module(f"d3ad.baselines.{module}"), class_name)
 
 
 def title_of(name: str) -> str:
-    """What tables call a baseline: its name, but for one that is not the method of the paper's row.
+    """What tables call a baseline: its name, or its title where it only resembles the method of the paper's row.
 
-    Raises as `check_installed` does.
+    Raises ValueError for an unknown name.
     """
     return baseline_class(name).title or name
 
 
 def make(name: str, resources: Resources) -> Baseline:
-    """A baseline, ready to be fitted."""
+    """A baseline, ready to be fitted.  Raises as `check_installed` does."""
+    check_installed(name)
     return baseline_class(name)(resources)
 
 

@@ -32,7 +32,7 @@ class Adversarial(Baseline):
         def loss_of_step(step: int) -> Tensor:
             images = self.batch(train, step)
             given = forward(images)
-            discriminator.requires_grad_(False)  # the generator's loss is none of its business
+            discriminator.requires_grad_(False)  # the generator's loss must not train it
             loss = generator_loss(images, given)
             discriminator.requires_grad_(True)
             real, fake = discriminate(images), discriminate(given[0].detach())

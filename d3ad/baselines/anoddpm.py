@@ -3,13 +3,15 @@
 Kept: a UNet on pixels (base width 128, attention at 32, 16 and 8), linear schedule of 1000 levels, simplex noise of six
 octaves in place of white noise in training and at test, levels up to 800 in training, disturbance up to 250 at test,
 undone in 250 random steps, each with simplex noise; the squared difference as map; one image a step at 1e-4.
-Simplified: the noise is two-dimensional, with a field for each level, where theirs cuts a three-dimensional one, and is
-scaled to standard deviation 1.  The UNet has the six levels of images of 256 pixels whatever their size, halves and
-doubles by one convolution, and has 16 groups of normalisation; theirs has five levels for 128 pixels, residual blocks
-that halve and double, 32 groups, and last convolutions that start at 0.  A random step has the posterior's variance,
-theirs the slightly larger beta.  Gradients aren't clipped, and the last weights are used, where theirs are averaged, so
-that one loop trains all methods.  Where the budget is not full, at test 10 deterministic steps instead of 250: a short
-training is no measurement anyhow.
+Simplified: the map is smoothed, and its maximum is the image score, both ours.  All three colours get the same noise,
+theirs a field each; the clean image that a step predicts is clipped at the end only, theirs at every step; their code
+also has a disturbance of 200, for its metrics.  The noise is two-dimensional, with a field for each level, where theirs
+cuts a three-dimensional one, and is scaled to standard deviation 1.  The UNet has the six levels of images of 256
+pixels whatever their size, halves and doubles by one convolution, and has 16 groups of normalisation; theirs has five
+levels for 128 pixels, residual blocks that halve and double, 32 groups, and last convolutions that start at 0.  A
+random step has the posterior's variance, theirs the slightly larger beta.  Gradients aren't clipped, and the last
+weights are used, where theirs are averaged, so that one loop trains all methods.  After a shortened training, testing
+takes 10 deterministic steps instead of 250; such a result is not ranked.
 `baseline_width` narrows the UNet.  The method has a network of its own, and no backbone.
 Images asked: 300,000, that is 3000 epochs of 100 images, whatever the size of the training set (authors' code,
 args28.json and diffusion_training.py).  That args28.json names attention at 16 and 8 only is without effect there:
@@ -83,6 +85,6 @@ def random_step(x: Tensor, eps: Tensor, abar_t: Tensor, abar_next: Tensor, noise
 
 
 def _noise(images: Tensor, generators: list[torch.Generator]) -> Tensor:
-    """A noise field per image, the same in all three colours, as simplex noise is laid over them."""
+    """A noise field per image, the same in all three colours."""
     return torch.cat([octave_noise(1, images.shape[-1], g)
                       for g in generators]).unsqueeze(1).expand(images.shape).to(images)

@@ -178,11 +178,17 @@ class Baseline:
 
     @property
     def sigma(self) -> float:
-        """Standard deviation of the Gaussian over maps: the 4 pixels at 256 x 256 that all these methods use."""
+        """Standard deviation of the Gaussian over maps: the 4 pixels at 256 x 256 of PaDiM, SPADE, PatchCore, CFA,
+        SimpleNet, RD4AD and RD++, given to all methods here.
+        """
         return self.config.sigma_pixels
 
     def finish(self, anomaly_map: Tensor) -> Tensor:
-        """A coarse map (B, h, w) at the images' size, smoothed."""
+        """A coarse map (B, h, w) at the images' size, smoothed.
+
+        Its corners come to lie on the image's, as in D3AD's code; several of the authors' codes shift it by half a
+        cell there.
+        """
         return maps.smooth(maps.upsample(anomaly_map, self.config.image_size), self.sigma)
 
 

@@ -67,7 +67,7 @@ class CFA(Baseline):
 
 def coupled_loss(distances: Tensor, radius: Tensor) -> Tensor:
     """CFA's loss on squared distances (B, P, M): the nearest centres shall lie within the radius, those that follow
-    outside it by a margin; times 1000, as in the authors' code.
+    inside it by the margin at most; times 1000, as in the authors' code.
     """
     near = distances.topk(min(NEIGHBOURS + HARD, distances.shape[2]), largest=False).values
     attracted = (near[..., :NEIGHBOURS] - radius ** 2).clamp_min(0).mean()

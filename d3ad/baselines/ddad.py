@@ -1,15 +1,18 @@
 """DDAD (Mousakhan, Brox and Tayyub 2023, arXiv 2305.15956): the noised image, denoised under guidance by itself; here
 in the latent space of the D3AD beside it.
 
-Kept: noised input, one fixed step for all images, guidance by the input at every step, features adapted on its own
-reconstructions, the map: pixel distance plus feature distance scaled to the same maximum over the training images.
+Kept: noised input, one fixed step for all images, guidance by the input at every step; the map, pixel distance plus
+feature distance, both brought to the same maximum.
 Simplified: it takes over D3AD's trained autoencoder and diffusion model, where DDAD has one on pixels; so it is D3AD
-with noise, a fixed step and DDAD's conditioning, adaptation and map, and says what those are worth, not what DDAD's
-network is.  Tables call it DDAD-like.  Step and guidance are fixed, where DDAD tunes both per category; denoising is
-deterministic; it doesn't crop to 224 before its metrics.  The backbone is the one that all methods here share (theirs:
-WideResNet-101).
+with noise, a fixed step, DDAD's guidance and a map like DDAD's, and says what those are worth, not what DDAD's network
+is.  Tables call it DDAD-like.  Features are adapted as D3AD's are (Eq. 10), one epoch, each image to its own
+reconstruction; DDAD guides half of a batch by the other half, adds distances to the features before the adaptation, and
+takes four.  The map's maxima are of some training images, theirs of the test batch; there feature distances are of
+averages over 3 x 3 places, and the pixels weigh 1 on MVTec AD and 7 on VisA, here always 1.  Step and guidance (ours,
+4) are fixed, where DDAD tunes both per category; denoising is deterministic; it doesn't crop to 224 before its metrics.
+The backbone is the one that all methods here share (theirs: WideResNet-101).
 Step: theirs is 250 of 1000 with beta from 1e-4 to 0.02, which leaves 52 % of the image (alpha-bar); in D3AD's schedule
-that is level 200.  It is left in 10 steps, as theirs, whatever D3AD's own number: guidance throws two of them far off.
+that is level 200.  Denoising takes 10 steps, as theirs does, whatever D3AD takes: with only two, guidance overshoots.
 Images asked: none beside D3AD's; the adaptation takes one pass over the training images.
 Reported there: I-AUROC 99.8, P-AUROC 98.1, PRO 92.3 on MVTec AD; 98.9, 97.6, 92.7 on VisA, tuned per category.
 """

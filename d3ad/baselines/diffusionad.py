@@ -7,11 +7,12 @@ to 1000; 400), which has lost the anomaly; focal loss (five times, gamma 4, both
 smooth L1 loss; the mean of the 50 largest pixels as image score.
 Paper and code: this follows the authors' code, DDPM.py and train.py.  Its args1.json names a strongest noise of 600,
 which nothing there reads.
-Simplified: the segmentation network is DRAEM's, with two classes; textures from other training images instead of DTD,
-of DRAEM's opacity, and no foreground masks, since these are not at hand; a mask is drawn once, theirs until it isn't
-empty, and half of their textures are cut from the image itself; one rate of 1e-5 for the segmentation network, where
-theirs swings in a cosine; the map is smoothed; `baseline_width`.  Their numbers are those of the epoch, of every 50th,
-that is best on test images; ours are of the last.  The method has networks of its own, and no backbone.
+Simplified: the UNet differs from theirs as AnoDDPM's does (`anoddpm`); the segmentation network is DRAEM's, with two
+classes; textures from other training images instead of DTD, of DRAEM's opacity, and no foreground masks, since these
+are not at hand; a mask is drawn once, theirs until it isn't empty, and half of their textures are cut from the image
+itself; one rate of 1e-5 for the segmentation network, where theirs swings in a cosine; the map is smoothed;
+`baseline_width`.  Their numbers are those of the epoch, of every 50th, that is best on test images; ours are of the
+last.  The method has networks of its own, and no backbone.
 Images asked: 3000 epochs in batches of 16 (authors' code, args1.json).
 Reported there: I-AUROC 99.7, P-AUROC 98.7, PRO 95.7 on MVTec AD; 98.8, 98.9, 96.0 on VisA.
 """

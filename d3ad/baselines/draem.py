@@ -4,11 +4,11 @@ anomalib's networks.
 Kept: the reconstructive and the discriminative network side by side, trained with squared error, 1 - SSIM (kornia's
 loss is half of that) and focal loss on synthetic anomalies cut out by Perlin noise; batch, rate and its two drops; the
 smoothed map's maximum as image score.
-Simplified: textures come from other training images, since DTD isn't at hand, and are augmented by turns and tints
-only, since imgaug isn't among the packages here; training images aren't turned, where theirs are, three in ten.
-Weights start as PyTorch has them, theirs from a normal distribution of 0.02.  The score rests on the map that the
-Gaussian smoothed, so that there is one map; theirs has a mean filter of 21 x 21 pixels for the score, and none for the
-map.  `baseline_width` narrows both networks.  The method has networks of its own, and no backbone.
+Simplified: textures come from the images of the same batch, since DTD isn't at hand, and are augmented by turns, tints
+and half as much contrast again, since imgaug isn't among the packages here; training images aren't turned, where theirs
+are, three in ten.  Weights start as PyTorch has them, theirs from a normal distribution of 0.02.  The score rests on
+the map that the Gaussian smoothed, so that there is one map; theirs has a mean filter of 21 x 21 pixels for the score,
+and none for the map.  `baseline_width` narrows both networks.  The method has networks of its own, and no backbone.
 Focal loss: of our own (`focal`), with both classes of one weight as in the authors' code.  anomalib passes `alpha=1` to
 kornia, which gives normal pixels no weight: then "anomalous everywhere" costs nothing, and training may end there.
 Images asked: 700 epochs at 1e-4 (Section 4 and the authors' README), in batches of 8, a fifth of the rate from 80 % and

@@ -67,8 +67,8 @@ def pasted(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     As in the authors' data_loader.py: Perlin noise on a lattice of 1 to 32 cells, cut at 0.5; the image shines through
     the texture by up to 0.8 (the paper: 0.9); half of the images stay as they are.  The noise is turned by quarters,
     theirs by any angle up to 90 degrees.  The texture is a random image of the same batch, now and then the image
-    itself, turned and shifted in colour, where the authors take photographs of textures (DTD, of which no package holds
-    a copy).
+    itself, turned, shifted in colour and with half as much contrast again, where the authors take photographs of
+    textures (DTD, of which no package holds a copy).
     """
     batch, _, size, _ = images.shape
     where, others = torch.zeros(batch, size, size), torch.zeros_like(images)

@@ -2,7 +2,8 @@
 
 Kept: blocks 1 to 3, 100 of their channels picked at random, one mean and covariance per place (0.01 added to its
 diagonal), Mahalanobis distance.
-Simplified: nothing; the backbone is the one that all methods here share (theirs: a ResNet-18, with 448 channels).
+Simplified: images aren't cropped to their central 224 of 256 pixels; the backbone is the one that all methods here
+share (theirs: a ResNet-18, with 448 channels).
 Images asked: none, nothing is trained.
 Reported there (ResNet-18): P-AUROC 96.7, PRO 90.1 on MVTec AD.
 """

@@ -6,9 +6,11 @@ reconstruction 0.01, contrast 0.1, by 1.11, times 0.2); their batch, rates and m
 Simplified: the authors hand the whole batch and the same batch shuffled to geomloss, whose divergence of two equal sets
 is zero; here transport is taken between the places of each image and of the next one, averaged to 8 x 8, with a
 Sinkhorn of our own.  The noise has their octaves, persistence and wavelength, but lies over the whole image and has one
-standard deviation everywhere, theirs lies over a random rectangle of 10 to 32 pixels a side.  Every step changes the
-weights, theirs every second one.  200 epochs for each category, where theirs takes 10 to 300 by category and keeps the
-epoch that is best on test images.  The backbone is the one that all methods here share; the decoder is RD4AD's.
+standard deviation everywhere, theirs lies over a random rectangle of 10 to 32 pixels a side, differs between colours
+and is not scaled; images are clipped behind it, theirs aren't.  Transport compares unit vectors, theirs softmaxed ones.
+Every step changes the weights, theirs every second one. 200 epochs for each category, where theirs takes 10 to 300 by
+category and keeps the epoch that is best on test images.  The backbone is the one that all methods here share; the
+decoder is RD4AD's.
 Images asked: 200 epochs in batches of 16, Adam 1e-3 for the projections, 5e-3 for the rest (authors' code, main.py).
 Reported there (WideResNet-50): I-AUROC 99.4, P-AUROC 98.3, PRO 95.0 on MVTec AD.
 """

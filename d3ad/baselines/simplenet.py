@@ -4,9 +4,9 @@ Kept: locally averaged features of blocks 2 and 3, a linear adaptor, Gaussian no
 it as the only anomaly, a discriminator with one hidden layer of 1024 (batch normalisation, leaky ReLU), the hinge loss
 with margin 0.5, its output as map; their batch, rates, decay and initial weights.
 Simplified: each block keeps its own channels, where theirs pools both to 1536, which for narrower networks would mean
-to repeat them; AdamW for the discriminator, too, where theirs is Adam, so that one optimiser does; the profile's image
-size instead of 288.  Their numbers are those of the epoch, of every fourth, that has the best I-AUROC on test images;
-ours are of the last.
+to repeat them; AdamW for the discriminator, too, where theirs is Adam, so that one optimiser serves both; the profile's
+image size instead of 288.  Their numbers are those of the epoch, of every fourth, that has the best I-AUROC on test
+images; ours are of the last.
 Changed: features are scaled to a standard deviation of 0.12, because the noise has a fixed size, chosen for a ResNet's
 features (theirs: WideResNet-50, Figure 5).  On bottle, ResNet-18's have 0.12 and stay nearly as they are;
 EfficientNet-Lite0's have 3.7, where the noise would be lost.

@@ -10,8 +10,9 @@ Simplified: five halvings whatever the image's size, each with batch normalisati
 first and last without it; weights start as PyTorch has them, theirs from a normal distribution of 0.02; the
 discriminator ends in an average over places, and one that wins isn't begun anew.  R and L are scaled by their means
 over the training images, where theirs add up as they are; the learning rate stays constant, as it does in their first
-15 epochs; `baseline_width` narrows the networks.  The map, ours, is the smoothed difference.  The method has networks
-of its own, and no backbone.
+15 epochs; `baseline_width` narrows the networks.  Their number is that of the epoch with the best AUROC on test images,
+scored with the test batch's statistics in batch normalisation; ours is of the last step, with those of the training.
+The map, ours, is the smoothed difference.  The method has networks of its own, and no backbone.
 Images asked: 48,000, our choice (`adversarial.RECIPE`), since the paper's epochs are of far larger datasets.
 Reported there: AUROC up to 0.95 on classes of CIFAR-10, and on X-ray images; MVTec AD isn't in that paper.
 """

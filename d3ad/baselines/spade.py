@@ -4,7 +4,7 @@ Kept: image score, the mean distance of the globally averaged last features to t
 map, the distance of each place's features (blocks 1 to 3 side by side, at block 1's places) to the nearest place of
 those 50 images' galleries.
 Simplified: the deepest features are block 3's, since the shared network ends there; theirs, of a WideResNet-50, are of
-its last layer.
+its last layer.  Images aren't cropped to their central 224 of 256 pixels.
 Images asked: none, nothing is trained.
 Reported there: I-AUROC 85.5, P-AUROC 96.5 on MVTec AD.
 """

@@ -47,7 +47,10 @@ def corrupt(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
 
 
 def _blob(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """A mask (H, W) of 0 and 1: a stretched, turned ellipse with a rough edge, 1/50 to 1/2 of the image wide."""
+    """A mask (H, W) of 0 and 1: a stretched, turned ellipse with a rough edge, 1/50 to 1/2 of the image wide.
+
+    In some of them the roughness also leaves spots far from the ellipse.
+    """
     size, aspect, angle, cy, cx = torch.rand(5, generator=generator).tolist()
     y = torch.linspace(0, 1, height).view(-1, 1) - cy
     x = torch.linspace(0, 1, width).view(1, -1) - cx
