@@ -50,11 +50,12 @@ is_ready() { [ -s "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted_stamp)" ]; }
 
 # One install at a time: a folder is made by one process only.  A lock is taken over when its owner is gone.
 take_lock() {
-    local owner tries=0
+    local owner tries=0 nameless=0  # nameless: how often in a row the lock's owner had not written its number
     until mkdir "$lock" 2>/dev/null; do
         owner=$(cat "$lock/pid" 2>/dev/null)
         if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then rm -rf "$lock"; continue; fi
-        if [ -z "$owner" ] && [ $tries -ge 10 ]; then rm -rf "$lock"; continue; fi
+        if [ -n "$owner" ]; then nameless=0; else nameless=$((nameless + 1)); fi
+        if [ $nameless -gt 10 ]; then rm -rf "$lock"; nameless=0; continue; fi
         [ $tries -gt 0 ] || echo "environment: another start is installing; waiting for it"
         tries=$((tries + 1))
         sleep 1
@@ -68,7 +69,8 @@ pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-chec
 install_environment() {
     if [ "$(cat "$stamp" 2>/dev/null)" = unfinished ]; then rm -rf "$venv"; fi
     usable_python "$venv/bin/python" || rm -rf "$venv"
-    mkdir -p "$venv" && echo unfinished > "$stamp" || return 1
+    # a .venv that is not from here is never marked, so it is never removed
+    if [ ! -e "$venv" ] || [ -f "$stamp" ]; then mkdir -p "$venv" && echo unfinished > "$stamp" || return 1; fi
     if [ ! -x "$venv/bin/pip" ]; then
         echo "environment: making .venv with $("$1" --version)"
         "$1" -m venv "$venv" || return 1

@@ -14,7 +14,7 @@ from d3ad.config import Config
 from d3ad.data import synthetic
 from d3ad.infra import pip_weights
 from d3ad.study import runner
-from d3ad.study.running import clean_notebooks, nursery, progress
+from d3ad.study.running import clean_notebooks, kernels, nursery, progress
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETERS = 'profile: str = "demo"  # which settings\ndata_root: str = ""\nout: str = ""'
@@ -299,6 +299,20 @@ def test_minutes_of_the_place_that_is_written_to_count_before_the_committed_ones
         progress.keep_minutes(options.out / "results/demo/minutes.json", options.settings, "01_first", len(name) + 1)
         expected, _ = runner.expected_minutes(options, chosen, runner.Done(folder / "none", options.settings))
         assert expected == {"01_first": len(name) + 1, "02_second": None}
+    progress.keep_minutes(folder / "results/demo/minutes.json", options.settings, "01_first", 0.01, anew=True)
+    progress.keep_minutes(folder / "results/demo/minutes.json", options.settings, None, 0.06)
+    options.out = None  # all notebooks took less than three seconds, the run took more
+    assert runner.expected_minutes(options, chosen, runner.Done(folder / "none", options.settings))[1] == 1.0
+
+
+def test_a_nursery_that_has_died_is_not_asked_for_kernels():
+    with nursery.Nursery() as started:  # there is none here, see `no_settings_from_outside`
+        assert not started.runs()
+    started.place, started.process = "/somewhere", subprocess.Popen(["sleep", "60"])
+    assert started.runs() and kernels.spec(started).argv[2] == "d3ad.study.running.stand_in"
+    started.process.kill()
+    started.process.wait()
+    assert not started.runs() and kernels.spec(started).argv == kernels.spec().argv
 
 
 def test_what_is_left_is_foretold_at_the_pace_of_what_is_done():

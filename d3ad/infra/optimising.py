@@ -15,12 +15,13 @@ from d3ad.infra.files import save_tensors
 from d3ad.infra.processes import ALONE, Alone
 
 CHECKPOINT = "checkpoint"  # weights on the way of a training, by their step
+SAVED_EVERY = 300  # seconds
 
 
 def optimise(name: str, model: nn.Module, loss_of_step: Callable[[int], Tensor | Iterable[Tensor]], num_steps: int, *,
              learning_rate: float,
              weight_decay: float = 0.0, ema_decay: float = 0.0, schedule: str = "constant", folder: Path | None = None,
-             save_every: float = 300, checkpoints: int = 0, team: Alone = ALONE) -> list[float]:
+             save_every: float = SAVED_EVERY, checkpoints: int = 0, team: Alone = ALONE) -> list[float]:
     """AdamW on `loss_of_step(step)` for `num_steps` steps; trains `model` in place and returns the losses.
 
     loss_of_step: a scalar, or scalars one after the other that add up to it; the graph of each is gone before the next.

@@ -105,16 +105,16 @@ def networks_of(detector: D3AD, name: str, compiled: bool = False) -> Networks:
 
 
 def own_networks(detector: D3AD) -> Networks:
-    """The detector's networks as the preset that it bears runs them."""
+    """The detector's networks as the preset of `detector.preset` runs them."""
     return networks_of(detector, detector.preset)
 
 
 def check_applicable(detector: D3AD, name: str) -> None:
-    """Raise ValueError where the detector bears another preset than `name` and "faithful": what that one replaced is
-    not in it any more.
+    """Raise ValueError where the detector has another preset than `name` and "faithful": what that one replaced is
+    no longer in it.
     """
     if detector.preset not in ("faithful", name):
-        raise ValueError(f"the detector bears the preset {detector.preset!r}, to which its steps and networks belong: "
+        raise ValueError(f"the detector has the preset {detector.preset!r}, to which its steps and networks belong: "
                          f"apply {name!r} to a faithful one, or fit anew")
 
 
@@ -142,12 +142,12 @@ def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: 
     compiled: the UNet through torch.compile, for a GPU: on a CPU it gives less than the faster blocks, whose place
     it takes.
     A threshold that `set_threshold` made belongs to the preset under which it was made: set it again under another.
-    The preset that the detector bears already changes nothing.
-    Raises ValueError for an unknown preset, for a detector that bears another than "faithful" already, or where the
+    The preset that the detector has already changes nothing.
+    Raises ValueError for an unknown preset, for a detector that has another than "faithful" already, or where the
     light features have fewer than k calibration images to compare with; FileNotFoundError where weights can't be had.
     """
     other = copy.copy(detector)
-    if name == detector.preset and tiny is None and not compiled:
+    if name == detector.preset and tiny is None and light is None and not compiled:
         return speed_up(other)
     check_applicable(detector, name)
     given = {part: network for part, network in (("tiny", tiny), ("light", light)) if network is not None}
@@ -167,7 +167,7 @@ def apply(detector: D3AD, name: str, tiny: LatentCodec | None = None, compiled: 
 
 
 def speed_up(detector: D3AD) -> D3AD:
-    """Give a detector the networks of the preset that it bears; numbers stay the same but for rounding.  Returns it."""
+    """Give a detector the networks of its own preset; numbers stay the same but for rounding.  Returns it."""
     detector.make_networks, detector.networks = own_networks, own_networks(detector)
     return detector
 

@@ -8,21 +8,18 @@ import dataclasses
 import json
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import torch
 
 from d3ad import metrics, training
 from d3ad.data.apart import set_apart, spread_over
 from d3ad.detector import D3AD
-from d3ad.from_scratch import corrupt
 from d3ad.infra.batches import step_generator
 from d3ad.infra.checkpoint import load_network
 from d3ad.infra.files import read_json, write_whole
 from d3ad.speed.presets import own_networks
-from d3ad.study.figures.look import GOOD, TRAIN, WIDTH
 from d3ad.study.jobs import on_trained
 from d3ad.study.remembering import Remembering
+from d3ad.study.validation import with_defects
 from d3ad.study.workspace import Run, Workspace
 
 SHARE = 0.2   # of the normal images, where the profile trains on all of them
@@ -68,9 +65,7 @@ def compare(run: Run) -> None:
                                 "so remove its folder in the cache, or use --force")
     held = set_apart(run.normal_images, run.config.calibration_share)[1]
     good = spread_over(held, MOST)
-    defective, where = corrupt(good, step_generator(run.config.seed, 0))
-    images, masks = torch.cat([good, defective]), torch.cat([torch.zeros_like(where), where]) > 0
-    labels = torch.arange(len(images)) >= len(good)
+    images, masks, labels = with_defects(good, step_generator(run.config.seed, 0))
     latents = training.num_latents(len(run.normal_images), run.config)
     of_epoch = training.steps_per_epoch(run.config, latents)
     rows, detector = [], run.detector
@@ -91,13 +86,3 @@ def at(detector: D3AD, file: Path) -> D3AD:
     networks = Remembering(own_networks(other))
     networks.seen = detector.networks.seen  # features and latents don't depend on the UNet
     return other.variant(networks)
-
-
-def figure(rows: pd.DataFrame):
-    """PRO and I-AUROC on validation images over the epochs of the training."""
-    fig, ax = plt.subplots(figsize=(WIDTH / 2, 2.4))
-    for column, name, colour in (("validation_pro", "PRO", TRAIN), ("validation_i_auroc", "I-AUROC", GOOD)):
-        ax.plot(rows["epochs"], rows[column], "o-", color=colour, label=name)
-    ax.set(xlabel="epochs", ylabel="percent, on validation images", title=str(rows["category"].iloc[0]))
-    ax.legend()
-    return fig

@@ -61,8 +61,8 @@ def ahead_of(metric: str, *names: str, dataset: str | None = None):
 def ahead_of_any(metric: str, *names: str):
     """`ahead_of` those of these baselines that prove something: that got what their papers ask for, or are ahead."""
     def measure(evidence: Evidence) -> Effect | None:
-        leads = [ahead_of(metric, name)(evidence) for name in names]
-        return extreme(lead for lead in leads if lead is not None)
+        proving = [name for name in names if ahead_of(metric, name)(evidence) is not None]
+        return ahead_of(metric, *proving)(evidence) if proving else None
     return measure
 
 

@@ -172,7 +172,8 @@ def is_kept(run: Run, name: str) -> bool:
 
 def has_maps(run: Run, name: str) -> bool:
     """Whether `outcome` can say what a baseline said of each image: a long one's maps may be gone, its numbers not."""
-    return is_for(run, name) and (not _is_long(run, name) or file_of(run, name).exists())
+    return is_for(run, name) and (not _is_long(run, name)
+                                  or (file_of(run, name).exists() and _numbers(run, name).exists()))
 
 
 def numbers(run: Run, name: str) -> dict[str, float | None]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from d3ad.baselines import baseline_class
 from d3ad.config import Config
 from d3ad.data import btad, mvtec, visa
+from d3ad.infra.optimising import SAVED_EVERY
 from d3ad.speed.benchmark.networks import flop, random_networks
 from d3ad.speed.presets import PRESETS
 from d3ad.study import ablations, switches
@@ -22,7 +23,6 @@ from d3ad.study.workspace import Workspace, adapts_anew
 from d3ad.training import num_latents, num_training_steps
 
 SHARE = 0.04  # of the best rate, as docs/gpu.md says of one training: maps are small, and so are batches
-SAVED_EVERY = 300  # seconds, see `infra.optimising.optimise`
 POOLED = 16 * 16  # places of a block that Algorithm 2 keeps
 H100 = {"bfloat16": 989e12, "float32": 495e12}  # multiplications and additions a second, NVIDIA's data sheet; TF32
 PUBLISHED = {"visa": visa.PUBLISHED, "btad": btad.PUBLISHED, "mvtec": mvtec.PUBLISHED}

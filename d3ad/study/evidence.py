@@ -1,6 +1,6 @@
 """What the claims are tested on: each number of a run with a thousand draws of what it might have been.
 
-A `Values` array (1 + D,) holds the estimate first and D bootstrap draws behind it (`resampling`).  Draws of different
+An array of values (1 + D,) holds the estimate first and D bootstrap draws behind it (`resampling`).  Draws of different
 methods on the same images belong together, so a difference is taken draw by draw: it is paired.
 """
 from collections.abc import Callable, Iterable

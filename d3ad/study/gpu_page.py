@@ -4,8 +4,9 @@
 """
 from d3ad.config import Config
 from d3ad.infra.files import ROOT, read_json, write_whole
+from d3ad.infra.optimising import SAVED_EVERY
 from d3ad.study.ablations import TITLES
-from d3ad.study.costs import H100, SAVED_EVERY, SHARE, of_profile, sizes
+from d3ad.study.costs import H100, SHARE, of_profile, sizes
 from d3ad.study.ranking import SHORT
 from d3ad.study.readme.cells import markdown_table, mean_and_spread, metrics_text
 from d3ad.study.readme.measured import frames, notes
@@ -40,7 +41,7 @@ def _cost(found: dict) -> str:
     config = Config.profile(PROFILE)
     flop = 3 * sizes(config).flop["eps"] * found["steps"] * found["batch_size"]
     rate = flop / found["training_seconds"]
-    rows = [("steps of Eq. 6 on batches of 30", f"{found['steps']:,}"),
+    rows = [(f"steps of Eq. 6 on batches of {found['batch_size']}", f"{found['steps']:,}"),
             ("seconds for them", f"{found['training_seconds']:.0f}"),
             ("steps a second", f"{found['steps'] / found['training_seconds']:.1f}"),
             ("rate, TFLOP/s", f"{rate / 1e12:.0f}"),

@@ -15,13 +15,14 @@ from d3ad.conditioning import DynamicConditioning, assign_bins, knn_distances, p
 from d3ad.config import Config
 from d3ad.data.moving import image_seed
 from d3ad.features import FeatureExtractor, adaptation_loss
-from d3ad.from_scratch import corrupt, fit_backbone
+from d3ad.from_scratch import fit_backbone
 from d3ad.infra.batches import in_batches
 from d3ad.infra.files import read_json, write_whole
 from d3ad.study import ablations, selection
 from d3ad.study.jobs import on_trained
 from d3ad.study.outcome import evaluate
 from d3ad.study.shared import shared_backbone
+from d3ad.study.validation import with_defects
 from d3ad.study.workspace import Run, Workspace
 
 GOOD_IMAGES = 16  # good test images that `change_of_good_images` and `adaptation_loss_of` look at
@@ -45,7 +46,7 @@ def steps_on_validation(workspace: Workspace) -> pd.DataFrame:
     seed that spreads are taken over.
 
     Validation data: the normal images that the calibration rests on, and copies of them with synthetic defects
-    (`from_scratch.corrupt`).  No test image is read.
+    (`validation.with_defects`).  No test image is read.
     """
     runs = [run for run in workspace.seed_runs() if run.config.seed == workspace.config.seed]
     return on_each(runs, "fixed steps on validation data", validate_steps, "steps-on-validation")
@@ -54,9 +55,7 @@ def steps_on_validation(workspace: Workspace) -> pd.DataFrame:
 def validate_steps(run: Run) -> list[dict]:
     """A row of `steps_on_validation` for each fixed step."""
     good = run.detector.calibration_images
-    bad, where = corrupt(good, torch.Generator().manual_seed(run.config.seed))
-    images, masks = torch.cat([good, bad]), torch.cat([torch.zeros_like(where), where]) > 0.5
-    labels = (torch.arange(len(images)) >= len(good)).long()
+    images, masks, labels = with_defects(good, torch.Generator().manual_seed(run.config.seed))
     return [ablations.row(run, name, evaluate(run.variant(**changes).predict(images), labels, masks))
             for name, changes in ablations.table4(run.config).items() if not changes.get("dynamic", True)]
 

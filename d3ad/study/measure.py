@@ -11,6 +11,7 @@ import sys
 import torch
 
 from d3ad.baselines import baseline_class, check_installed
+from d3ad.infra.files import Busy, alone
 from d3ad.speed.timing import keep_freed_memory
 from d3ad.study import comparison
 from d3ad.study.workspace import Run, Workspace, open_workspace
@@ -62,7 +63,11 @@ def main(arguments: list[str] | None = None) -> None:
     failed = 0
     for run, name in [] if options.list else left:
         try:
-            comparison.measure([(run, name)])
+            with alone(comparison.file_of(run, name).with_suffix(".lock"), f"measures {name} on {run.category}"):
+                comparison.measure([(run, name)])
+        except Busy as error:
+            print(error, file=sys.stderr)  # and takes what is left
+            continue
         except (FloatingPointError, OSError, ValueError, MemoryError, torch.OutOfMemoryError) as error:
             # the others may do better
             print(f"{name} on {run.category} failed: {error}", file=sys.stderr)

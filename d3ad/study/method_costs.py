@@ -11,13 +11,15 @@ from d3ad.baselines import Baseline, Resources, baseline_class, make
 from d3ad.baselines.base import Budget
 from d3ad.detector import D3AD
 from d3ad.infra.devices import device_name, pick_device
-from d3ad.infra.files import write_whole
+from d3ad.infra.files import read_json, write_whole
 from d3ad.speed import presets
 from d3ad.speed.timing import timed
 from d3ad.study.comparison import titles, version_of
 from d3ad.study.jobs import train
 from d3ad.study.shared import shared_backbone
 from d3ad.study.workspace import Run, Workspace
+
+VERSION = "5"  # of how costs are measured; another makes the cache's old
 
 
 def speed(run: Run, names: list[str]) -> pd.DataFrame:
@@ -29,7 +31,7 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
     """
     methods = ["D3AD", *names]
     study = run.workspace.study
-    parts = ["5", device_name(pick_device(run.config.device)), run.config.hash("predict_batch"),
+    parts = [VERSION, device_name(pick_device(run.config.device)), run.config.hash("predict_batch"),
              *(version_of(run, name) for name in names)]
     key = zlib.crc32("|".join(parts).encode())
     file = run.folder / f"speed-{key:08x}.json"
@@ -57,7 +59,7 @@ def speed(run: Run, names: list[str]) -> pd.DataFrame:
             rows += [dict(method=name, round=i, seconds=seconds, megabytes=cost["megabytes"], **about)
                      for i, seconds in enumerate(cost["seconds"])]
         write_whole(file, json.dumps(rows))
-    frame = pd.DataFrame(json.loads(file.read_text(encoding="utf-8")))
+    frame = pd.DataFrame(read_json(file))
     return frame.assign(method=frame["method"].replace({name: title for title, name in titles(names).items()}))
 
 

@@ -20,7 +20,7 @@ from d3ad import data, metrics
 from d3ad.baselines import Resources, make
 from d3ad.config import Config
 from d3ad.features import FeatureExtractor
-from d3ad.infra.files import ROOT, write_whole
+from d3ad.infra.files import ROOT, read_json, write_whole
 from d3ad.study.settings import cache_folder
 
 CATEGORIES = ("bottle", "pill", "screw", "transistor")
@@ -77,7 +77,7 @@ def table(folder: Path) -> pd.DataFrame:
     for method, (size, source, values) in PUBLISHED.items():
         for metric, published in values.items():
             for category, reported in zip(CATEGORIES, published):
-                cells = [json.loads(file.read_text(encoding="utf-8"))[metric]
+                cells = [read_json(file)[metric]
                          for file in sorted(folder.glob(f"{method}-{category}-*-{VERSION}.json"))]
                 measured = round(statistics.mean(cells), 2) if cells else None
                 rows.append(dict(

@@ -41,8 +41,8 @@ def summary(workspace: Workspace, runs: list[Run] | None = None) -> pd.DataFrame
 
 
 def seconds(run: Run) -> dict[str, float]:
-    """Seconds per image of every preset on one batch of the run's test images, in this process; median of some rounds,
-    cached.
+    """Seconds per image of every preset on one batch of a trained run's test images, in this process; median of some
+    rounds, cached.
     """
     parts = [str(VERSION), device_name(pick_device(run.config.device)), run.config.hash("predict_batch"), *PRESETS]
     file = run.folder / f"preset-seconds-{zlib.crc32('|'.join(parts).encode()):08x}.json"

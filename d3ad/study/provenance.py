@@ -170,8 +170,8 @@ def registry(workspace: Workspace, ledger: pd.DataFrame) -> list[dict]:
     as far as they are of these settings.
     PRO beside a reported one is that of 200 thresholds where the table has it (`paper.as_reported`).
 
-    Entries: item, paper, measured, spread, notebook, minutes; None where there is nothing.  spread: of a table's
-    average the standard deviation over seeds, of a claim the standard error that its interval implies.
+    Entries: item, paper, measured, spread, notebook, minutes; None where there is nothing.  spread: of a claim
+    the standard error that its interval implies; None for the tables, which hold one seed.
     """
     took, entries = kept_minutes(workspace.results / "minutes.json", workspace.settings_hash)["minutes"], []
     note = workspace.results / "provenance.json"

@@ -24,11 +24,11 @@ def words(frame: pd.DataFrame) -> pd.Series:
 
 
 def marked(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with the word of TRAINING in the averages, too: "short" where any of a method's rows is.
+    """A copy of the frame with the word of TRAINING in the averages, too: "short" where any of a method's rows is.
 
     A method that lacks a category which others have gets no average: it would be of other images.
     """
-    average = frame["category"] == "Average"
+    frame, average = frame.copy(), frame["category"] == "Average"
     frame.loc[average, "training"] = frame.loc[average, "method"].map(words(frame))
     return frame[~(average & frame["method"].isin(partly(frame)))].reset_index(drop=True)
 

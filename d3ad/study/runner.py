@@ -191,9 +191,11 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
     done = Done(cache / "notebooks.json", options.settings)
     forecast = Forecast(*expected_minutes(options, notebooks, done))
     numbers = {source: number for number, source in enumerate(notebooks, start=1)}
+    keys: dict[Path, str] = {}  # of each notebook as it was when it began
 
     def run_this(source: Path, group: list[Path]) -> "NotebookNode":
         line = f"[{numbers[source]}/{len(notebooks)}] {source.stem}"
+        keys[source] = done.key(source)
         # bars of one notebook move at a time
         progress = Progress(sys.stderr, moving=source == group[0])
         # a notebook that the cache knows takes seconds as a rule; saving it after each cell would add a third of one
@@ -207,7 +209,7 @@ def _run(options: argparse.Namespace, notebooks: list[Path], home: Path, copies:
                 print(f"two at a time{forecast}: {', '.join(source.stem for source in group)}", flush=True)
             for source, executed, seconds in two_at_a_time(run_next, group):
                 keep_minutes(results / "minutes.json", options.settings, source.stem, seconds / 60, from_nothing)
-                done.note(source)
+                done.note(source, keys[source])
                 if options.update_notebooks:
                     from d3ad.study.running.clean_notebooks import write_clean
                     write_clean(executed, source)
@@ -242,9 +244,9 @@ class Done:
         """Whether this notebook ran as it is now."""
         return self.kept().get(source.stem) == self.key(source)
 
-    def note(self, source: Path) -> None:
-        """This notebook has run to its end."""
-        write_whole(self.file, json.dumps(self.kept() | {source.stem: self.key(source)}, indent=1))
+    def note(self, source: Path, key: str) -> None:
+        """This notebook has run to its end, with that key when it began."""
+        write_whole(self.file, json.dumps(self.kept() | {source.stem: key}, indent=1))
 
 
 def expected_minutes(options: argparse.Namespace, notebooks: list[Path], done: Done
@@ -256,7 +258,8 @@ def expected_minutes(options: argparse.Namespace, notebooks: list[Path], done: D
     for home in dict.fromkeys((ROOT, options.out or ROOT)):  # what this run's own place knows counts last
         kept = kept_minutes(home / "results" / options.results / "minutes.json", options.settings)
         known |= kept["minutes"]
-        share = kept["total"] / sum(kept["minutes"].values()) if kept.get("total") else share
+        one_by_one = sum(kept["minutes"].values())
+        share = kept["total"] / one_by_one if kept.get("total") and one_by_one else share
     expected = {source.stem: CACHED_MINUTES if done.knows(source) else known.get(source.stem) for source in notebooks}
     return expected, share
 
@@ -317,9 +320,8 @@ def run_one(source: Path, target: Path, values: dict, line: str, forecast: Forec
     except NotebookError as error:
         raise NotebookError(f"{source.stem} failed after {elapsed(started)}: {error}") from None
     forecast.done(source.stem, (time.monotonic() - started) / 60)
-    if together or progress.used:
-        print(f"{line} ...", end="")
-    print(f" {elapsed(started)}", flush=True)
+    named = "" if not (together or progress.used) else f"{line} ..."
+    print(f"{named} {elapsed(started)}", flush=True)  # one call: another notebook may end at the same time
     return executed
 
 

@@ -30,23 +30,23 @@ class Study(Settings):
     seeds: int = setting(1, allowed=(1, 100))                # how many seeds the spreads are taken over
     # looked at while settings were chosen: no claim is tested on them
     tuning_seeds: tuple[int, ...] = setting((), allowed=(0, 2 ** 31 - 1))
-    spread_categories: tuple[str, ...] = setting(())  # on these categories; empty: on all
+    spread_categories: tuple[str, ...] = setting(())  # the categories that get the further seeds; empty: all
     baselines: tuple[str, ...] = setting(())         # which are measured (d3ad/baselines)
     # too long for a notebook: measured by python -m d3ad.study.measure, shown where it has done so
     long_baselines: tuple[str, ...] = setting(())
     baseline_images: int = setting(0, allowed=(0, 1_000_000_000))  # seen in training, at most; 0: all asked for
-    # of training of a method that works on pixels, at most, and on which categories; 0 and empty: no limit, all
+    # of training of a method that works on pixels, at most; 0: no limit
     baseline_minutes: float = setting(0.0, allowed=(0.0, 100_000.0))
-    baseline_pixel_categories: tuple[str, ...] = setting(())
+    baseline_pixel_categories: tuple[str, ...] = setting(())  # on which such a method is measured; empty: on all
     baseline_width: float = setting(1.0, allowed=(0.01, 1.0))  # of the channels of their own networks
     # those of `spread_categories` on which they get further seeds
     baseline_spread_categories: tuple[str, ...] = setting(())
     # how many weights on the way of its training the first run keeps, to be compared on validation images
     compared_checkpoints: int = setting(0, allowed=(0, 100))
-    # of a UNet trained on the normal images of all categories, from which each category's own sets out; 0: each from
-    # random weights, as in the paper
+    # training steps of a UNet on the normal images of all categories, from which each category's own sets out; 0: each
+    # from random weights, as in the paper
     start_steps: int = setting(0, allowed=(0, 1_000_000))
-    # of each category's own training then, in place of `train_steps`
+    # training steps of each category's own UNet then, in place of `train_steps`
     own_steps: int = setting(0, allowed=(0, 1_000_000))
     # what a reader has to know of every number; stands below the notebooks' header and in each figure's stamp
     label: str = setting("")

@@ -45,7 +45,7 @@ def one_claim(values, margin: float, quantity: str):
 def intervals(frame):
     """Every tested claim: its interval around the margin, a row per claim.
 
-    frame: a ledger of `verdicts.judged`.  Filled: the interval excludes the margin, after Holm's correction.
+    frame: a ledger of `verdicts.judged`.  The colour is that of the verdict.
     """
     frame = frame[frame["verdict"] != "not tested"].iloc[::-1]
     fig, ax = plt.subplots(figsize=(WIDTH, 0.2 * len(frame) + 0.7))

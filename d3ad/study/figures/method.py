@@ -144,3 +144,13 @@ def losses(curves: dict[str, list[float]]):
                else "linear")
     axes[0, 0].set_ylabel("loss")
     return fig
+
+
+def checkpoints(rows):
+    """PRO and I-AUROC on validation images over the epochs of a training, rows of `checkpoints.over_training`."""
+    fig, ax = plt.subplots(figsize=(WIDTH / 2, 2.4))
+    for column, name, colour in (("validation_pro", "PRO", TRAIN), ("validation_i_auroc", "I-AUROC", GOOD)):
+        ax.plot(rows["epochs"], rows[column], "o-", color=colour, label=name)
+    ax.set(xlabel="epochs", ylabel="percent, on validation images", title=str(rows["category"].iloc[0]))
+    ax.legend()
+    return fig

@@ -15,7 +15,7 @@ def distances(up: str) -> str:
         return "Not measured."
     rows = by_category(*tables, Config.profile(PROFILE).dic_block)
     table = markdown_table(["category", "the distance's AUROC, images as they are",
-                            "as the detector sees them (at one brightness where `dic_normalise` is on)",
+                            "as the detector sees them (at one brightness and contrast where `dic_normalise` is on)",
                             "I-AUROC, dynamic step", "I-AUROC, fixed step 80"],
                            [[row.Index, *(f"{value:.1f}" for value in row[1:])] for row in rows.itertuples()])
     return f"{table}\n\n{sentences(rows)}"
@@ -39,7 +39,7 @@ def sentences(rows: pd.DataFrame) -> str:
     below = rows[rows["seen"] < 50]
     found = [f"{row.Index}, where the {'fixed' if row.fixed > row.dynamic else 'dynamic'} step has the higher I-AUROC"
              for row in below.itertuples()]
-    mended = "; one brightness for all images (`dic_normalise`) doesn't correct it" * bool(found)
+    mended = "; one brightness and contrast for all images (`dic_normalise`) doesn't correct it" * bool(found)
     return ("Below 50, good test images lie on average farther from the training images than defective ones, and the "
             "dynamic step disturbs them more; close to 50 the distance hardly tells them apart. "
             f"In this run: {'; '.join(found) or 'nowhere'}{mended}.")

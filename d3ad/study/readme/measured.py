@@ -1,24 +1,23 @@
 """What results/ holds of each profile."""
-import json
-
 import pandas as pd
 
 from d3ad.config import Config
-from d3ad.infra.files import ROOT
+from d3ad.infra.files import ROOT, read_json
 from d3ad.study.ablations import with_averages
+from d3ad.study.long_runs import TEXT
 from d3ad.study.settings import Study, settings_hash, study_profiles
 
 
 def table(profile: str, name: str) -> pd.DataFrame | None:
     """results/<profile>/<name>.csv, or None where it wasn't measured."""
     file = ROOT / "results" / profile / f"{name}.csv"
-    return pd.read_csv(file) if file.exists() else None
+    return pd.read_csv(file, dtype=TEXT) if file.exists() else None
 
 
 def notes(profile: str, name: str) -> dict:
     """results/<profile>/<name>.json; empty where there is none."""
     file = ROOT / "results" / profile / f"{name}.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return read_json(file) if file.exists() else {}
 
 
 def frames(name: str) -> dict[str, pd.DataFrame]:

@@ -38,7 +38,7 @@ AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoen
 
 
 def profiles(up: str) -> str:
-    """Every profile: data, model, minutes."""
+    """Every profile: data, model, minutes, and what was measured in them, where."""
     rows = []
     for profile in study_profiles():
         notes = measured.notes(profile, "minutes")
@@ -50,8 +50,20 @@ def profiles(up: str) -> str:
         model = model_of(profile)
         if profile == "smoke":
             model, took = "tiny", "few"
-        rows.append([f"`{profile}`" + " (default)" * (profile == "demo"), data_of(profile), model, took])
-    return markdown_table(["profile", "data", "model", "minutes"], rows)
+        rows.append([f"`{profile}`" + " (default)" * (profile == "demo"), data_of(profile), model, took,
+                     measured_on(profile)])
+    return markdown_table(["profile", "data", "model", "minutes", "for"], rows)
+
+
+def measured_on(profile: str) -> str:
+    """How many categories a profile's results have, and the processor or GPU that they were computed on."""
+    frame = measured.table(profile, "benchmark")
+    if frame is None or profile == "smoke":
+        return ""
+    count = frame.loc[frame["category"] != "Average", ["dataset", "category"]].drop_duplicates().shape[0]
+    machines = {about["machine"]["gpu"] if about["machine"]["gpu"] != "none" else about["machine"]["processor"]
+                for about in measured.notes(profile, "provenance").values()}
+    return f"{count} categor{'y' if count == 1 else 'ies'}; {', '.join(sorted(machines))}"
 
 
 def model_of(profile: str) -> str:

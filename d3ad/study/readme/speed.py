@@ -14,7 +14,7 @@ NAMES = {"reference": "the reference implementation", "fast, float32": "`fast` i
 
 def speed(up: str) -> str:
     """Images per second at the paper's sizes, from the machine measured last."""
-    return _last_measured("inference", "{memory_gb:.0f} GB; random weights", {
+    return _last_measured("inference", "{memory_gb:.0f} GB of memory; random weights", {
         "": lambda row: NAMES.get(row["preset"], f"`{row['preset']}`"),
         "images per second": lambda row: f"{row['images_per_second']:.2f}",
         "times the reference": lambda row: f"{row['speedup']:.2f}",

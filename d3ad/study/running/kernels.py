@@ -21,7 +21,7 @@ def spec(nursery: Nursery | None = None) -> KernelSpec:
     """What Jupyter starts: a kernel that imports everything for itself, whichever "python3" is registered on this
     machine; with a nursery, one of its kernels.
     """
-    if nursery is None or nursery.place is None:
+    if nursery is None or not nursery.runs():
         return KernelSpec(**get_kernel_dict([QUIET]))
     return KernelSpec(argv=[sys.executable, "-m", stand_in.__name__, nursery.place, "{connection_file}"],
                       language="python", display_name="Python 3")
@@ -33,7 +33,10 @@ def manager(nursery: Nursery | None = None) -> type[AsyncKernelManager]:
 
 
 def around(folder: Path, command: list[str]) -> int:
-    """Run a command that finds these kernels under the name d3ad; its exit code.  folder: Jupyter reads it there."""
+    """Run a command that finds these kernels under the name d3ad; its exit code.
+
+    folder: where their description is written, for JUPYTER_PATH.
+    """
     with Nursery() as nursery:
         place = folder / "kernels" / "d3ad"
         place.mkdir(parents=True, exist_ok=True)

@@ -56,6 +56,10 @@ class Nursery:
                                             env=os.environ | ENVIRONMENT)
         return self
 
+    def runs(self) -> bool:
+        """Whether it can be asked for kernels: it is there, and has not failed."""
+        return self.place is not None and self.process.poll() is None
+
     def __exit__(self, *error):
         if self.place:
             self.process.kill()

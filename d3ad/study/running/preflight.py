@@ -51,6 +51,8 @@ def check_weights(config: Config) -> None:
     """
     for name in ("autoencoder_weights", "backbone_weights"):
         place = Path(getattr(config, name)).expanduser()
+        if not place.is_absolute() and place.is_dir():
+            raise UsageError(f"{name} = {place}: give an absolute path, since notebooks run in a folder of their own")
         if place.is_absolute() and (not place.exists() or (place.is_dir() and not any(place.iterdir()))):
             raise UsageError(f"{name} = {getattr(config, name)}: nothing is there; docs/gpu.md says which files to put "
                              "into that folder")

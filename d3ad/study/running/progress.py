@@ -1,4 +1,4 @@
-"""What the command says while notebooks run: which one, how many are done, and about how long still."""
+"""What the command says while notebooks run: which one, how many are done, and roughly how long is left."""
 import json
 import os
 import threading
@@ -95,7 +95,7 @@ def keep_minutes(file: Path, settings: str, notebook: str | None, took: float, a
 
 
 class FirstFigure(threading.Thread):
-    """A context in which it is said once that the first figure lies in `folder`."""
+    """A context manager that announces, once, the first new figure in `folder`."""
 
     def __init__(self, folder: Path, started: float):
         super().__init__(daemon=True)

@@ -19,7 +19,10 @@ def ask(place: str, *arguments: str) -> None:
     order = dict(arguments=arguments, folder=os.getcwd(), environment=dict(os.environ))
     kernel.sendall(json.dumps(order).encode() + b"\n")
     with kernel.makefile("r") as said:
-        number = int(said.readline())
+        answer = said.readline()
+        if not answer:
+            sys.exit("the process that kernels are forked from has ended; is the memory full?")
+        number = int(answer)
         for passed in (signal.SIGINT, signal.SIGTERM):
             signal.signal(passed, lambda which, frame: os.kill(number, which))
         said.read()  # to its end
