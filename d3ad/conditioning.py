@@ -18,7 +18,7 @@ PORTION = 2 ** 28  # bytes of the training features that are compared at a time
 
 
 def pool_features(feature: Tensor) -> Tensor:
-    """phi_j(x) as KNN wants it: (B, C, H, W) averaged to 16 x 16 and flattened, (B, 256 C).
+    """phi_j(x) for the nearest-neighbour search: (B, C, H, W) averaged to 16 x 16 and flattened, (B, 256 C).
 
     The average is the authors' code's, not the paper's; a smaller map is only flattened.
     """

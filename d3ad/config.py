@@ -25,7 +25,7 @@ class Config(Settings):
     seed: int = setting(0, DATA, (0, 2 ** 31 - 1))
     image_size: int = setting(256, DATA, (16, 4096))  # pixels; images are resized to a square
     batch_size: int = setting(30, DATA, (1, 4096))    # of every training
-    # of the normal images, not trained on: it calibrates instead; 0: images that were trained on do, as in the paper
+    # share of the normal images that calibrate and are not trained on; 0: those that were trained on, as in the paper
     calibration_share: float = setting(0.0, DATA, (0.0, 0.5))
     # weights of the diffusion model kept on the way, after equal parts of its training, beside its state
     checkpoints: int = setting(0, MACHINE, (0, 100))
@@ -34,7 +34,7 @@ class Config(Settings):
     # trainings from scratch see random crops of this size; 0: whole images
     crop_size: int = setting(0, DATA, (0, 4096))
 
-    # of the tiny autoencoder that notebook 10's preset "fast" takes: on the hub, or a folder
+    # of the tiny autoencoder for the preset "fast": a name on the hub, or a folder
     tiny_weights: str = setting("madebyollin/taesd", MACHINE)
 
     # autoencoder E, D (Section 3)

@@ -104,11 +104,10 @@ def simple_loss(eps_model: EpsModel, z0: Tensor, t: Tensor, noise: Tensor, alpha
 
 
 def timesteps(t_hat: Tensor, num_steps: int = 10, spacing: str = "trailing") -> Tensor:
-    """The steps that Algorithm 1 visits: long (S + 1, B), falling, from the first step to the clean 0.
+    """The steps that Algorithm 1 visits: long (R + 1, B), falling, from the first step to the clean 0.
 
     Neighbours in a column are one DDIM step of d = max(t_hat // S, 1).  Images with fewer steps than the others reach
-    0 early and stay there.  A t_hat that S doesn't divide takes more than S steps, fewer than 2 S, as in the
-    authors' code.
+    0 early and stay there.  Where S doesn't divide t_hat, R lies between S and 2 S, as in the authors' code.
     "trailing": t_hat, ..., 2 d, d, 0, as Algorithm 1 says.
     "leading": the authors' grid, 0-based t_hat - d, ..., d, 0 and then clean: the first network call is one step below
     the level to which the input was scaled.

@@ -142,8 +142,8 @@ class Pixels:
 
 
 def _pixels(maps, masks, fpr_limit: float, whole: bool = False) -> Pixels:
-    """whole: False leaves out normal pixels far below the limit, to which no defect pixel is compared in earnest: what
-    scores as low as they do has a rate beyond the limit, and adds nothing to PRO.
+    """whole: False leaves out normal pixels far below the limit, which can't affect PRO: what scores as low as they do
+    has a rate beyond the limit.
     """
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"fpr_limit must lie in (0, 1]; got {fpr_limit}")

@@ -103,8 +103,8 @@ What this says:
   and steps. What each pixel's own standard deviation adds is small, and not the same everywhere.
 - **Test images agree in part.** [The page on own parts](own-parts.md#what-to-expect) has both distances on the same
   trained networks, and not every part gains. Real defects are not all like the synthetic ones: on an uneven tile, for
-  one, the light of a whole region differs. [The tables of baselines](baselines.md#measured) have, for `mtd`, `elpv`
-  and `mvtec-cpu`, D3AD beside *the paper's maps*: cosine, the paper's lambda, nothing standardised.
+  one, the light of a whole region differs. [The tables of baselines](baselines.md#measured) have, for each
+  profile with this distance, D3AD beside *the paper's maps*: cosine, the paper's lambda, nothing standardised.
 - **Not measured on validation data**: features that are adapted (Eq. 10), and those of another network. [The page on
   GPUs](gpu.md#two-categories-measured) has both at once, on the test images of one category.
 

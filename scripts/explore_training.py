@@ -127,17 +127,18 @@ What this says:
 - **On the tiles more steps change both maps together little,** though the feature map alone gains. `mtd` keeps its
   steps. The solar cells (`elpv`) were not measured.
 - **A pretrained autoencoder helps pills and harms screws.** With TAEF2, which has 32 latent channels, pill gains far
-  more than with any other change here. On screw everything gets worse. Our explanation, not tested: these latents keep
-  small spots that ours lose, but each screw is turned another way, and a small network can't predict so much detail of
-  its thread. So TAEF2 is no setting for all; `mvtec-taef2` is a profile of its own, which needs TAEF2's weights. [Test
-  images](#taef2-on-test-images) agree, except that PRO falls on pill, too. Screw's test results had been seen
-  before its validation images were evaluated; neither was used to choose anything in the profile.
-- **Whitened latent channels help pill alone.** The small autoencoder's channels start as principal components. The
-  first, mostly brightness, varies far more than the last, which the diffusion model's noise hides. With
-  `latent_whitening = 1` all start at one standard deviation, with 0.5 halfway. Pill gains, more with 16 channels than
-  with 8. On bottle both maps together change little: the latent map alone gets better, the feature map alone much
-  worse. On screw and transistor, PRO is lower than without whitening at the same number of steps. So no profile takes
-  it.
+  more than with any other change here. On screw every number is worse than without it at the same number of steps.
+  Our explanation, not tested: these latents keep small spots that ours lose, but each screw is turned another way,
+  and a small network can't predict so much detail of its thread. So TAEF2 is no setting for all; `mvtec-taef2` is a
+  profile of its own, which needs TAEF2's weights. [Test images](#taef2-on-test-images) agree, except that PRO falls
+  on pill, too. Screw's test results had been seen before its validation images were evaluated; neither was used to
+  choose anything in the profile.
+- **Whitened latent channels help, on the whole, pill alone.** The small autoencoder's channels start as principal
+  components. The first, mostly brightness, varies far more than the last, which the diffusion model's noise hides.
+  With `latent_whitening = 1` all start at one standard deviation, with 0.5 halfway. Pill gains, more with 16 channels
+  than with 8. On bottle both maps together change little: the latent map alone gets better, the feature map alone
+  much worse. On screw and transistor, PRO is lower than without whitening at the same number of steps. So no profile
+  takes it.
 - **More steps for the autoencoder trained here help a little,** measured on pill alone. Not taken up yet.
 - **Larger images do not help** at the same number of steps, measured on pill alone: defects are found no better, and
   their outlines (PRO) worse. More steps at that size were not tried.

@@ -58,6 +58,8 @@ def write(rows: list[tuple[int, float, float]], size: int, pictures: str, folder
     lines = [
         "# Memory of `predict`",
         "",
+        "[Back to the README](../README.md) · [your own parts](own-parts.md)",
+        "",
         f"Largest resident memory of the process `python -m d3ad predict`, smoke profile with one step, "
         f"photographs of {size} x {size} pixels, "
         f"`--pictures {pictures}`, on a CPU, one thread; measured by `scripts/memory.py`.",

@@ -58,8 +58,10 @@ def write_tables(source: Path) -> None:
             "training images and synthetic",
             "defects on them (mean of two kinds, percent). No test image was read; nothing here is a result on a "
             "benchmark.", "",
-            "## The setting chosen", "", "At 128 pixels; one for all categories.", "", "```toml", RECOMMENDED.rstrip(),
-            "```", "",
+            "## The setting chosen", "",
+            "At 128 pixels, one for all categories, as chosen on this page. What `fit` takes today is in",
+            "[`parts.toml`](../d3ad/profiles/parts.toml): it trains longer, compares features in another way, and has",
+            "another lambda.", "", "```toml", RECOMMENDED.rstrip(), "```", "",
             "Open questions. With the perceptual term, the feature map alone (lambda 0) separates screw's defects",
             "far better, and the latent map alone less well ([weight](#weight)). So at lambda 0.5 screw is slightly",
             "*better* without the term, but by too little to be trusted with so few images; bottle and tiles were",

@@ -4,7 +4,7 @@ batches.
 >>> from anomalib.data import Folder
 >>> from anomalib.engine import Engine
 >>> from d3ad.app.anomalib_bridge import D3ADModule
->>> module = D3ADModule("demo")
+>>> module = D3ADModule()
 >>> Engine().fit(module, datamodule=Folder(name="parts", root=..., normal_dir="good", abnormal_dir="defect"))
 
 anomalib's images lie in [0, 1], D3AD's in [-1, 1]; nothing is normalised by ImageNet's statistics on the way.
@@ -75,7 +75,8 @@ class D3ADModule(MemoryBankMixin, AnomalibModule):
     The others are anomalib's: `pre_processor`, `post_processor`, `evaluator`, `visualizer`.
     """
 
-    def __init__(self, profile: str = "demo", settings: dict | None = None, detector: D3AD | None = None, **components):
+    def __init__(self, profile: str = "parts", settings: dict | None = None, detector: D3AD | None = None,
+                 **components):
         self.config = detector.config if detector else Config.profile(profile, **(settings or {}))
         size = self.config.image_size
         components.setdefault("pre_processor", PreProcessor(transform=Resize((size, size), antialias=True)))

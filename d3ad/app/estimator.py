@@ -1,6 +1,6 @@
 """D3AD in scikit-learn's spelling, as its outlier detectors have it.
 
->>> detector = D3ADEstimator("demo").fit(good)          # arrays (N, 3, H, W) in [-1, 1], or (N, 3 * H * W)
+>>> detector = D3ADEstimator().fit(good)          # arrays (N, 3, H, W) in [-1, 1], or (N, 3 * H * W)
 >>> detector.predict(new)                               # 1 good, -1 anomalous
 """
 import numpy as np
@@ -23,7 +23,7 @@ class D3ADEstimator(OutlierMixin, BaseEstimator):
     size, as the steps of a Pipeline pass them on.
     """
 
-    def __init__(self, profile: str = "demo", settings: dict | None = None, held_out: float = 0.2,
+    def __init__(self, profile: str = "parts", settings: dict | None = None, held_out: float = 0.2,
                  false_alarm_rate: float = 0.01):
         self.profile, self.settings = profile, settings
         self.held_out, self.false_alarm_rate = held_out, false_alarm_rate
