@@ -205,7 +205,7 @@ def test_a_second_fit_of_one_model_is_refused_in_one_line(tmp_path, capsys, imag
     with files.alone(tmp_path / "m.training" / "lock", "trains"):
         code = cli.main(["fit", str(tmp_path / "good"), "--out", str(tmp_path / "m"), "--profile", "smoke"])
     assert code == 2 and not (tmp_path / "m").exists()
-    assert f"another process ({os.getpid()}) trains" in capsys.readouterr().err
+    assert f"another process ({os.getpid()}) is training" in capsys.readouterr().err
 
 
 def add(note: Path, lock: Path, name: str) -> None:

@@ -96,7 +96,7 @@ def test_a_score_that_is_no_number_never_passes_for_good(tmp_path):
     lost = watch.watch(Broken(), str(tmp_path / "in"), tmp_path / "watched", 0.6, interval=0.01,
                        say=lambda line: said.append(json.loads(line)), rounds=2)
     assert lost == 1 and "not a finite number" in said[0]["state"]
-    assert Broken().predict([photograph(tmp_path / "b.png")]).is_anomalous.tolist() == [True]
+    assert Broken().predict(str(tmp_path / "in")).is_anomalous.tolist() == [True]
 
 
 def test_a_file_that_still_grows_is_waited_for(tmp_path):
