@@ -20,7 +20,7 @@ from d3ad.infra.checkpoint import STATE
 from d3ad.infra.files import read_json
 
 # Recipes under which a few steps suffice on the toy set; nothing is trained by the others.
-HASTE = {"RD4AD": (200, 8), "RD++": (96, 8), "DRAEM": (1120, 8, 1e-3), "DiffusionAD": (40, 4, 1e-3),
+HASTE = {"RD4AD": (200, 8), "RD++": (96, 8), "DRAEM": (1600, 8, 5e-4), "DiffusionAD": (40, 4, 1e-3),
          "AnoDDPM": (40, 4, 1e-3), "FastFlow": (128, 8), "CFA": (40, 4), "SimpleNet": (2400, 8), "GANomaly": (480, 4),
          "SkipGANomaly": (160, 4)}
 SIZE = 32
