@@ -92,7 +92,7 @@ def test_the_preset_that_a_detector_bears_keeps_its_threshold(fitted, images):
 def test_a_preset_goes_on_a_faithful_detector_only(fitted):
     fast = presets.apply(fitted, "3 steps")
     assert presets.apply(fast, "3 steps").config.num_steps == 3
-    with pytest.raises(ValueError, match="bears the preset '3 steps', .* fit anew"):
+    with pytest.raises(ValueError, match="has the preset '3 steps', .* fit anew"):
         presets.apply(fast, "faithful")
 
 
