@@ -52,7 +52,7 @@ class LatentCodec(nn.Module):
 
     def _portions(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The batch in parts.  On a CPU the large autoencoders take one image at a time: its cache holds no more."""
-        whole = self.is_small or inputs.device.type != "cpu" or torch.compiler.is_exporting()  # which takes any number
+        whole = self.is_small or inputs.device.type != "cpu" or torch.compiler.is_exporting()  # for any batch size
         return (inputs,) if whole else inputs.split(1)
 
     @torch.no_grad()

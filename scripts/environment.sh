@@ -69,7 +69,7 @@ pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-chec
 install_environment() {
     if [ "$(cat "$stamp" 2>/dev/null)" = unfinished ]; then rm -rf "$venv"; fi
     usable_python "$venv/bin/python" || rm -rf "$venv"
-    # a .venv that is not from here is never marked, so it is never removed
+    # a .venv that is not from here gets no mark before its installation has finished, so until then it is not removed
     if [ ! -e "$venv" ] || [ -f "$stamp" ]; then mkdir -p "$venv" && echo unfinished > "$stamp" || return 1; fi
     if [ ! -x "$venv/bin/pip" ]; then
         echo "environment: making .venv with $("$1" --version)"

@@ -22,6 +22,7 @@ from d3ad import D3AD, data, metrics
 from d3ad.app import export, verdict
 from d3ad.app.cli import main
 from d3ad.app.estimator import D3ADEstimator
+from d3ad.autoencoders import LatentCodec
 from d3ad.data import synthetic
 from d3ad.infra.files import load_tensors
 
@@ -116,6 +117,17 @@ def test_exported_networks_say_the_same(fitted, images, tmp_path, capsys):
             assert a.shape == b.shape and torch.allclose(a, b, atol=1e-4), name
     settings = json.loads((tmp_path / "out" / "export.json").read_text())
     assert settings["image_size"] == 64 and settings["threshold"] == float(fitted.calibration.threshold)
+
+
+def test_a_large_autoencoder_is_exported_for_any_batch_though_it_takes_one_image_at_a_time():
+    from diffusers import AutoencoderKL  # after torchvision was made importable
+    model = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+                          block_out_channels=(16, 16), norm_num_groups=4)
+    codec, batch = LatentCodec(model.eval(), "kl"), torch.export.Dim("batch", min=1, max=63)
+    decoder = torch.export.export(export._Decoder(codec), (torch.rand(2, 4, 8, 8),), dynamic_shapes=({0: batch},))
+    latents = torch.rand(5, 4, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(decoder.module()(latents), codec.decode(latents))
 
 
 def test_a_fresh_detector_without_standardised_maps_is_exported(fitted, tmp_path, monkeypatch):

@@ -152,8 +152,9 @@ def test_a_folder_that_is_no_detector_is_not_replaced(fitted, tmp_path):
     fitted.save(tmp_path / "model")
     (tmp_path / "model/notes.txt").write_text("mine")
     (tmp_path / "photographs/calibration").mkdir()
-    for place in (tmp_path / "model", tmp_path / "photographs"):
-        with pytest.raises(FileExistsError, match="is not a saved detector, so it is not replaced"):
+    for place, said in ((tmp_path / "model", "also holds notes.txt, so it is not replaced"),
+                        (tmp_path / "photographs", "is not a saved detector, so it is not replaced")):
+        with pytest.raises(FileExistsError, match=said):
             fitted.save(place)
     assert (tmp_path / "model/notes.txt").read_text() == "mine"
 

@@ -81,7 +81,7 @@ def test_a_saved_detector_keeps_its_preset(fitted, images, tmp_path):
     assert torch.equal(loaded.predict(images).score, fast.predict(images).score)
 
 
-def test_the_preset_that_a_detector_bears_keeps_its_threshold(fitted, images):
+def test_a_detector_s_own_preset_keeps_its_threshold(fitted, images):
     detector = copy.copy(fitted)
     guarantee = detector.set_threshold(images[:4])
     kept, other = presets.apply(detector, "faithful"), presets.apply(detector, "3 steps")

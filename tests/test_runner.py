@@ -2,6 +2,7 @@
 import io
 import json
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_the_pip_packages_weights_are_checked_before_any_work(monkeypatch, capsy
     runner.check_weights(Config.profile("smoke"))  # needs no package
 
 
-def test_the_nursery_begins_before_what_takes_seconds_is_imported():
+def test_the_first_checks_import_nothing_that_takes_seconds():
     code = ("import sys; from d3ad.study import runner; config = runner.settings_of('demo')[0]; "
             "runner.check_weights(config); "
             "assert not {'torch', 'papermill', 'nbformat', 'jupyter_client'} & set(sys.modules)")
@@ -313,6 +314,17 @@ def test_a_nursery_that_has_died_is_not_asked_for_kernels():
     started.process.kill()
     started.process.wait()
     assert not started.runs() and kernels.spec(started).argv == kernels.spec().argv
+
+
+def test_a_kernel_asked_of_a_nursery_that_dies_ends_with_a_reason(tmp_path):
+    place = str(tmp_path / "kernels")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(place)
+        listener.listen()
+        asking = subprocess.Popen([sys.executable, "-m", "d3ad.study.running.stand_in", place, "connection"],
+                                  stderr=subprocess.PIPE, text=True)
+        listener.accept()[0].close()
+    assert "forked from has ended" in asking.communicate(timeout=60)[1] and asking.returncode == 1
 
 
 def test_what_is_left_is_foretold_at_the_pace_of_what_is_done():

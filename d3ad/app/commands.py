@@ -243,7 +243,7 @@ def run_predict(options) -> int:
     if not any(entry.kind == "image" or entry.lost for entry in entries):
         masks = sum(entry.kind == "mask" for entry in entries)
         raise data.DataError(f"{options.images[0]}: images not found in it or below"
-                             + f", but for {masks} that were taken as masks by their folder's name" * bool(masks)
+                             + f", except {masks} taken for masks because of their folder's name" * bool(masks)
                              + "; give the folder that holds them")
     started, guarantee = time.monotonic(), _sentence(guarantee)
     found = judging.judge(detector, entries, options.out, threshold, guarantee, options.raw, options.pictures,

@@ -29,6 +29,7 @@ from d3ad.infra.processes import Alone
 
 COLUMNS = ("path", "score", "t_hat", "is_anomalous", "threshold", "state", "width", "height", "boxes", "picture")
 JUDGED = "judged"
+WATCH = "watch "  # how the key of a watch begins
 LEFT_OUT = 3  # exit code: done, but something that may be a photograph was left out
 
 
@@ -78,7 +79,13 @@ class Out:
 
     def begin(self, key: str) -> int:
         """How many entries an unfinished run of the same key has done; where there is none, 0, and what an earlier run
-        wrote goes."""
+        wrote goes.
+
+        Raises FileExistsError where that was a watch: its record may be all that is left of its photographs.
+        """
+        if self.key().startswith(WATCH) and self.key() != key:
+            raise FileExistsError(f"{self.folder} holds what `watch` judged in another folder, with another model, "
+                                  "threshold or preset, or in an older version: choose another --out")
         tidy(self.folder)  # of a killed process
         self.page.mkdir(parents=True, exist_ok=True)
         try:
@@ -194,7 +201,7 @@ def judge(detector, entries: list[Entry], out: Path, threshold: float, guarantee
                     continue
                 try:
                     rows.append(place.one(number, entry, prediction, i, size, white, width))
-                except DataError as error:  # it went away after it was predicted
+                except DataError as error:  # it went away, or its score is no number
                     rows.append(row_of(unreadable(entry, error)))
                     continue
                 summary.num_new += 1

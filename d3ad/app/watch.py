@@ -3,19 +3,20 @@ import json
 import time
 from pathlib import Path
 
-from d3ad.app.judging import COLUMNS, JUDGED, Out, Summary, row_of
+from d3ad.app.judging import COLUMNS, JUDGED, WATCH, Out, Summary, row_of
 from d3ad.app.portions import judged, unreadable, white_for
 from d3ad.data.pixels import DataError
 from d3ad.data.tree import collect, walk
 from d3ad.infra.files import alone
 
+EARLIER = "judged by an earlier watch"  # in place of size and time, which that one didn't keep
+
 
 def arrivals(folder: Path, known: dict, seen: dict, out: Path | None = None):
     """Entries below a folder that are new, or written anew, and whole: size and time are as they were at the last look.
 
-    known: (size, time) of what is done by name, which grows; None for what an earlier watch did, which counts as it is
-    found.  seen: (size, time) of the others at the last look, changed in place.  out: where results go, which is no
-    arrival.
+    known: (size, time) of what is done by name, which grows; EARLIER is taken as the file is found.  seen: (size, time)
+    of the others at the last look, changed in place.  out: where results go, which is no arrival.
     """
     own = out and out.resolve()
     for entry in walk(folder):
@@ -26,7 +27,7 @@ def arrivals(folder: Path, known: dict, seen: dict, out: Path | None = None):
             now = (stat.st_size, stat.st_mtime_ns)
         except OSError:
             now = None
-        if entry.name in known and known[entry.name] in (None, now):
+        if entry.name in known and (entry.kind != "image" or known[entry.name] in (EARLIER, now)):
             known[entry.name] = now
             continue
         if seen.get(entry.name, 0) == now:  # a writer has let go of it
@@ -39,7 +40,7 @@ def watch(detector, folder: str, out: Path, threshold: float, interval: float = 
           pictures: str = "all", key: str = "", say=print, rounds: int | None = None,
           summary: Summary | None = None) -> int:
     """Judge what arrives in `folder` until Ctrl-C (KeyboardInterrupt); what an earlier watch of the same key and folder
-    judged is not judged again.  A file that is written anew is.
+    judged is not judged again.  A photograph that is written anew while this runs is.
 
     Each judged photograph is a line of JSON through `say`: path, state, score, is_anomalous, threshold, t_hat, width,
     height, boxes and picture; so is what can't be read.  A photograph counts as whole once two looks, `interval`
@@ -55,12 +56,9 @@ def watch(detector, folder: str, out: Path, threshold: float, interval: float = 
     place, summary, seen = Out(out, threshold, raw, pictures), summary or Summary(), {}
     place.hidden.mkdir(parents=True, exist_ok=True)
     with alone(place.hidden / "lock", f"is writing to {out}"):
-        key = f"watch {key} {threshold!r} {Path(folder).resolve()}"
-        if place.key().startswith("watch ") and place.key() != key:
-            raise FileExistsError(f"{out} holds what was judged in another folder, or with another model, threshold or "
-                                  "preset: choose another --out")
+        key = f"{WATCH}{key} {threshold!r} {Path(folder).resolve()}"
         number = place.begin(key)
-        known = {row["path"]: None for row in place.rows()}
+        known = {row["path"]: EARLIER for row in place.rows()}
         white = None  # of 16-bit photographs: the highest seen so far, where the detector doesn't know it
         while rounds is None or rounds > 0:
             for entry in arrivals(Path(folder), known, seen, Path(out)):
@@ -68,7 +66,7 @@ def watch(detector, folder: str, out: Path, threshold: float, interval: float = 
                 found, prediction, i, size = next(judged(detector, [entry], white))
                 try:
                     row = place.one(number, found, prediction, i, size, white, 6) if prediction else row_of(found)
-                except DataError as error:  # it went away after it was predicted
+                except DataError as error:  # it went away, or its score is no number
                     found, prediction = unreadable(found, error), None
                     row = row_of(found)
                 if prediction:

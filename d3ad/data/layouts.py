@@ -45,7 +45,7 @@ def list_images(folder, problems, suffixes=SUFFIXES):
         if not fits_a_line(path.name):
             problems.append(f"{folder}: {path.name!r} has characters that no list can hold; rename it")
     problems += [f"{path}: {path.suffix} photographs are not read; convert or remove it" for path in _visible(folder)
-                 if path.suffix.lower() in UNREAD_SUFFIXES]
+                 if path.suffix.lower() in UNREAD_SUFFIXES and not path.is_dir()]
     images = [path for path in images if fits_a_line(path.name)]
     if not images:
         problems.append(f"{folder}: no images in it; restore them from the dataset")

@@ -33,20 +33,34 @@ def check_replaceable(folder: Path) -> None:
     """Raise FileExistsError where `save` would replace something else than a saved detector, or can't replace it."""
     if not folder.name:
         raise FileExistsError(f"{folder} has no name of its own: choose another folder")
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_detector(folder))):
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir() or not _is_detector(folder):
         raise FileExistsError(f"{folder} exists and is not a saved detector, so it is not replaced: choose another "
                               "folder")
+    if foreign := _foreign(folder):
+        raise FileExistsError(f"{folder} also holds {foreign}, so it is not replaced: choose another folder, or move "
+                              "that away")
 
 
 def _is_detector(folder: Path) -> bool:
-    """Whether a folder holds a saved detector, and nothing of somebody else."""
+    """Whether a folder holds a saved detector, of whatever version."""
     try:
-        read_settings(folder)
+        settings = read_json(folder / "config.json")
     except (OSError, ValueError):
         return False
-    parts = {"config.json", "model.safetensors", WEIGHTS}
-    return all(entry.name in ("config.json", "README.md") or entry.name.startswith(".")
-               or (entry.is_dir() and {file.name for file in entry.iterdir()} <= parts) for entry in folder.iterdir())
+    return isinstance(settings, dict) and {"format", "config"} <= set(settings)
+
+
+def _foreign(folder: Path) -> str | None:
+    """The path below a saved detector's folder of something that `save` didn't write; hidden files don't count."""
+    written = {"config.json", "README.md", "model.safetensors", WEIGHTS}
+    for file in sorted(folder.rglob("*")):
+        below = file.relative_to(folder)
+        if not below.name.startswith(".") and not (file.is_dir() and len(below.parts) == 1) and (
+                below.name not in written or len(below.parts) > 2):
+            return below.as_posix()
+    return None
 
 
 def save(folder: Path, models: dict, parts: dict[str, tuple[dict[str, Tensor], dict]], settings: dict,

@@ -62,7 +62,9 @@ def ahead_of_any(metric: str, *names: str):
     """`ahead_of` those of these baselines that prove something: that got what their papers ask for, or are ahead."""
     def measure(evidence: Evidence) -> Effect | None:
         proving = [name for name in names if ahead_of(metric, name)(evidence) is not None]
-        return ahead_of(metric, *proving)(evidence) if proving else None
+        full = [name for name in proving if name not in evidence.weakened]
+        leads = (ahead_of(metric, *some)(evidence) for some in (proving, full) if some)
+        return next((lead for lead in leads if lead is not None), None)
     return measure
 
 

@@ -34,7 +34,7 @@ def train(runs: list[Run]) -> None:
     """Train the detectors that the cache lacks, in parallel."""
     missing = [bare(run) for run in runs if not (run.folder / "detector").exists()]
     check_readable([run for run in missing if run.workspace.study.source != "synthetic"])
-    folders = {shared_of(run).folder: run for run in missing}  # a folder's key has all synthetic data drawn
+    folders = {shared_of(run).folder: run for run in missing}  # computing a folder's key draws all synthetic data
     parts = [(run, part, {}) for run in folders.values() for part in (shared_codec, shared_backbone)]
     _in_parallel("train autoencoder and features", _call, parts)  # finished ones are only read again
     started = [(run, shared_unet, {}) for run in folders.values() if run.workspace.study.start_steps]

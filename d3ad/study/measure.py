@@ -63,8 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
     failed = 0
     for run, name in [] if options.list else left:
         try:
-            with alone(comparison.file_of(run, name).with_suffix(".lock"), f"measures {name} on {run.category}"):
+            with alone(comparison.file_of(run, name).with_suffix(".lock"), f"is measuring {name} on {run.category}"):
                 comparison.measure([(run, name)])
+                comparison.keep_long(run, name)
         except Busy as error:
             print(error, file=sys.stderr)  # and takes what is left
             continue
@@ -73,7 +74,6 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{name} on {run.category} failed: {error}", file=sys.stderr)
             failed = 1
             continue
-        comparison.keep_long(run, name)
         row = comparison.summary([run], [name]).iloc[0]
         numbers = " / ".join(f"{row[f'measured_{metric}']:.1f}" for metric in ("i_auroc", "p_auroc", "pro"))
         seen = f"{row['images']} of {row['images_asked']} images"

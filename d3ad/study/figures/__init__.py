@@ -22,8 +22,8 @@ from d3ad.study.figures.scores import (
 from d3ad.study.figures.speed import growth, quality_and_time, roofline
 
 __all__ = [
-    "Cell", "architecture", "bin_histograms", "checkpoints", "dynamic_conditioning", "effects", "forward_process", "growth",
-    "intervals", "latent_picture", "losses", "mask_comparison", "method_dots", "metric_bars", "omega_curves",
-    "one_claim", "pairs", "picture_table", "quality_and_time", "rank_plot", "roofline", "scaled_and_noised",
-    "schedule", "scores_by_kind", "size_bars", "verdicts",
+    "Cell", "architecture", "bin_histograms", "checkpoints", "dynamic_conditioning", "effects", "forward_process",
+    "growth", "intervals", "latent_picture", "losses", "mask_comparison", "method_dots", "metric_bars",
+    "omega_curves", "one_claim", "pairs", "picture_table", "quality_and_time", "rank_plot", "roofline",
+    "scaled_and_noised", "schedule", "scores_by_kind", "size_bars", "verdicts",
 ]

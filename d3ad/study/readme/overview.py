@@ -38,7 +38,7 @@ AUTOENCODERS = {"kl": "Stable Diffusion's autoencoder", "tiny": "the tiny autoen
 
 
 def profiles(up: str) -> str:
-    """Every profile: data, model, minutes, and what was measured in them, where."""
+    """Every profile: data, model, minutes, and how much was measured on which machine."""
     rows = []
     for profile in study_profiles():
         notes = measured.notes(profile, "minutes")
@@ -52,7 +52,7 @@ def profiles(up: str) -> str:
             model, took = "tiny", "few"
         rows.append([f"`{profile}`" + " (default)" * (profile == "demo"), data_of(profile), model, took,
                      measured_on(profile)])
-    return markdown_table(["profile", "data", "model", "minutes", "for"], rows)
+    return markdown_table(["profile", "data", "model", "minutes", "measured on"], rows)
 
 
 def measured_on(profile: str) -> str:

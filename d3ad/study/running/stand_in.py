@@ -15,11 +15,14 @@ import sys
 def ask(place: str, *arguments: str) -> None:
     """Ask the nursery for a kernel and stay until it ends."""
     kernel = socket.socket(socket.AF_UNIX)
-    kernel.connect(place)
     order = dict(arguments=arguments, folder=os.getcwd(), environment=dict(os.environ))
-    kernel.sendall(json.dumps(order).encode() + b"\n")
     with kernel.makefile("r") as said:
-        answer = said.readline()
+        try:
+            kernel.connect(place)
+            kernel.sendall(json.dumps(order).encode() + b"\n")
+            answer = said.readline()
+        except OSError:
+            answer = ""
         if not answer:
             sys.exit("the process that kernels are forked from has ended; is the memory full?")
         number = int(answer)
