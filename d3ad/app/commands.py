@@ -77,6 +77,14 @@ def run_check(options) -> None:
     print(f"{images} images in {len(names)} categories: nothing to fix")
 
 
+def _say_of(dataset, stream) -> bool:
+    """Print a dataset's notes, and a line for each photograph that was left out; returns whether there was one."""
+    lost = [left for left in dataset.left_out if left.lost]
+    for line in (*dataset.notes, *(f"left out: {left}" for left in lost)):
+        print(line, file=stream)
+    return bool(lost)
+
+
 def run_fit(options) -> int:
     """Train on most of the good images, set the threshold on the others, save; a training that was stopped goes on.
 
@@ -104,8 +112,7 @@ def run_fit(options) -> int:
     preset(options.preset)  # before any training
     pick_device(config.device)
     dataset = _dataset(options)
-    for line in (*dataset.notes, *(f"left out: {left}" for left in dataset.left_out if left.lost)):
-        print(line)
+    lost = _say_of(dataset, sys.stdout)
     if dataset.white not in (None, 65535):
         print(f"16-bit images hold {dataset.white.bit_length()} bits: {dataset.white} is read as white")
     part.check_number(len(dataset.train), config, options.held_out, str(options.folder or dataset.root))
@@ -121,7 +128,7 @@ def run_fit(options) -> int:
             detector.save(options.out, model_card(detector, dataset, num_trained))
             shutil.rmtree(training, ignore_errors=True)  # its lock is still open, which some disks don't like
     print(f"saved to {options.out}; {detector.guarantee}")
-    return LEFT_OUT if any(left.lost for left in dataset.left_out) else 0
+    return LEFT_OUT if lost else 0
 
 
 def model_card(detector, dataset, num_trained: int) -> str:
@@ -289,9 +296,7 @@ def run_evaluate(options) -> int:
     from d3ad.app.judging import LEFT_OUT
     from d3ad.study import outcome
     detector, dataset = _load(options), _dataset(options)
-    lost = [left for left in dataset.left_out if left.lost]
-    for line in (*dataset.notes, *(f"left out: {left}" for left in lost)):
-        print(line, file=sys.stderr)
+    lost = _say_of(dataset, sys.stderr)
     if dataset.labels("test").unique().tolist() != [0, 1]:
         raise ValueError(f"{dataset}: metrics need both good and anomalous test images")
     without = [sample for sample in dataset.test if sample.label and sample.mask is None]

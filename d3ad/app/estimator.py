@@ -1,6 +1,6 @@
 """D3AD in scikit-learn's spelling, as its outlier detectors have it.
 
->>> detector = D3ADEstimator().fit(good)          # arrays (N, 3, H, W) in [-1, 1], or (N, 3 * H * W)
+>>> detector = D3ADEstimator().fit(good)                # arrays (N, 3, H, W) in [-1, 1], or (N, 3 * H * W)
 >>> detector.predict(new)                               # 1 good, -1 anomalous
 """
 import numpy as np

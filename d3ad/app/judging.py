@@ -83,16 +83,16 @@ class Out:
 
         Raises FileExistsError where that was a watch: its record may be all that is left of its photographs.
         """
-        if self.key().startswith(WATCH) and self.key() != key:
+        try:
+            state = json.loads(self.run.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            state = {}
+        if str(state.get("key", "")).startswith(WATCH) and state["key"] != key:
             raise FileExistsError(f"{self.folder} holds what `watch` judged in another folder, with another model, "
                                   "threshold or preset, or in an older version: choose another --out")
         tidy(self.folder)  # of a killed process
         self.page.mkdir(parents=True, exist_ok=True)
-        try:
-            state = json.loads(self.run.read_text(encoding="utf-8"))
-            whole = self.table.stat().st_size >= state["bytes"]
-        except (OSError, ValueError, KeyError):
-            state, whole = {}, False
+        whole = self.table.exists() and self.table.stat().st_size >= state.get("bytes", math.inf)
         if state.get("key") == key and not state.get("finished") and whole:
             os.truncate(self.table, state["bytes"])
             for file in self.page.iterdir():
@@ -104,13 +104,6 @@ class Out:
         self.table.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
         self.reached(key, 0)
         return 0
-
-    def key(self) -> str:
-        """What the results that lie here depend on; empty where there are none."""
-        try:
-            return str(json.loads(self.run.read_text(encoding="utf-8"))["key"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
 
     def clear(self) -> None:
         """Take away what earlier runs wrote here, and their folders where they are empty then; nothing else."""

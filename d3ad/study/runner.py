@@ -320,7 +320,7 @@ def run_one(source: Path, target: Path, values: dict, line: str, forecast: Forec
     except NotebookError as error:
         raise NotebookError(f"{source.stem} failed after {elapsed(started)}: {error}") from None
     forecast.done(source.stem, (time.monotonic() - started) / 60)
-    named = "" if not (together or progress.used) else f"{line} ..."
+    named = f"{line} ..." if together or progress.used else ""
     print(f"{named} {elapsed(started)}", flush=True)  # one call: another notebook may end at the same time
     return executed
 
